@@ -1,0 +1,86 @@
+"""Hydra around a command: compose, refuse what is wrong before a folder is made, run once or as a sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from negexp.config import CONF_DIR, parse_evaluate, parse_train
+from negexp.errors import InputError
+
+PARSERS: dict[str, Callable[[DictConfig], Any]] = {"train": parse_train, "evaluate": parse_evaluate}
+
+
+def run_command(command: str, arguments: list[str]) -> None:
+    """Compose and check `command`'s configuration, then run it: once, or as every job of a sweep."""
+    OmegaConf.register_new_resolver("negexp.job", job_name, replace=True)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
+    sys.argv = [f"negexp {command}", *arguments]
+    args = get_args_parser().parse_args(arguments)
+    if args.experimental_rerun is not None:
+        raise InputError("--experimental-rerun: reads a pickle, which can run code; start from a run's config.yaml instead")
+    runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
+    if runs_jobs:
+        _check_jobs(command, args)
+
+    failures: list[InputError] = []
+
+    def job(config: DictConfig) -> None:
+        # An InputError is kept, not raised: Hydra would print lines of its own and drop the rest of the sweep.
+        try:
+            parsed = PARSERS[command](config)
+            module = importlib.import_module(f"negexp.commands.{command}")
+            hydra_config = HydraConfig.get()
+            module.run(parsed, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+        except InputError as error:
+            failures.append(error)
+
+    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise InputError(f"{len(failures)} jobs failed: " + "; ".join(str(failure) for failure in failures))
+
+
+def job_name(override_dirname: str) -> str:
+    """Return a sweep job's folder name: its overrides as a readable slug, and their hash in case that was cut."""
+    digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
+    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", override_dirname)[:100].strip("._") or "job"
+    return f"{slug}-{digest}"
+
+
+def _check_jobs(command: str, args: Namespace) -> None:
+    """Parse the configuration of every job, so that a mistake costs no time and leaves no folder behind."""
+    config_dir = Path(args.config_path or CONF_DIR).resolve()
+    name = args.config_name or command
+    overrides = list(args.overrides)
+    if args.config_dir is not None:
+        overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]")
+    with initialize_config_dir(config_dir=str(config_dir), version_base="1.3", job_name=command):
+        if not args.multirun:
+            PARSERS[command](compose(name, overrides))
+            return
+        config = compose(name, [o for o in overrides if o.startswith("hydra")], return_hydra_config=True)
+        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+            return  # another sweeper chooses its jobs while it runs; each is then checked as it starts
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        parsed = OverridesParser.create().parse_overrides(params) + parsed
+        for jobs in BasicSweeper.split_arguments(parsed, None):
+            for job in jobs:
+                PARSERS[command](compose(name, job))

@@ -1,0 +1,85 @@
+"""`negexp COMMAND key=value ...`: one Hydra application per command, behind a dispatcher that starts fast.
+
+Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a defect of ours (traceback), 130 interrupted.
+Hydra and torch are imported only once a command is known to need them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+COMMANDS = {
+    "train": "train a bi-encoder, re-mining its negatives every epoch",
+    "evaluate": "rank all candidates of the eight tasks for a run, or for a zero-shot encoder",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if "--version" in arguments:
+        from negexp import __version__
+
+        print(f"negexp {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        return _refuse(f"{command}: no such command; choose from {', '.join(COMMANDS)}")
+    return _guarded(lambda: _run(command, rest))
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    from negexp.application import run_command
+
+    run_command(command, arguments)
+
+
+def _guarded(run: Callable[[], None]) -> int:
+    """Call `run`; the user's mistakes become one line and exit code 2."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from negexp.errors import InputError
+
+    try:
+        run()
+    except InputError as error:
+        return _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(_explain(error))
+    except KeyboardInterrupt:
+        print("negexp: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `negexp train --cfg job | head`
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"negexp: {message}", file=sys.stderr)
+    return 2
+
+
+def _explain(error: Exception) -> str:
+    """Return Hydra's several lines, and those of what it was caused by, as one."""
+    parts = [str(error)]
+    cause = error.__cause__
+    if cause is not None and str(cause) not in parts[0]:
+        parts.append(str(cause).split("\n", 1)[0])
+    return " ".join(" ".join(parts).split())
+
+
+def _usage() -> str:
+    lines = ["usage: negexp COMMAND [key=value ...]", ""]
+    lines += [f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items()]
+    lines += [
+        "",
+        "negexp COMMAND --help lists a command's groups and keys, --cfg job prints its configuration,",
+        "-m sweeps over comma-separated values, -sc install=bash installs shell completion.",
+    ]
+    return "\n".join(lines)

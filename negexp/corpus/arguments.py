@@ -1,0 +1,128 @@
+"""What a corpus is once it is read: distinct texts, and pairs of them in three splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One pair as a reader found it; metadata that the source does not have is None."""
+
+    point: str
+    counter: str
+    split: str | None
+    theme: str | None
+    debate: str | None
+    stance: str | None
+    id: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pairs of one split.
+
+    `point` and `counter` (pairs,) are rows of `Corpus.texts`: two arguments are copies when these are equal.
+    `theme`, `debate` (within its theme) and `stance` (pairs,) are codes, or None where the source has none.
+    """
+
+    ids: tuple[str, ...]
+    point: Ints
+    counter: Ints
+    theme: Ints | None
+    debate: Ints | None
+    stance: Ints | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Ints) -> Split:
+        """Return the pairs of the given rows, in their order."""
+
+        def pick(values: Ints | None) -> Ints | None:
+            return None if values is None else values[rows]
+
+        return Split(
+            tuple(self.ids[row] for row in rows),
+            self.point[rows],
+            self.counter[rows],
+            pick(self.theme),
+            pick(self.debate),
+            pick(self.stance),
+        )
+
+    def texts(self) -> Ints:
+        """Return the distinct text rows of the split, ascending."""
+        return np.unique(np.concatenate([self.point, self.counter]))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All distinct texts, and the pairs of each split as they are used.
+
+    `counts` says what was read: split -> points, counters, pairs, debates with a pair (null without debates).
+    `summary` tells a person what was read and what became of copies and leaks.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    splits: dict[str, Split]
+    counts: dict[str, dict[str, int | None]]
+    summary: str
+
+    def __getitem__(self, split: str) -> Split:
+        return self.splits[split]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the ids and texts of every split, in order."""
+        digest = hashlib.sha256()
+        for name, split in self.splits.items():
+            for id_, point, counter in zip(split.ids, split.point, split.counter, strict=True):
+                for part in (name, id_, self.texts[point], self.texts[counter]):
+                    data = part.encode()
+                    digest.update(len(data).to_bytes(8, "little") + data)
+        return digest.hexdigest()
+
+
+def index_records(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Give every distinct text and every theme, debate and stance a number; records keep their order."""
+    text_rows: dict[str, int] = {}
+    for record in records:
+        text_rows.setdefault(record.point, len(text_rows))
+        text_rows.setdefault(record.counter, len(text_rows))
+    themes = _codes(record.theme for record in records)
+    debates = _codes(None if record.debate is None else (record.theme, record.debate) for record in records)
+    stances = _codes(record.stance for record in records)
+    splits = {}
+    for name in SPLITS:
+        rows = np.array([row for row, record in enumerate(records) if record.split == name], dtype=np.int64)
+        chosen = [records[row] for row in rows]
+        splits[name] = Split(
+            ids=tuple(record.id for record in chosen),
+            point=np.array([text_rows[record.point] for record in chosen], dtype=np.int64),
+            counter=np.array([text_rows[record.counter] for record in chosen], dtype=np.int64),
+            theme=None if themes is None else themes[rows],
+            debate=None if debates is None else debates[rows],
+            stance=None if stances is None else stances[rows],
+        )
+    return tuple(text_rows), splits
+
+
+def _codes(values: Iterable[object]) -> Ints | None:
+    """Number values by first occurrence; None when any of them is missing."""
+    numbers: dict[object, int] = {}
+    codes = []
+    for value in values:
+        if value is None:
+            return None
+        codes.append(numbers.setdefault(value, len(numbers)))
+    return np.array(codes, dtype=np.int64)

@@ -1,0 +1,92 @@
+"""From a data configuration to the corpus as it is used: read, split, prune, cut, describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from negexp.config import DataConfig
+from negexp.corpus.arguana import read_arguana
+from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records
+from negexp.corpus.overlap import Overlap, find_overlap, rows_to_keep
+from negexp.corpus.pairs import draw_splits, read_pairs
+from negexp.errors import InputError
+
+DEMO = Path(__file__).parent / "demo.jsonl"
+
+
+def load_corpus(config: DataConfig) -> Corpus:
+    """Read the corpus that `config` names and handle copies and leakage as it says.
+
+    Raises
+    ------
+    InputError
+        When the files cannot be used, or when a split is left without pairs.
+    """
+    path = DEMO if config.path is None else Path(config.path).expanduser()
+    found: dict[str, tuple[int, int]] = {}
+    if config.name == "arguana":
+        records, found = read_arguana(path)
+    else:
+        records = read_pairs(path)
+        if records[0].split is None:
+            records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
+    texts, splits = index_records(records)
+    for name in SPLITS:
+        if not len(splits[name]):
+            raise InputError(f"data.path={path}: holds no {name} pair; name all of {', '.join(SPLITS)} in its split column")
+    overlap = find_overlap(splits)
+    kept = rows_to_keep(splits["train"], overlap, config.train_overlap, config.copies)
+    if not len(kept):
+        raise InputError(
+            f"data.train_overlap={config.train_overlap}: no training pair is left, all share a text with validation or "
+            "test; give other splits or data.train_overlap=keep"
+        )
+    used = splits | {"train": splits["train"].take(kept)}
+    used = {name: _cut(split, config.max_pairs, config.split_seed) for name, split in used.items()}
+    counts = {name: _count(split, found.get(name)) for name, split in splits.items()}
+    return Corpus(config.name, texts, used, counts, _describe(config, counts, used, overlap))
+
+
+def _count(split: Split, found: tuple[int, int] | None) -> dict[str, int | None]:
+    points, counters = found or (len(split), len(split))
+    debates = None if split.debate is None else len(np.unique(split.debate))
+    return {"points": points, "counters": counters, "pairs": len(split), "debates": debates}
+
+
+def _cut(split: Split, max_pairs: int | None, seed: int) -> Split:
+    """Keep at most `max_pairs` pairs: whole debates in a random order, the last of them cut; rows keep their order."""
+    if max_pairs is None or len(split) <= max_pairs:
+        return split
+    group: Ints = np.arange(len(split)) if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
+    place = np.random.default_rng(seed).permutation(int(group.max()) + 1)
+    rows = np.sort(np.argsort(place[group], kind="stable")[:max_pairs])
+    return split.take(rows)
+
+
+def _describe(
+    config: DataConfig, counts: dict[str, dict[str, int | None]], used: dict[str, Split], overlap: Overlap
+) -> str:
+    """Say in one paragraph what was read, what it shares, and what became of that."""
+    sizes = "; ".join(
+        f"{name} {count['points']} points, {count['counters']} counters, {count['pairs']} pairs"
+        + ("" if count["debates"] is None else f" in {count['debates']} debates")
+        for name, count in counts.items()
+    )
+    parts = [f"corpus {config.name}: {sizes}."]
+    copies, leaks = int(overlap.copy.sum()), int(overlap.leak.sum())
+    if overlap.repeated_point or leaks:
+        parts.append(
+            f"In training {overlap.repeated_point} points occur more than once and {copies} pairs repeat an earlier "
+            f"one (data.copies={config.copies}); {leaks} pairs share a text with validation or test, and "
+            f"{overlap.leaked['validation']} validation and {overlap.leaked['test']} test pairs with training "
+            f"(data.train_overlap={config.train_overlap})."
+        )
+    else:
+        parts.append("No copies, and no text is shared between training and validation or test.")
+    parts.append(f"Training uses {len(used['train'])} pairs.")
+    if config.max_pairs is not None:
+        cut = ", ".join(f"{len(used[name])} {name}" for name in SPLITS)
+        parts.append(f"data.max_pairs={config.max_pairs} leaves {cut} pairs: a trial, not the corpus.")
+    return " ".join(parts)

@@ -1,0 +1,7 @@
+"""Evaluation: candidate pools of the eight tasks, ranks under two protocols, and the metrics of ranks."""
+
+from negexp.evaluation.metrics import METRICS, summarise
+from negexp.evaluation.pools import PROTOCOLS, TASKS
+from negexp.evaluation.ranking import STAGES, Classifier, Scorer, rank_queries
+
+__all__ = ["METRICS", "PROTOCOLS", "STAGES", "TASKS", "Classifier", "Scorer", "rank_queries", "summarise"]

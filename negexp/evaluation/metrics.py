@@ -1,0 +1,60 @@
+"""Metrics of ranks: with one gold counter per query, everything follows from its rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+METRICS = ("accuracy@1", "accuracy@5", "accuracy@10", "mrr", "ndcg@10")
+
+# {protocol: {stage: {task: {metric: value}}}}
+Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
+
+
+def rank_metrics(rank: np.ndarray) -> dict[str, float]:
+    """Return the metrics of the given ranks (queries,), 1 being best.
+
+    With a single relevant candidate, reciprocal rank is 1 / rank and nDCG@10 is 1 / log2(1 + rank) down to rank 10
+    (Järvelin and Kekäläinen 2002).
+    """
+    rank = np.asarray(rank, dtype=np.float64)
+    return {
+        "accuracy@1": float((rank <= 1).mean()),
+        "accuracy@5": float((rank <= 5).mean()),
+        "accuracy@10": float((rank <= 10).mean()),
+        "mrr": float((1 / rank).mean()),
+        "ndcg@10": float(np.where(rank <= 10, 1 / np.log2(1 + rank), 0.0).mean()),
+    }
+
+
+def summarise(ranks: pd.DataFrame) -> Metrics:
+    """Return the metrics of every protocol, stage and task in a table of per-query ranks."""
+    summary: Metrics = {}
+    for key, part in ranks.groupby(["protocol", "stage", "task"], sort=False):
+        protocol, stage, task = map(str, key)
+        values = rank_metrics(part["rank"].to_numpy())
+        values |= {"candidates": float(part["candidates"].mean()), "queries": len(part)}
+        summary.setdefault(protocol, {}).setdefault(stage, {})[task] = values
+    return summary
+
+
+def flatten(metrics: Metrics, prefix: str) -> dict[str, float]:
+    """Return `prefix/protocol/stage/task/metric` -> value, without the sizes of the pools."""
+    return {
+        f"{prefix}/{protocol}/{stage}/{task}/{metric}": values[metric]
+        for protocol, stages in metrics.items()
+        for stage, tasks in stages.items()
+        for task, values in tasks.items()
+        for metric in METRICS
+    }
+
+
+def to_table(metrics: Metrics) -> pd.DataFrame:
+    """Return accuracy@1 of every task (rows) by protocol and stage (columns)."""
+    columns: dict[str, dict[str, Any]] = {}
+    for protocol, stages in metrics.items():
+        for stage, tasks in stages.items():
+            columns[f"{protocol}/{stage}"] = {task: values["accuracy@1"] for task, values in tasks.items()}
+    return pd.DataFrame(columns)

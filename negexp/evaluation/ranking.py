@@ -1,0 +1,112 @@
+"""Ranks of the gold counter: first by retrieval distance, then with the k nearest ordered by the pair classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from negexp.corpus.arguments import Ints, Split
+from negexp.evaluation.pools import PROTOCOLS, Pool, pools, possible_tasks
+
+STAGES = ("retrieval", "reranked")
+
+# Both take texts as rows of `Corpus.texts`; higher is better.
+Scorer = Callable[[Ints, Ints], NDArray[np.float64]]  # (queries,), (columns,) -> (queries, columns)
+Classifier = Callable[[Ints, Ints], NDArray[np.float64]]  # (queries,), (queries, k) -> (queries, k)
+
+# Scores closer than this, relative to their size, are equal: two texts with one embedding may differ by rounding,
+# depending on where in a matrix product they stand. An equal score counts against the gold.
+SCORE_TIE = 1e-9  # float64 products
+CLASSIFIER_TIE = 1e-6  # float32 products
+
+
+def rank_queries(
+    split: Split, score: Scorer, classify: Classifier | None, rerank_k: int, block_bytes: int, queries: Ints | None = None
+) -> pd.DataFrame:
+    """Rank every query of the split (or the given rows) in every task that its metadata allows.
+
+    Parameters
+    ----------
+    score, classify
+        Order of the first stage, and of its `rerank_k` nearest; without `classify` there is no second stage.
+
+    Returns
+    -------
+    DataFrame
+        `query` (id), `protocol`, `stage`, `task`, `rank` (1 = gold first), `candidates` and `row` (of the split).
+        In `reranked` the candidates beyond `rerank_k` keep their retrieval order behind the k.
+    """
+    queries = np.arange(len(split)) if queries is None else queries
+    parts = []
+    for protocol in PROTOCOLS:
+        for task in possible_tasks(split)[0]:
+            for pool in pools(split, task, protocol, queries, block_bytes):
+                stages = _rank_pool(split, pool, score, classify, rerank_k)
+                for stage, rank in zip(STAGES, stages, strict=False):
+                    columns = {"row": pool.query, "protocol": protocol, "stage": stage, "task": task.name, "rank": rank}
+                    parts.append(pd.DataFrame(columns | {"candidates": pool.allowed.sum(axis=1)}))
+    ranks = pd.concat(parts, ignore_index=True)
+    # one row order whatever the blocks were
+    ranks = ranks.groupby(["protocol", "stage", "task"], sort=False).apply(lambda part: part.sort_values("row"))
+    ranks = ranks.reset_index(level=[0, 1, 2]).reset_index(drop=True)
+    ranks.insert(0, "query", np.array(split.ids, dtype=object)[ranks["row"].to_numpy()])
+    return ranks
+
+
+def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[Ints]:
+    """Return the rank of the gold (queries,) by score and, with a classifier, after re-ranking."""
+    query_text = split.point[pool.query]
+    scores = np.where(pool.allowed, score(query_text, pool.text), -np.inf)
+    # Handicap the gold by the tie width: what equals it now stands above it, in the ranks and in the k nearest alike.
+    best_gold = np.max(scores, axis=1, where=pool.gold, initial=-np.inf, keepdims=True)
+    scores = np.where(pool.gold, best_gold - SCORE_TIE * (1 + np.abs(best_gold)), scores)
+    gold_score = np.max(scores, axis=1, where=pool.gold, initial=-np.inf)
+    rank = 1 + (scores > gold_score[:, None]).sum(axis=1)
+    if classify is None:
+        return [rank]
+    k = min(k, scores.shape[1])
+    nearest = _top_columns(scores, k)  # (queries, k)
+    competes = np.take_along_axis(pool.allowed, nearest, axis=1)
+    is_gold = np.take_along_axis(pool.gold, nearest, axis=1)
+    opinion = classify(query_text, pool.text[nearest])
+    best = np.max(opinion, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
+    above = competes & ~is_gold & (opinion >= best - CLASSIFIER_TIE * (1 + np.abs(best)))
+    return [rank, np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)]
+
+
+def _top_columns(scores: NDArray[np.float64], k: int) -> Ints:
+    """Return the columns (queries, k) of the highest scores, best first, the lower column first among equals."""
+    if k < scores.shape[1]:
+        kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+        # the k best are those above the k-th score, and the lowest columns among those equal to it
+        above = scores > kth
+        equal = scores == kth
+        room = k - above.sum(axis=1, keepdims=True)
+        chosen = above | (equal & (np.cumsum(equal, axis=1) <= room))
+        columns = np.nonzero(chosen)[1].reshape(len(scores), k)
+    else:
+        columns = np.broadcast_to(np.arange(k), scores.shape)
+    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
+
+
+def squared_distance_scorer(queries: np.ndarray, candidates: np.ndarray, rows: Ints | None = None) -> Scorer:
+    """Return a scorer by negative squared Euclidean distance.
+
+    `queries` and `candidates` (texts, dim) are indexed by text; with `rows`, text t has vector `rows[t]`.
+    Products are taken in float64: the differences between neighbours are small beside the norms.
+    """
+    queries, candidates = queries.astype(np.float64), candidates.astype(np.float64)
+    query_norm, candidate_norm = (queries**2).sum(axis=1), (candidates**2).sum(axis=1)
+
+    def score(query: Ints, candidate: Ints) -> NDArray[np.float64]:
+        if rows is not None:
+            query, candidate = rows[query], rows[candidate]
+        products = queries[query] @ candidates[candidate].T
+        distances: NDArray[np.float64] = 2 * products - query_norm[query][:, None] - candidate_norm[candidate]
+        return distances
+
+    return score
