@@ -142,7 +142,7 @@ class EvaluateConfig:
     split: str
     output: str | None
     seed: int
-    precision: str
+    precision: str | None
     device: str
     tokens_per_batch: int | None
     progress: str
@@ -280,7 +280,7 @@ def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
 def _check_keys(config: TrainConfig | EvaluateConfig) -> None:
     values = _flatten(asdict(config))
     for key, allowed in CHOICES.items():
-        if key in values and values[key] not in allowed:
+        if values.get(key) is not None and values[key] not in allowed:
             raise InputError(f"{key}={values[key]}: must be one of {', '.join(allowed)}")
     for key, (low, high) in RANGES.items():
         value = values.get(key)

@@ -1,0 +1,1 @@
+"""The commands: each turns a checked configuration into a run of the parts below it."""

@@ -1,0 +1,16 @@
+"""The bi-encoder with its pair classifier, and the loss that trains both."""
+
+from negexp.model.bi_encoder import BiEncoder, Role
+from negexp.model.build import BuiltModel, build_model, restore_model, zero_shot_config
+from negexp.model.losses import LossParts, TripletCrossEntropy
+
+__all__ = [
+    "BiEncoder",
+    "BuiltModel",
+    "LossParts",
+    "Role",
+    "TripletCrossEntropy",
+    "build_model",
+    "restore_model",
+    "zero_shot_config",
+]

@@ -1,0 +1,108 @@
+"""Arguments to embeddings (towers), and pairs of embeddings to P(counter | point, candidate)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from negexp.config import ModelConfig
+
+Role = Literal["query", "candidate"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+
+
+class Tower(nn.Module):
+    """An encoder with pooling and retrieval head: token ids -> (retrieval embedding, pooled embedding)."""
+
+    def __init__(self, encoder: PreTrainedModel, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = encoder.config.hidden_size
+        self.encoder = encoder
+        self.pooling = config.pooling
+        self.normalize = config.normalize
+        self.frozen = config.freeze_encoder
+        self.head = nn.Identity() if config.retrieval_dim is None else nn.Linear(hidden, config.retrieval_dim)
+        self.hidden_size = hidden
+        self.retrieval_size = hidden if config.retrieval_dim is None else config.retrieval_dim
+        if self.frozen:
+            self.encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Tower:
+        """Set training mode; a frozen encoder stays in evaluation mode, so its embeddings do not change."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return retrieval (texts, retrieval_size) and pooled (texts, hidden_size) embeddings in float32."""
+        output = self.encoder(input_ids=ids, attention_mask=mask)
+        if self.pooling == "pooler":
+            pooled = output.pooler_output
+        elif self.pooling == "cls":
+            pooled = output.last_hidden_state[:, 0]
+        else:
+            weight = mask.unsqueeze(-1).float()  # (texts, tokens, 1)
+            pooled = (output.last_hidden_state.float() * weight).sum(1) / weight.sum(1)
+        with torch.autocast(ids.device.type, enabled=False):  # heads cost nothing; their rounding would be searched
+            pooled = pooled.float()
+            retrieval = self.head(pooled)
+            if self.normalize:
+                retrieval = nn.functional.normalize(retrieval, dim=-1)
+        return retrieval, pooled
+
+
+class PairClassifier(nn.Module):
+    """Two-class linear classifier over both embeddings and their absolute differences.
+
+    Features of `concat`: [r_p, r_c, |r_p - r_c|, h_p, h_c, |h_p - h_c|], r retrieval and h pooled embeddings;
+    `retrieval` has only the first three, `hidden` only the last three.
+    """
+
+    def __init__(self, retrieval_size: int, hidden_size: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.use_retrieval = config.classifier_features in ("concat", "retrieval")
+        self.use_hidden = config.classifier_features in ("concat", "hidden")
+        size = 3 * (retrieval_size * self.use_retrieval + hidden_size * self.use_hidden)
+        self.layer_norm = nn.LayerNorm(size) if config.layer_norm else nn.Identity()
+        self.activation = ACTIVATIONS[config.activation]()
+        self.linear = nn.Linear(size, 2)
+
+    def features(self, r_point: Tensor, h_point: Tensor, r_candidate: Tensor, h_candidate: Tensor) -> Tensor:
+        """Return the classifier's inputs (..., features)."""
+        parts = []
+        if self.use_retrieval:
+            parts += [r_point, r_candidate, (r_point - r_candidate).abs()]
+        if self.use_hidden:
+            parts += [h_point, h_candidate, (h_point - h_candidate).abs()]
+        return torch.cat(parts, dim=-1)
+
+    def forward(self, r_point: Tensor, h_point: Tensor, r_candidate: Tensor, h_candidate: Tensor) -> Tensor:
+        """Return logits (..., 2): [no counter, counter]. All four inputs share their leading dimensions."""
+        features = self.features(r_point, h_point, r_candidate, h_candidate)
+        logits: Tensor = self.linear(self.activation(self.layer_norm(features)))
+        return logits
+
+
+class BiEncoder(nn.Module):
+    """One tower for points as queries and one for candidates (the same one when shared), and the pair classifier."""
+
+    def __init__(self, towers: list[Tower], classifier: PairClassifier | None) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(towers)
+        self.classifier = classifier
+
+    @property
+    def shared(self) -> bool:
+        """Return whether a text has the same embedding as query and as candidate."""
+        return len(self.towers) == 1
+
+    def forward(self, ids: Tensor, mask: Tensor, role: Role) -> tuple[Tensor, Tensor]:
+        """Return retrieval and pooled embeddings (texts, ·) of texts in the given role."""
+        tower = self.towers[0 if role == "query" else -1]
+        embeddings: tuple[Tensor, Tensor] = tower(ids, mask)
+        return embeddings

@@ -1,0 +1,129 @@
+"""From a model configuration to an encoder with its tokenizer: random, from the hub or a folder, or from a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from negexp.config import ModelConfig
+from negexp.errors import InputError
+from negexp.model.bi_encoder import BiEncoder, PairClassifier, Tower
+from negexp.randomness import derive
+from negexp.tokens import train_vocabulary
+
+
+class BuiltModel(NamedTuple):
+    """A model, and what must be kept beside its weights to build it again."""
+
+    model: BiEncoder
+    tokenizer: PreTrainedTokenizerBase
+    encoder_config: PreTrainedConfig
+
+
+def build_model(config: ModelConfig, seed: int, vocabulary_texts: Sequence[str], *, heads: bool = True) -> BuiltModel:
+    """Build the model that a run starts from; without `heads`, no pair classifier (zero-shot).
+
+    Raises
+    ------
+    InputError
+        When `model.pretrained` cannot be loaded, with how to fetch it.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(seed, 0, "model"))
+        if config.pretrained is None:
+            tokenizer: PreTrainedTokenizerBase = train_vocabulary(
+                vocabulary_texts, config.vocabulary_size, config.max_length
+            )
+            encoder = AutoModel.from_config(_tiny_config(config, len(tokenizer)), attn_implementation="sdpa")
+        else:
+            tokenizer, encoder = _load_pretrained(config)
+        _check_fits(config, encoder)
+        return BuiltModel(_assemble(encoder, config, heads), tokenizer, encoder.config)
+
+
+def restore_model(config: ModelConfig, folder: Path) -> BuiltModel:
+    """Build the model of a run from its `encoder/` folder, with weights still to be loaded."""
+    try:
+        encoder_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: cannot be loaded ({_first_line(error)}); the run folder is damaged") from None
+    with torch.random.fork_rng():
+        encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation="sdpa")
+        return BuiltModel(_assemble(encoder, config, heads=True), tokenizer, encoder.config)
+
+
+def zero_shot_config(config: ModelConfig) -> ModelConfig:
+    """Return the configuration of the encoder as it comes: no heads, cosine as normalised Euclidean distance."""
+    return replace(config, retrieval_dim=None, normalize=True, shared_encoder=True)
+
+
+def _assemble(encoder: PreTrainedModel, config: ModelConfig, heads: bool) -> BiEncoder:
+    towers = [Tower(encoder, config)]
+    if not config.shared_encoder:
+        towers.append(Tower(copy.deepcopy(encoder), config))
+        if config.retrieval_dim is not None:  # both sides start in one space
+            towers[1].head.load_state_dict(towers[0].head.state_dict())
+    classifier = PairClassifier(towers[0].retrieval_size, towers[0].hidden_size, config) if heads else None
+    return BiEncoder(towers, classifier)
+
+
+def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:
+    return BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.attention_heads,
+        intermediate_size=4 * config.hidden_size,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        max_position_embeddings=config.max_length,
+    )
+
+
+def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    name = str(config.pretrained)
+    if Path(name).expanduser().is_dir():
+        name = str(Path(name).expanduser())
+    common = {"revision": config.revision, "trust_remote_code": False}
+    if config.revision is None:
+        del common["revision"]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **common)
+        # safetensors only: the older format is a pickle, which can run code
+        encoder = AutoModel.from_pretrained(
+            name, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa", **common
+        )
+    except Exception as error:  # the hub client, the JSON reader and the tokenizer each raise types of their own
+        raise InputError(
+            f"model.pretrained={config.pretrained}: cannot be loaded ({_first_line(error)}); give a local folder with "
+            f"config.json, tokenizer.json and model.safetensors, or fetch it where there is a network: "
+            f"hf download {config.pretrained}"
+        ) from None
+    return tokenizer, encoder
+
+
+def _check_fits(config: ModelConfig, encoder: PreTrainedModel) -> None:
+    positions = getattr(encoder.config, "max_position_embeddings", None)
+    if positions is not None and config.max_length > positions:
+        raise InputError(f"model.max_length={config.max_length}: the encoder has {positions} positions; lower it")
+    if config.pooling == "pooler" and getattr(encoder, "pooler", None) is None:
+        raise InputError(f"model.pooling=pooler: {config.pretrained} has no pooler; use cls or mean")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]

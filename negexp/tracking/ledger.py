@@ -1,0 +1,65 @@
+"""The ledger: which negatives every pair had in an epoch, and how near they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from negexp.sampling import Negatives
+
+
+def build_ledger(negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray) -> pd.DataFrame:
+    """Return a row per pair and negative.
+
+    Parameters
+    ----------
+    points
+        Retrieval embeddings of the points as queries (pairs, dim).
+    candidate_points, counters
+        Retrieval embeddings of both tables as candidates (pairs, dim).
+
+    Returns
+    -------
+    DataFrame
+        `pair`, `negative` (0 .. k-1), `source`, `row`, `mined`, `distance`, `positive_distance` (Euclidean) and
+        `neighbour_rank` (1 = nearest of all but the point itself; null for random draws).
+    """
+    pairs, k = negatives.argument.shape
+    pair = np.repeat(np.arange(pairs), k)
+    argument = negatives.argument.ravel()
+    is_counter = argument >= pairs
+    row = np.where(is_counter, argument - pairs, argument)
+    query = points.astype(np.float64)
+    negative = np.where(is_counter[:, None], counters[row], candidate_points[row]).astype(np.float64)
+    rank = negatives.neighbour_rank.ravel()
+    return pd.DataFrame(
+        {
+            "pair": pair,
+            "negative": np.tile(np.arange(k), pairs),
+            "source": np.where(is_counter, "counter", "point"),
+            "row": row,
+            "mined": negatives.mined.ravel(),
+            "distance": np.linalg.norm(query[pair] - negative, axis=1),
+            "positive_distance": np.linalg.norm(query - counters.astype(np.float64), axis=1)[pair],
+            "neighbour_rank": pd.Series(rank, dtype="Int64").mask(rank == 0),
+        }
+    )
+
+
+def ledger_statistics(ledger: pd.DataFrame, previous: pd.DataFrame | None) -> dict[str, float | None]:
+    """Return an epoch's negative statistics for metrics.csv.
+
+    `negatives_replaced` is the share of negatives that the pair did not have in the epoch before, null in the first.
+    """
+    replaced = None
+    if previous is not None:
+        columns = ["pair", "source", "row"]
+        kept = ledger.merge(previous[columns].drop_duplicates(), on=columns)
+        replaced = 1 - len(kept) / len(ledger)
+    return {
+        "mined_share": float(ledger["mined"].mean()),
+        "point_share": float((ledger["source"] == "point").mean()),
+        "negative_distance": float(ledger["distance"].mean()),
+        "positive_distance": float(ledger["positive_distance"].mean()),
+        "negatives_replaced": replaced,
+    }

@@ -1,0 +1,222 @@
+"""The experiment: embed -> index -> sample -> train -> evaluate -> commit, every epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from negexp.config import TrainConfig
+from negexp.corpus import Corpus
+from negexp.embedding import Embeddings, embed
+from negexp.evaluation import summarise
+from negexp.evaluation.evaluator import evaluate_split, sample_queries
+from negexp.evaluation.metrics import Metrics, flatten
+from negexp.index import build_index
+from negexp.model import TripletCrossEntropy
+from negexp.randomness import generator
+from negexp.runtime import Runtime
+from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound, build_sampler
+from negexp.tokens import TokenTable
+from negexp.tracking import RunFolder, build_ledger, write_evaluation
+from negexp.tracking.ledger import ledger_statistics
+from negexp.training.checkpoint import CheckpointStore
+from negexp.training.console import check_monitor, epoch_line
+from negexp.training.steps import Trainee, train_epoch
+
+log = logging.getLogger("negexp")
+
+PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
+
+
+@dataclass
+class Progress:
+    """What the loop carries from epoch to epoch, beside model and optimizer."""
+
+    statistics: dict[str, float | None] = field(default_factory=dict)
+    negatives: Negatives | None = None
+    ledger: pd.DataFrame | None = None
+    best_epoch: int = -1
+    best_value: float = -math.inf
+    untrained: dict[str, Metrics] = field(default_factory=dict)
+
+    def note(self, epoch: int, value: float) -> None:
+        """Remember the epoch when its value beats all before it."""
+        if value > self.best_value:
+            self.best_epoch, self.best_value = epoch, value
+
+
+class PhaseClock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - start
+
+    def take(self) -> dict[str, float]:
+        """Return `seconds_<phase>` since the last call, and start anew."""
+        taken = {f"seconds_{phase}": self.seconds[phase] for phase in PHASES}
+        self.seconds.clear()
+        return taken
+
+
+class Experiment:
+    """One run, with its phases as methods."""
+
+    def __init__(
+        self, config: TrainConfig, corpus: Corpus, tokens: TokenTable, trainee: Trainee, runtime: Runtime, folder: RunFolder
+    ) -> None:
+        self.config, self.corpus, self.tokens, self.trainee = config, corpus, tokens, trainee
+        self.runtime, self.folder = runtime, folder
+        self.train_split = corpus["train"]
+        self.sampler: NegativeSampler = build_sampler(config.sampler)
+        self.forbidden = Forbidden(self.train_split.point, self.train_split.counter, config.sampler.exclude)
+        self.sampler.check_candidates(self.forbidden)
+        self.train_queries = sample_queries(self.train_split, config.evaluation.train_queries, config.seed)
+        self.criterion = TripletCrossEntropy(config.loss)
+        self.store = CheckpointStore(folder.checkpoints, config.tracker.keep_checkpoints)
+        self.clock = PhaseClock()
+        self.progress = Progress()
+        check_monitor(config.trainer.monitor, corpus["validation"])
+
+    def run(self) -> Progress:
+        """Train all epochs, or until validation has not improved for `trainer.patience` of them."""
+        embeddings = self.embed("train")
+        self.progress.untrained = self.evaluate(embeddings)
+        log.info(epoch_line({}, self.progress.untrained, self.config.trainer.monitor, self.clock.take()))
+        for epoch in range(self.config.trainer.epochs):
+            self.sample(epoch, embeddings)
+            losses = self.train(epoch)
+            embeddings = self.embed("train")  # of the model as it stands when the next epoch starts
+            scores = self.evaluate(embeddings)
+            self.commit(epoch, losses, scores)
+            if self.out_of_patience(epoch):
+                log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
+                break
+        return self.progress
+
+    def embed(self, split: str) -> Embeddings:
+        """Embed all arguments of a split."""
+        with self.clock("embed"):
+            return embed(
+                self.trainee.model, self.tokens, self.corpus[split].texts(), self.runtime, split, self.config.tracker.progress
+            )
+
+    def sample(self, epoch: int, embeddings: Embeddings) -> None:
+        """Choose the epoch's negatives from the embeddings, unless the last ones stay, and write the ledger."""
+        point = embeddings.retrieval("query", self.train_split.point)
+        tables = {
+            "point": embeddings.retrieval("candidate", self.train_split.point),
+            "counter": embeddings.retrieval("candidate", self.train_split.counter),
+        }
+        if self.sampler.refreshes(epoch) or self.progress.negatives is None:
+            indexes = None
+            if self.sampler.mines(epoch):
+                with self.clock("index"):
+                    indexes = {
+                        source: build_index(vectors, self.config.index, self.runtime.device)
+                        for source, vectors in tables.items()
+                    }
+            with self.clock("sample"):
+                rng = generator(self.config.seed, epoch, "negatives")
+                sampler = self.config.sampler
+                self.progress.negatives = self.sampler.sample(
+                    SamplingRound(
+                        epoch, sampler.num_negatives, sampler.candidates, self.forbidden, rng, indexes, point
+                    )
+                )
+        with self.clock("sample"):
+            previous, self.progress.ledger = (
+                self.progress.ledger,
+                build_ledger(self.progress.negatives, point, tables["point"], tables["counter"]),
+            )
+            self.progress.statistics = ledger_statistics(self.progress.ledger, previous)
+            if self.config.tracker.ledger:
+                self.folder.write_ledger(epoch, self.progress.ledger)
+
+    def train(self, epoch: int) -> dict[str, float]:
+        """Take the epoch's optimizer steps; return its losses."""
+        assert self.progress.negatives is not None
+        with self.clock("train"):
+            return train_epoch(
+                self.trainee,
+                self.criterion,
+                self.tokens,
+                self.train_split,
+                self.progress.negatives,
+                self.config.trainer,
+                self.runtime,
+                self.config.seed,
+                epoch,
+                self.config.tracker.progress,
+            )
+
+    def evaluate(self, train_embeddings: Embeddings) -> dict[str, Metrics]:
+        """Return the metrics on validation, and on the fixed sample of training queries."""
+        validation_embeddings = self.embed("validation")
+        with self.clock("evaluate"):
+            scores = {"validation": summarise(self.rank("validation", validation_embeddings))}
+            if len(self.train_queries):
+                scores["train"] = summarise(self.rank("train", train_embeddings, self.train_queries))
+        return scores
+
+    def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
+        """Return per-query ranks on a split."""
+        return evaluate_split(
+            self.trainee.model, embeddings, self.corpus[split], self.train_split, self.config.evaluation, queries
+        )
+
+    def commit(self, epoch: int, losses: dict[str, float], scores: dict[str, Metrics]) -> None:
+        """Write the checkpoint, then the epoch's row and line."""
+        monitor = f"validation/{self.config.trainer.monitor}"
+        self.progress.note(epoch, flatten(scores["validation"], "validation")[monitor])
+        with self.clock("checkpoint"):
+            assert self.progress.negatives is not None
+            state = {
+                "best_epoch": self.progress.best_epoch,
+                "best_value": self.progress.best_value,
+                "untrained": self.progress.untrained,
+            }
+            self.store.commit(epoch, self.progress.best_epoch, self.trainee, self.progress.negatives, state)
+        row: dict[str, Any] = {"epoch": epoch, "random_rate": self.sampler.random_rate(epoch)}
+        seconds = self.clock.take()
+        row |= self.progress.statistics | losses | seconds
+        self.folder.append_metrics(row, scores)
+        log.info(epoch_line(row, scores, self.config.trainer.monitor, seconds))
+
+    def out_of_patience(self, epoch: int) -> bool:
+        """Return whether early stopping is on and due."""
+        patience = self.config.trainer.patience
+        return patience is not None and epoch - self.progress.best_epoch >= patience
+
+
+def train(
+    config: TrainConfig, corpus: Corpus, tokens: TokenTable, trainee: Trainee, runtime: Runtime, folder: RunFolder
+) -> tuple[dict[str, Metrics], Progress]:
+    """Run the experiment, then evaluate its best epoch once: validation again for the files, and test.
+
+    Returns
+    -------
+    The metrics of validation and test, and what the loop ended with. The model holds the best epoch's weights.
+    """
+    experiment = Experiment(config, corpus, tokens, trainee, runtime, folder)
+    progress = experiment.run()
+    experiment.store.load_model("best", trainee.model)
+    metrics = {}
+    for split in ("validation", "test"):
+        ranks = experiment.rank(split, experiment.embed(split))
+        metrics[split] = write_evaluation(folder.evaluation, split, ranks)
+    return metrics, progress
