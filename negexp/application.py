@@ -33,7 +33,7 @@ def run_command(command: str, arguments: list[str]) -> None:
     sys.argv = [f"negexp {command}", *arguments]
     args = get_args_parser().parse_args(arguments)
     if args.experimental_rerun is not None:
-        raise InputError("--experimental-rerun: reads a pickle, which can run code; start from a run's config.yaml instead")
+        raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")
     runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if runs_jobs:
         _check_jobs(command, args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,7 @@ class ModelConfig:
     shared_encoder: bool
     freeze_encoder: bool
     default_lr: float
+    default_head_lr: float
     vocabulary_size: int
     hidden_size: int
     layers: int
@@ -90,7 +92,7 @@ class TrainerConfig:
     epochs: int
     batch_size: int
     lr: float
-    head_lr: float | None
+    head_lr: float
     optimizer: str
     weight_decay: float
     warmup_steps: int
@@ -182,6 +184,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "model.max_length": (3, None),
     "model.retrieval_dim": (1, None),
     "model.default_lr": (0, None),
+    "model.default_head_lr": (0, None),
     "model.vocabulary_size": (100, None),
     "model.hidden_size": (1, None),
     "model.layers": (1, None),
@@ -227,8 +230,10 @@ def parse_train(config: DictConfig) -> TrainConfig:
     if loss.triplet_weight == loss.positive_weight == loss.negative_weight == 0:
         raise InputError("loss: all three weights are 0, nothing would be trained; set one above 0")
     if parsed.model.freeze_encoder and parsed.model.retrieval_dim is None and parsed.loss.positive_weight == 0:
-        raise InputError("model.freeze_encoder=true with retrieval_dim=null leaves only the classifier to train; "
-                         "set loss.positive_weight above 0")
+        raise InputError(
+            "model.freeze_encoder=true with retrieval_dim=null leaves only the classifier to train; "
+            "set loss.positive_weight above 0"
+        )
     return parsed
 
 
@@ -286,34 +291,36 @@ def _check_keys(config: TrainConfig | EvaluateConfig) -> None:
         value = values.get(key)
         if value is None:
             continue
-        if not (low is None or value >= low) or not (high is None or value <= high):
+        if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
             wanted = f"at least {low}" if high is None else f"between {low} and {high}"
             raise InputError(f"{key}={value}: must be {wanted}")
 
 
 def _check_data(data: DataConfig) -> None:
     if data.name == "demo" and data.path is not None:
-        raise InputError(f"data.path={data.path}: data=demo ships its texts; use data=arguana or data=pairs with a path")
+        raise InputError(f"data.path={data.path}: data=demo ships its texts; a path needs data=arguana or data=pairs")
     if data.name != "demo" and data.path is None:
         raise InputError(f"data.path: data={data.name} needs data.path=... (the corpus folder, archive or table)")
     if data.validation_share <= 0 or data.test_share <= 0 or data.validation_share + data.test_share >= 1:
         raise InputError(
-            f"data.validation_share={data.validation_share} and data.test_share={data.test_share}: both must be above 0, "
-            "their sum below 1"
+            f"data.validation_share={data.validation_share} and data.test_share={data.test_share}: both must be "
+            "above 0, their sum below 1"
         )
 
 
 def _check_model(model: ModelConfig) -> None:
     if model.pretrained is None and model.hidden_size % model.attention_heads:
         raise InputError(
-            f"model.hidden_size={model.hidden_size}: must be a multiple of model.attention_heads={model.attention_heads}"
+            f"model.hidden_size={model.hidden_size}: no multiple of model.attention_heads={model.attention_heads}"
         )
 
 
 def _check_sampler(sampler: SamplerConfig) -> None:
     unknown = sorted(set(sampler.exclude) - {"self", "duplicates"})
     if unknown:
-        raise InputError(f"sampler.exclude={sampler.exclude}: {unknown[0]!r} is not known; choose from self, duplicates")
+        raise InputError(
+            f"sampler.exclude={sampler.exclude}: {unknown[0]!r} is not known; choose from self, duplicates"
+        )
     if "self" not in sampler.exclude:
         raise InputError(f"sampler.exclude={sampler.exclude}: must contain self (a pair's own texts are no negatives)")
     if sampler.name == "decay":
@@ -321,7 +328,9 @@ def _check_sampler(sampler: SamplerConfig) -> None:
         if start is None or step is None or end is None:
             raise InputError("sampler=decay needs sampler.start_rate, sampler.step and sampler.end_rate")
         if start < end:
-            raise InputError(f"sampler.start_rate={start}: below sampler.end_rate={end}; the rate falls, so start above it")
+            raise InputError(
+                f"sampler.start_rate={start}: below sampler.end_rate={end}; the rate falls, so start above it"
+            )
 
 
 def _check_device(key: str, device: str) -> None:

@@ -43,7 +43,9 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         ranks = evaluate_split(model, embeddings, split, corpus["train"], config.evaluation)
     output = Path(config.output or folder).expanduser() / "evaluation"
     metrics = write_evaluation(output, config.split, ranks)
-    what = f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
+    what = (
+        f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
+    )
     log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_table(metrics)}\n\nfiles in {output}")
 
 

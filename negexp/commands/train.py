@@ -46,9 +46,10 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
         built.tokenizer.save_pretrained(run_folder.encoder)
         built.encoder_config.save_pretrained(run_folder.encoder)
         trainee = build_trainee(built.model, trainer, runtime)
+        parameters = sum(parameter.numel() for parameter in built.model.parameters()) / 1e6
         log.info(
-            f"model {config.model.pretrained or 'tiny'}: {sum(p.numel() for p in built.model.parameters()) / 1e6:.1f} M "
-            f"parameters on {runtime.describe()}; sampler {config.sampler.name}, index {config.index.name}, seed {config.seed}"
+            f"model {config.model.pretrained or 'tiny'}, {parameters:.1f} M parameters, on {runtime.describe()}; "
+            f"sampler {config.sampler.name}, index {config.index.name}, seed {config.seed}"
         )
         tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
         metrics, progress = train(config, corpus, tokens, trainee, runtime, run_folder)
@@ -70,8 +71,9 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
             "seconds": time.perf_counter() - started,
         }
     )
+    untrained = flatten(progress.untrained["validation"], "validation")[f"validation/{trainer.monitor}"]
     log.info(
-        f"test, with epoch {progress.best_epoch} (best validation {trainer.monitor}: {progress.best_value:.4f}; "
-        f"untrained {flatten(progress.untrained['validation'], 'validation')['validation/' + trainer.monitor]:.4f})\n\n{metrics_table(metrics['test'])}\n\n"
+        f"test, with epoch {progress.best_epoch} (best validation {trainer.monitor}: {progress.best_value:.4f}, "
+        f"untrained {untrained:.4f})\n\n{metrics_table(metrics['test'])}\n\n"
         f"files in {folder}: result.json, metrics.csv, evaluation/, negatives/, checkpoints/"
     )

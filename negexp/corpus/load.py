@@ -35,7 +35,9 @@ def load_corpus(config: DataConfig) -> Corpus:
     texts, splits = index_records(records)
     for name in SPLITS:
         if not len(splits[name]):
-            raise InputError(f"data.path={path}: holds no {name} pair; name all of {', '.join(SPLITS)} in its split column")
+            raise InputError(
+                f"data.path={path}: holds no {name} pair; name all of {', '.join(SPLITS)} in its split column"
+            )
     overlap = find_overlap(splits)
     kept = rows_to_keep(splits["train"], overlap, config.train_overlap, config.copies)
     if not len(kept):

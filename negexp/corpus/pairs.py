@@ -52,13 +52,17 @@ def read_pairs(path: Path) -> list[Record]:
     present = {column for _, cells in rows for column in cells}
     for column in REQUIRED:
         if column not in present:
-            raise InputError(f"data.path={path}: has no column {column!r}; found {', '.join(sorted(map(str, present)))}")
+            raise InputError(
+                f"data.path={path}: has no column {column!r}; found {', '.join(sorted(map(str, present)))}"
+            )
     columns = [*REQUIRED, *(column for column in OPTIONAL if column in present)]
     numbers: Counter[str] = Counter()
     return [_record(location, cells, columns, numbers) for location, cells in rows]
 
 
-def draw_splits(records: list[Record], validation_share: float, test_share: float, seed: int, path: Path) -> list[Record]:
+def draw_splits(
+    records: list[Record], validation_share: float, test_share: float, seed: int, path: Path
+) -> list[Record]:
     """Return the records with a split each, drawn by debate where the table names debates, else by row.
 
     Debates are taken in a random order until the validation share, then the test share, of the pairs is reached.
@@ -122,7 +126,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         for cells in reader:
             if cells:  # a blank line is no row
                 if len(cells) != len(header):
-                    raise InputError(f"{path}:{line}: has {len(cells)} cells, the header {len(header)}; quote the commas")
+                    raise InputError(
+                        f"{path}:{line}: has {len(cells)} cells, the header {len(header)}; quote the commas"
+                    )
                 yield f"{path}:{line}", dict(zip(header, cells, strict=True))
             line = reader.line_num + 1
     except csv.Error as error:

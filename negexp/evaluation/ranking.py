@@ -24,7 +24,12 @@ CLASSIFIER_TIE = 1e-6  # float32 products
 
 
 def rank_queries(
-    split: Split, score: Scorer, classify: Classifier | None, rerank_k: int, block_bytes: int, queries: Ints | None = None
+    split: Split,
+    score: Scorer,
+    classify: Classifier | None,
+    rerank_k: int,
+    block_bytes: int,
+    queries: Ints | None = None,
 ) -> pd.DataFrame:
     """Rank every query of the split (or the given rows) in every task that its metadata allows.
 

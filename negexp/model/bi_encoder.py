@@ -96,6 +96,17 @@ class BiEncoder(nn.Module):
         self.towers = nn.ModuleList(towers)
         self.classifier = classifier
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the encoders that learn."""
+        encoders = [module.encoder for module in self.towers if isinstance(module, Tower)]
+        return [parameter for encoder in encoders for parameter in encoder.parameters() if parameter.requires_grad]
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of retrieval heads and pair classifier."""
+        heads = [module.head for module in self.towers if isinstance(module, Tower)]
+        modules = heads if self.classifier is None else [*heads, self.classifier]
+        return [parameter for module in modules for parameter in module.parameters()]
+
     @property
     def shared(self) -> bool:
         """Return whether a text has the same embedding as query and as candidate."""

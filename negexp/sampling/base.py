@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +21,7 @@ SOURCES = {"both": ("point", "counter"), "points": ("point",), "counters": ("cou
 class Index(Protocol):
     """What mining asks of a neighbour index."""
 
-    def search(self, queries: np.ndarray, k: int, /) -> tuple[NDArray[np.float64], Ints]:
+    def search(self, queries: np.ndarray, k: int) -> tuple[NDArray[np.float64], Ints]:
         """Return distances and rows (queries, k), nearest first, the lower row first among equals."""
 
 
@@ -59,7 +60,7 @@ class SamplingRound:
         candidates: str,
         forbidden: Forbidden,
         rng: np.random.Generator,
-        indexes: dict[str, Index] | None = None,
+        indexes: Mapping[str, Index] | None = None,
         queries: np.ndarray | None = None,
     ) -> None:
         self.epoch = epoch
@@ -154,8 +155,9 @@ class NegativeSampler(ABC):
         fewest = int(np.min(allowed))
         if fewest < self.config.num_negatives:
             raise InputError(
-                f"sampler.num_negatives={self.config.num_negatives}: training pair {int(np.argmin(allowed))} has only {fewest} "
-                f"allowed candidates (sampler.candidates={self.config.candidates}); lower it or give more pairs"
+                f"sampler.num_negatives={self.config.num_negatives}: training pair {int(np.argmin(allowed))} has "
+                f"only {fewest} allowed candidates (sampler.candidates={self.config.candidates}); lower it or give "
+                "more pairs"
             )
 
     def sample(self, round_: SamplingRound) -> Negatives:

@@ -5,6 +5,7 @@ A package adds a strategy through the entry-point group `negexp.samplers`; a con
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ from negexp.errors import InputError
 from negexp.sampling.base import NegativeSampler
 from negexp.sampling.strategies import DecaySampler, HardSampler, RandomSampler, StaticSampler
 
-BUILT_IN = MappingProxyType(
+BUILT_IN: Mapping[str, Callable[[SamplerConfig], NegativeSampler]] = MappingProxyType(
     {"hard": HardSampler, "random": RandomSampler, "decay": DecaySampler, "static": StaticSampler}
 )
 ENTRY_POINT_GROUP = "negexp.samplers"
@@ -30,4 +31,5 @@ def build_sampler(config: SamplerConfig) -> NegativeSampler:
     strategy = registered[config.name].load()
     if not (isinstance(strategy, type) and issubclass(strategy, NegativeSampler)):
         raise InputError(f"sampler.name={config.name}: {registered[config.name].value} is no NegativeSampler subclass")
-    return strategy(config)
+    built: NegativeSampler = strategy(config)
+    return built

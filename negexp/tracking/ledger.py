@@ -8,7 +8,9 @@ import pandas as pd
 from negexp.sampling import Negatives
 
 
-def build_ledger(negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray) -> pd.DataFrame:
+def build_ledger(
+    negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
+) -> pd.DataFrame:
     """Return a row per pair and negative.
 
     Parameters

@@ -37,7 +37,8 @@ class RunFolder:
         if self.config.exists():
             state = "a finished run" if self.result.exists() else "an unfinished run"
             raise InputError(
-                f"hydra.run.dir={self.path}: already holds {state}; give another folder (in a sweep: name=...), or move it away"
+                f"hydra.run.dir={self.path}: already holds {state}; give another folder "
+                "(in a sweep: name=...), or move it away"
             )
         for folder in (self.path, self.encoder, self.checkpoints, self.negatives, self.evaluation):
             folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,9 @@ class CheckpointStore:
         self.folder = folder
         self.keep = keep
 
-    def commit(self, epoch: int, best_epoch: int, trainee: Trainee, negatives: Negatives, state: dict[str, Any]) -> None:
+    def commit(
+        self, epoch: int, best_epoch: int, trainee: Trainee, negatives: Negatives, state: dict[str, Any]
+    ) -> None:
         """Write `epoch-NNN`, point `last` and `best` to what they now are, and remove what neither needs."""
         name = _name(epoch)
         temporary = self.folder / f".{name}.tmp"
@@ -49,7 +51,9 @@ class CheckpointStore:
             temporary / "negatives.safetensors",
         )
         schedule = {"last_epoch": trainee.schedule.last_epoch}
-        write_json(temporary / "state.json", {"epoch": epoch, "optimizer": optimizer_state, "schedule": schedule, **state})
+        write_json(
+            temporary / "state.json", {"epoch": epoch, "optimizer": optimizer_state, "schedule": schedule, **state}
+        )
         files = sorted(temporary.iterdir())
         for file in files:
             _sync(file)

@@ -32,8 +32,8 @@ def epoch_line(
     if row:
         text = (
             f"epoch {row['epoch']:3d}  random_rate {row['random_rate']:.2f}  loss {row['loss']:.4f} "
-            f"(triplet {row['loss_triplet']:.4f}, positive {row['loss_positive']:.4f}, negative {row['loss_negative']:.4f})"
-            f"  mined {row['mined_share']:4.0%}"
+            f"(triplet {row['loss_triplet']:.4f}, positive {row['loss_positive']:.4f}, "
+            f"negative {row['loss_negative']:.4f})  mined {row['mined_share']:4.0%}"
         )
     else:
         text = "untrained"

@@ -77,7 +77,13 @@ class Experiment:
     """One run, with its phases as methods."""
 
     def __init__(
-        self, config: TrainConfig, corpus: Corpus, tokens: TokenTable, trainee: Trainee, runtime: Runtime, folder: RunFolder
+        self,
+        config: TrainConfig,
+        corpus: Corpus,
+        tokens: TokenTable,
+        trainee: Trainee,
+        runtime: Runtime,
+        folder: RunFolder,
     ) -> None:
         self.config, self.corpus, self.tokens, self.trainee = config, corpus, tokens, trainee
         self.runtime, self.folder = runtime, folder
@@ -112,7 +118,12 @@ class Experiment:
         """Embed all arguments of a split."""
         with self.clock("embed"):
             return embed(
-                self.trainee.model, self.tokens, self.corpus[split].texts(), self.runtime, split, self.config.tracker.progress
+                self.trainee.model,
+                self.tokens,
+                self.corpus[split].texts(),
+                self.runtime,
+                split,
+                self.config.tracker.progress,
             )
 
     def sample(self, epoch: int, embeddings: Embeddings) -> None:
@@ -134,9 +145,7 @@ class Experiment:
                 rng = generator(self.config.seed, epoch, "negatives")
                 sampler = self.config.sampler
                 self.progress.negatives = self.sampler.sample(
-                    SamplingRound(
-                        epoch, sampler.num_negatives, sampler.candidates, self.forbidden, rng, indexes, point
-                    )
+                    SamplingRound(epoch, sampler.num_negatives, sampler.candidates, self.forbidden, rng, indexes, point)
                 )
         with self.clock("sample"):
             previous, self.progress.ledger = (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +40,11 @@ class Trainee:
 def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> Trainee:
     """Move the model to its device and give it an optimizer; the learning rate warms up linearly, then stays."""
     model.to(runtime.device)
-    heads = [*(p for tower in model.towers for p in tower.head.parameters())]
-    heads += [] if model.classifier is None else list(model.classifier.parameters())
-    encoder = [p for tower in model.towers for p in tower.encoder.parameters() if p.requires_grad]
-    groups = [{"params": heads, "lr": config.lr if config.head_lr is None else config.head_lr}]
-    if encoder:
-        groups.insert(0, {"params": encoder, "lr": config.lr})
+    groups = [
+        {"params": parameters, "lr": lr}
+        for parameters, lr in ((model.encoder_parameters(), config.lr), (model.head_parameters(), config.head_lr))
+        if parameters
+    ]
     kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
     optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=runtime.device.type == "cuda")
     schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (config.warmup_steps + 1)))
