@@ -66,12 +66,16 @@ def _refuse(message: str) -> int:
 
 
 def _explain(error: Exception) -> str:
-    """Return Hydra's several lines, and those of what it was caused by, as one."""
-    parts = [str(error)]
-    cause = error.__cause__
-    if cause is not None and str(cause) not in parts[0]:
-        parts.append(str(cause).split("\n", 1)[0])
-    return " ".join(" ".join(parts).split())
+    """Return Hydra's several lines, and the first of what they were caused by, as one; its search path says nothing."""
+    lines = str(error).split("\n")
+    kept = [line for line in lines if not line.startswith(("Config search path", "\tprovider=", "To append to"))]
+    cause = str(error.__cause__ or "").split("\n", 1)[0]
+    if cause and cause not in str(error):
+        kept.append(cause)
+    message = " ".join(" ".join(kept).split())
+    if "is not in struct" in message:
+        message += "; --cfg job lists the keys there are"
+    return message
 
 
 def _usage() -> str:

@@ -229,11 +229,12 @@ def parse_train(config: DictConfig) -> TrainConfig:
     loss = parsed.loss
     if loss.triplet_weight == loss.positive_weight == loss.negative_weight == 0:
         raise InputError("loss: all three weights are 0, nothing would be trained; set one above 0")
-    if parsed.model.freeze_encoder and parsed.model.retrieval_dim is None and parsed.loss.positive_weight == 0:
-        raise InputError(
-            "model.freeze_encoder=true with retrieval_dim=null leaves only the classifier to train; "
-            "set loss.positive_weight above 0"
-        )
+    if parsed.model.freeze_encoder and parsed.model.retrieval_dim is None:
+        if loss.positive_weight == loss.negative_weight == 0:
+            raise InputError(
+                "model.freeze_encoder=true: with retrieval_dim=null only the classifier could learn, but its loss weights "
+                "are 0; set loss.positive_weight above 0"
+            )
     return parsed
 
 

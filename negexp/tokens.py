@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 Ints = NDArray[np.int64]
 
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
 
 class TokenTable:
     """Token sequences as one ragged array, each distinct sequence once.
@@ -66,11 +68,20 @@ def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_lengt
 
 
 def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """Train a lower-casing WordPiece vocabulary (as BERT's; Devlin et al. 2019) on the given texts."""
-    wordpiece = BertWordPieceTokenizer(lowercase=True)
-    wordpiece.train_from_iterator(texts, vocab_size=size, min_frequency=2, show_progress=False)
+    """Train a lower-casing WordPiece vocabulary (as BERT's; Devlin et al. 2019) on the given texts.
+
+    The same texts give the same vocabulary. The library alone does not promise that: it numbers the characters in the
+    order of a hash map that differs from process to process, and breaks ties between merges by those numbers. So the
+    characters are numbered first, as special tokens, and are special no more in the tokenizer that is returned.
+    """
+    trained = BertWordPieceTokenizer(lowercase=True)
+    alphabet = sorted({c for text in texts for c in trained.normalize(text) if not c.isspace()})
+    numbered = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)]
+    trained.train_from_iterator(
+        texts, vocab_size=max(size, len(numbered)), min_frequency=2, special_tokens=numbered, show_progress=False
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=wordpiece._tokenizer,
+        tokenizer_object=BertWordPieceTokenizer(vocab=trained.get_vocab(), lowercase=True)._tokenizer,
         model_max_length=max_length,
         pad_token="[PAD]",
         unk_token="[UNK]",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub import HfApi
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -96,24 +97,37 @@ def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:
 
 
 def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load from a folder, else from the hub's cache, else from the hub."""
     name = str(config.pretrained)
-    if Path(name).expanduser().is_dir():
-        name = str(Path(name).expanduser())
-    common = {"revision": config.revision, "trust_remote_code": False}
-    if config.revision is None:
-        del common["revision"]
+    folder = Path(name).expanduser()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **common)
-        # safetensors only: the older format is a pickle, which can run code
-        encoder = AutoModel.from_pretrained(
-            name, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa", **common
-        )
+        if folder.is_dir():
+            return _from_pretrained(str(folder), None, local=True)
+        if folder.is_absolute() or name.startswith((".", "~")):
+            raise OSError("no such folder")
+        try:
+            return _from_pretrained(name, config.revision, local=True)
+        except (OSError, ValueError):
+            # one question with a time limit: without a network, loading would ask and wait many times
+            HfApi().model_info(name, revision=config.revision, timeout=10)
+            return _from_pretrained(name, config.revision, local=False)
     except Exception as error:  # the hub client, the JSON reader and the tokenizer each raise types of their own
         raise InputError(
             f"model.pretrained={config.pretrained}: cannot be loaded ({_first_line(error)}); give a local folder with "
-            f"config.json, tokenizer.json and model.safetensors, or fetch it where there is a network: "
-            f"hf download {config.pretrained}"
+            f"config.json, tokenizer.json and model.safetensors, or a hub id, fetched where there is a network: "
+            f"hf download ORGANISATION/NAME"
         ) from None
+
+
+def _from_pretrained(
+    name: str, revision: str | None, local: bool
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    common = {"revision": revision or "main", "trust_remote_code": False, "local_files_only": local}
+    tokenizer = AutoTokenizer.from_pretrained(name, **common)
+    # safetensors only: the older format is a pickle, which can run code
+    encoder = AutoModel.from_pretrained(
+        name, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa", **common
+    )
     return tokenizer, encoder
 
 

@@ -80,7 +80,7 @@ def train_epoch(
             # the batches that share an optimizer step; the last group of an epoch may be smaller
             group = min(config.accumulation, len(batches) - number // config.accumulation * config.accumulation)
             parts = batch_loss(trainee.model, criterion, tokens, train, negatives.argument, batch, runtime)
-            (parts.total / group).backward()  # type: ignore[no-untyped-call]
+            (parts.total / group).backward()
             losses[number] = torch.stack(parts).detach()
             if (number + 1) % config.accumulation == 0 or number + 1 == len(batches):
                 _step(trainee, config.gradient_clip)

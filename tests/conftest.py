@@ -1,0 +1,36 @@
+"""What several test files need: a composed configuration, and a training run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from negexp.commands import train
+from negexp.config import CONF_DIR, TrainConfig, parse_train
+
+# one core and float32: the same numbers wherever the suite runs, and no fight for cores with whatever else runs
+QUICK = ["trainer.precision=float32", "trainer.device=cpu", "tracker.progress=never"]
+
+Train = Callable[..., Path]
+
+
+def compose_train(*overrides: str) -> TrainConfig:
+    """Return the typed configuration of `negexp train OVERRIDES`."""
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        return parse_train(compose("train", [*QUICK, *overrides]))
+
+
+@pytest.fixture
+def run_training(tmp_path: Path) -> Train:
+    """Train into a folder below tmp_path and return that folder."""
+
+    def run(*overrides: str, folder: str = "run") -> Path:
+        path = tmp_path / folder
+        path.mkdir(parents=True, exist_ok=True)
+        train.run(compose_train(*overrides), path, list(overrides))
+        return path
+
+    return run

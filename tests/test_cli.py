@@ -1,0 +1,253 @@
+"""The command line: what it prints, what it refuses in one line before a folder is made, where its output goes.
+
+Commands are replaced by a stub, except where nothing runs anyway: these tests are about what stands around them.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+import negexp
+from negexp.application import job_name
+from negexp.cli import COMMANDS, main
+from negexp.config import TrainConfig
+from negexp.errors import InputError
+
+Run = Callable[[TrainConfig, Path, list[str]], None]
+Calls = list[tuple[TrainConfig, Path, list[str]]]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in an empty folder, and take back what Hydra and `main` set for the whole process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["negexp"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Replace the commands by one that records its arguments."""
+    found: Calls = []
+    stub_commands(monkeypatch, lambda *arguments: found.append(arguments))
+    return found
+
+
+def stub_commands(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    for command in COMMANDS:
+        monkeypatch.setitem(sys.modules, f"negexp.commands.{command}", SimpleNamespace(run=run))
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+# --- what it prints -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command_with_its_purpose(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    for command, purpose in COMMANDS.items():
+        assert [line.split(maxsplit=1) for line in out.splitlines()].count([command, purpose]) == 1
+    assert err == ""
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--version"]])
+def test_version_is_the_package_s(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert capsys.readouterr() == (f"negexp {negexp.__version__}\n", "")
+
+
+def test_help_starts_without_hydra_and_config_without_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from negexp.cli import main\n"
+        "codes = [main([]), main(['--help']), main(['--version'])]\n"
+        "heavy = {'hydra', 'omegaconf', 'torch', 'numpy', 'transformers'} & set(sys.modules)\n"
+        "codes += [main(['train', '--cfg', 'job'])]\n"
+        "heavy |= {'torch', 'transformers'} & set(sys.modules)\n"
+        "print(codes, heavy)\n"
+    )
+    result = python("-c", script)
+    assert result.stdout.splitlines()[-1] == "[0, 0, 0, 0] set()"
+    assert result.stderr == ""
+    assert "\nseed: 0\n" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"usage: negexp {command}" in out
+    assert "data: arguana, demo, pairs" in out
+    assert "train_overlap: drop" in out
+
+
+# --- what it refuses ----------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "unknown command": (["trian"], "trian: no such command; choose from train, evaluate"),
+    "typo in a key": (["train", "trainer.epoch=3"], "trainer.epoch"),
+    "typo in an added key": (["train", "+trainer.epoch=3"], "trainer.epoch"),
+    "typo in a group": (["train", "samplr=hard"], "samplr"),
+    "typo in an option": (["train", "sampler=hrad"], "sampler/hrad"),
+    "typo in an experiment": (["train", "experiment=smoek"], "smoek"),
+    "typo in a strategy": (["train", "sampler.name=hrad"], "sampler.name=hrad"),
+    "typo in the monitor": (["train", "trainer.monitor=clean/retrieval/epa/accuracy"], "trainer.monitor=clean/"),
+    "typo in a flag": (["train", "--mutlirun"], "--mutlirun"),
+    "no value": (["train", "seed"], "seed"),
+    "wrong type": (["train", "trainer.epochs=two"], "trainer.epochs: Value 'two'"),
+    "bad rate": (["train", "sampler.start_rate=1.5"], "sampler.start_rate=1.5: must be between 0 and 1"),
+    "not a number": (["train", "loss.margin=nan"], "loss.margin=nan"),
+    "path missing": (["train", "data=arguana"], "data.path: data=arguana needs data.path="),
+    "target": (["train", "+model._target_=os.system"], "model._target_"),
+    "Hydra's own key": (["train", "hydra.run.fold=x"], "hydra.run.fold"),
+    "pickled rerun": (["train", "--experimental-rerun", "config.pickle"], "--experimental-rerun: "),
+    "evaluate": (["evaluate", "split=training"], "split=training: must be one of train, validation, test"),
+    "typo in a sweep": (["train", "-m", "seed=0,1", "trainer.epoch=3"], "trainer.epoch"),
+    "option in a sweep": (["train", "-m", "sampler=hard,hrad"], "sampler/hrad"),
+    "strategy in a sweep": (["train", "-m", "sampler.name=hard,hrad"], "sampler.name=hrad"),
+    "last job of a sweep": (["train", "--multirun", "sampler.start_rate=0.5,1.5"], "sampler.start_rate=1.5"),
+    "type in a sweep": (["train", "-m", "trainer.epochs=1,two"], "trainer.epochs: Value 'two'"),
+    "swept by Hydra's key": (["train", "-m", "+hydra.sweeper.params={trainer.lr: '1e-3,-1'}"], "trainer.lr=-1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_input_is_refused_in_one_line_and_leaves_no_folder(
+    case: str, tmp_path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, message = REFUSED[case]
+    assert exit_code(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("negexp: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert message in err
+    assert out == ""
+    assert calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def exit_code(arguments: list[str]) -> object:
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_process_exits_with_2_and_one_line_before_a_sweep_starts(tmp_path: Path) -> None:
+    result = python("-m", "negexp", "train", "-m", "seed=0,1", "sampler.end_rate=0.1,-0.1")
+    assert result.returncode == 2
+    assert result.stderr == "negexp: sampler.end_rate=-0.1: must be between 0 and 1\n"
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what it runs -------------------------------------------------------------------------------------------------
+
+
+def test_run_goes_to_a_dated_folder_below_its_name(tmp_path: Path, calls: Calls) -> None:
+    assert main(["train", "name=mine", "seed=3"]) == 0
+    [(config, folder, overrides)] = calls
+    assert (config.name, config.seed, overrides) == ("mine", 3, ["name=mine", "seed=3"])
+    assert folder.parent == tmp_path / "outputs" / "mine"
+    assert len(folder.name) == len("2026-01-31_23-59-59")
+
+
+def test_run_folder_can_be_named(tmp_path: Path, calls: Calls) -> None:
+    assert main(["train", f"hydra.run.dir={tmp_path}/here"]) == 0
+    assert [folder for _, folder, _ in calls] == [tmp_path / "here"]
+
+
+def test_sweep_has_a_folder_per_job(tmp_path: Path, calls: Calls) -> None:
+    assert main(["train", "-m", "name=both", "sampler=hard,random", "seed=0,1"]) == 0
+    jobs = [(config.sampler.name, config.seed) for config, _, _ in calls]
+    assert jobs == [("hard", 0), ("hard", 1), ("random", 0), ("random", 1)]
+    folders = [folder for _, folder, _ in calls]
+    assert {folder.parent for folder in folders} == {tmp_path / "outputs" / "sweeps" / "both"}
+    assert len(set(folders)) == 4
+    for (sampler, seed), folder in zip(jobs, folders, strict=True):
+        assert f"sampler={sampler}" in folder.name
+        assert f"seed={seed}" in folder.name
+
+
+def test_sweep_folder_name_stays_short_enough_for_a_file_system(calls: Calls) -> None:
+    path = "/".join(["deep folder"] * 40)
+    assert main(["train", "-m", "data=pairs", f"data.path='{path}/a.csv','{path}/b.csv'"]) == 0
+    assert len({folder for _, folder, _ in calls}) == 2
+    assert all(len(folder.name) <= 120 for _, folder, _ in calls)
+
+
+def test_job_that_fails_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = []
+
+    def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
+        seeds.append(config.seed)
+        if config.seed == 0:
+            raise InputError("data.path=x: does not exist")
+
+    stub_commands(monkeypatch, run)
+    assert main(["train", "-m", "seed=0,1"]) == 2
+    assert seeds == [0, 1]
+    assert capsys.readouterr().err == "negexp: data.path=x: does not exist\n"
+
+
+def test_own_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
+        raise ZeroDivisionError("ours")
+
+    stub_commands(monkeypatch, run)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        main(["train"])
+
+
+def test_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    stub_commands(monkeypatch, run)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# --- names of jobs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    ["", "seed=0", "data.path=/a/b\\c,seed=0", "x=" + "long" * 200, "a=[1,2] b='ü'", "../..", "..", "\n\0:*?"],
+)
+def test_job_name_is_a_short_folder_name(overrides: str) -> None:
+    name = job_name(overrides)
+    assert 0 < len(name) <= 120
+    assert not set(name) & set("/\\: \n\0*?")
+    assert not name.startswith(".")
+    assert name == job_name(overrides)
+
+
+def test_job_names_tell_overrides_apart_and_stay_readable() -> None:
+    long = "x=" + "long" * 200
+    overrides = ["a=1", "a=2", "a=/x", "a=_x", "a=:x", f"{long},a=1", f"{long},a=2", "A=1"]
+    assert len({job_name(override).lower() for override in overrides}) == len(overrides)
+    assert job_name("sampler=hard,seed=0").startswith("sampler=hard,seed=0-")

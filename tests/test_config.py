@@ -1,0 +1,346 @@
+"""Configuration: the real YAML files compose and parse, and every wrong value is refused with its key and value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from negexp.config import (
+    CHOICES,
+    CONF_DIR,
+    RANGES,
+    EvaluateConfig,
+    TrainConfig,
+    config_hash,
+    load_run_config,
+    parse_evaluate,
+    parse_train,
+    to_yaml,
+)
+from negexp.errors import InputError
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@cache
+def composed(command: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        return compose(command, list(overrides))
+
+
+def train_config(*overrides: str) -> TrainConfig:
+    return parse_train(composed("train", *overrides))
+
+
+def with_values(config: DictConfig, **values: object) -> DictConfig:
+    """Return a copy with other values; a `__` in a name is the dot of a key."""
+    changed = config.copy()
+    OmegaConf.set_struct(changed, False)
+    for name, value in values.items():
+        OmegaConf.update(changed, name.replace("__", "."), value, merge=False, force_add=True)
+    return changed
+
+
+# --- what conf/ holds ---------------------------------------------------------------------------------------------
+
+OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF_DIR.glob("*/*.yaml"))
+EXPERIMENTS = [option for option in OPTIONS if option.startswith("experiment=")]
+ORIGINALS = [option for option in EXPERIMENTS if option.startswith("experiment=original")]
+
+
+def needs_path(option: str) -> bool:
+    overlay = (CONF_DIR / "experiment" / f"{option.removeprefix('experiment=')}.yaml").is_file()
+    return option in ("data=arguana", "data=pairs") or (overlay and composed("train", option).data.name != "demo")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_train_composes_and_parses(option: str) -> None:
+    path = ["data.path=x"] if needs_path(option) else []
+    config = train_config(option, *path)
+    group, _, name = option.partition("=")
+    if group in ("data", "sampler", "index", "loss"):
+        assert getattr(config, group).name == name
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.split("=")[0] in ("data", "model", "evaluation")])
+def test_every_option_of_evaluate_composes_and_parses(option: str) -> None:
+    parse_evaluate(composed("evaluate", option, *(["data.path=x"] if needs_path(option) else [])))
+
+
+@pytest.mark.parametrize("option", EXPERIMENTS)
+@pytest.mark.parametrize("data", ["arguana", "pairs"])
+def test_every_experiment_takes_another_corpus(option: str, data: str) -> None:
+    config = train_config(option, f"data={data}", "data.path=x")
+    assert (config.data.name, config.data.path) == (data, "x")
+
+
+def test_every_number_of_the_schema_has_a_range() -> None:
+    assert numbers(TrainConfig) | numbers(EvaluateConfig) == set(RANGES)
+
+
+def numbers(schema: type, prefix: str = "") -> set[str]:
+    """Return the keys below `schema` whose values are numbers."""
+    found: set[str] = set()
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        kind = hints[field.name]
+        if is_dataclass(kind):
+            assert isinstance(kind, type)
+            found |= numbers(kind, f"{prefix}{field.name}.")
+        elif {int, float} & {kind, *get_args(kind)}:
+            found.add(f"{prefix}{field.name}")
+    return found
+
+
+# --- the presets of the original (DESIGN section 9) ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ORIGINALS)
+def test_original_presets_share_the_constants_of_the_scripts(option: str) -> None:
+    config = train_config(option)
+    model, trainer, loss = config.model, config.trainer, config.loss
+    assert (config.data.train_overlap, config.data.copies) == ("keep", "keep")
+    assert config.sampler.exclude == ["self"]
+    assert (config.sampler.num_negatives, config.sampler.refresh_every) == (1, 1)
+    assert (config.index.name, config.index.leaf_size) == ("balltree", 2)
+    assert (model.pretrained, model.pooling, model.retrieval_dim) == ("bert-base-uncased", "pooler", 128)
+    assert (model.classifier_features, model.layer_norm, model.activation) == ("concat", False, "none")
+    assert (model.shared_encoder, model.freeze_encoder, model.normalize) == (True, False, False)
+    assert (loss.name, loss.margin) == ("triplet_ce", 1.0)
+    assert (loss.triplet_weight, loss.positive_weight, loss.negative_weight) == (1.0, 1.0, 1.0)
+    assert (trainer.optimizer, trainer.lr, trainer.head_lr) == ("adam", 3e-6, 3e-6)
+    assert (trainer.batch_size, trainer.accumulation, trainer.epochs) == (8, 1, 200)
+    assert (trainer.weight_decay, trainer.warmup_steps, trainer.gradient_clip) == (0.0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "rates", "candidates"),
+    [
+        ("original_decay_0.8", "decay", (0.8, 0.02, 0.0), "both"),
+        ("original_decay_1.0", "decay", (1.0, 0.02, 0.0), "both"),
+        ("original_random", "random", None, "both"),
+        ("original_hard", "hard", None, "both"),
+        ("original_static", "static", None, "counters"),
+    ],
+)
+def test_original_presets_differ_in_the_sampler_only(
+    preset: str, name: str, rates: tuple[float, float, float] | None, candidates: str
+) -> None:
+    config = train_config(f"experiment={preset}")
+    sampler = config.sampler
+    assert (sampler.name, sampler.candidates) == (name, candidates)
+    assert (sampler.start_rate, sampler.step, sampler.end_rate) == (rates or (None, None, None))
+    assert replace(config, sampler=train_config("experiment=original").sampler) == train_config("experiment=original")
+
+
+def test_original_steps_are_an_override_away() -> None:
+    sampler = train_config("experiment=original_decay_1.0", "sampler.step=0.005").sampler
+    assert (sampler.start_rate, sampler.step) == (1.0, 0.005)
+
+
+@pytest.mark.parametrize("model", ["tiny", "minilm", "bert_base"])
+def test_models_bring_learning_rates_that_the_trainer_may_replace(model: str) -> None:
+    config = train_config(f"model={model}")
+    assert (config.trainer.lr, config.trainer.head_lr) == (config.model.default_lr, config.model.default_head_lr)
+    assert train_config(f"model={model}", "trainer.lr=0.125").trainer.lr == 0.125
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+Refusal = tuple[dict[str, object], str]
+TRAIN_REFUSALS: list[Refusal] = [
+    ({"sampler__start_rate": 1.01}, "sampler.start_rate=1.01: must be between 0 and 1"),
+    ({"sampler__start_rate": -0.1}, "sampler.start_rate=-0.1: must be between 0 and 1"),
+    ({"sampler__end_rate": 1.5}, "sampler.end_rate=1.5: must be between 0 and 1"),
+    ({"sampler__end_rate": -1e-9}, "sampler.end_rate=-1e-09: must be between 0 and 1"),
+    ({"sampler__step": -0.02}, "sampler.step=-0.02: must be at least 0"),
+    ({"sampler__start_rate": 0.2, "sampler__end_rate": 0.3}, "sampler.start_rate=0.2: below sampler.end_rate=0.3"),
+    (
+        {"sampler__name": "decay", "sampler__step": None},
+        "sampler=decay needs sampler.start_rate, sampler.step and sampler.end_rate",
+    ),
+    ({"sampler__exclude": ["self", "copies"]}, "sampler.exclude=['self', 'copies']: 'copies' is not known"),
+    ({"sampler__exclude": ["duplicates"]}, "sampler.exclude=['duplicates']: must contain self"),
+    ({"sampler__exclude": "self"}, "sampler.exclude: "),
+    ({"data__path": "x"}, "data.path=x: data=demo ships its texts"),
+    ({"data__name": "arguana"}, "data.path: data=arguana needs data.path="),
+    ({"data__name": "pairs"}, "data.path: data=pairs needs data.path="),
+    ({"data__validation_share": 0.0}, "data.validation_share=0.0 and data.test_share="),
+    (
+        {"data__validation_share": 0.1, "data__test_share": 0.0},
+        "data.validation_share=0.1 and data.test_share=0.0: both",
+    ),
+    ({"data__validation_share": 0.5, "data__test_share": 0.5}, "data.validation_share=0.5 and data.test_share=0.5"),
+    ({"model__hidden_size": 130, "model__attention_heads": 4}, "model.hidden_size=130: "),
+    ({"trainer__device": "tpu"}, "trainer.device=tpu: must be one of auto, cpu, cuda"),
+    ({"trainer__device": "cuda:x"}, "trainer.device=cuda:x"),
+    ({"trainer__device": "cpu:1"}, "trainer.device=cpu:1"),
+    (
+        {"loss__triplet_weight": 0, "loss__positive_weight": 0, "loss__negative_weight": 0},
+        "loss: all three weights are 0",
+    ),
+    (
+        {
+            "model__freeze_encoder": True,
+            "model__retrieval_dim": None,
+            "loss__triplet_weight": 1.0,
+            "loss__positive_weight": 0.0,
+            "loss__negative_weight": 0.0,
+        },
+        "model.freeze_encoder=true",
+    ),
+    ({"seed": 2**32}, "seed=4294967296: must be between 0 and 4294967295"),
+    ({"trainer__epochs": 10**400}, "trainer.epochs="),
+    ({"trainer__batch_size": 2.5}, "trainer.batch_size: Value '2.5'"),
+    ({"trainer__batch_size": True}, "trainer.batch_size: Value 'True'"),
+    ({"trainer__batch_size": "many"}, "trainer.batch_size: Value 'many'"),
+    ({"trainer__lr": "fast"}, "trainer.lr: Value 'fast'"),
+    ({"trainer__lr": [1e-3]}, "trainer.lr: "),
+    ({"trainer__lr": None}, "trainer.lr: "),
+    ({"model__normalize": "perhaps"}, "model.normalize: Value 'perhaps'"),
+    ({"trainer": 3}, "trainer"),
+    ({"seed": "???"}, "seed: "),
+    ({"trainer__lr": "${nowhere}"}, "trainer.lr: Interpolation key 'nowhere' not found"),
+    ({"trainer__lr": "${trainer.lr}"}, "trainer.lr: "),
+    ({"trainer__lrr": 1e-3}, "trainer.lrr: "),
+    ({"learning_rate": 1e-3}, "learning_rate: "),
+    ({"_target_": "os.system"}, "_target_: "),
+    ({"model___target_": "os.system"}, "model._target_: "),
+]
+EVALUATE_REFUSALS: list[Refusal] = [
+    ({"split": "training"}, "split=training: must be one of train, validation, test"),
+    ({"precision": "half"}, "precision=half: must be one of auto, float32, bfloat16"),
+    ({"progress": "loud"}, "progress=loud"),
+    ({"device": "gpu"}, "device=gpu"),
+    ({"tokens_per_batch": 0}, "tokens_per_batch=0: must be at least 1"),
+    ({"data__name": "arguana"}, "data.path: data=arguana needs"),
+    ({"evaluation__rerank_k": 0}, "evaluation.rerank_k=0: must be at least 1"),
+    ({"sampler__name": "hard"}, "sampler: "),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), TRAIN_REFUSALS, ids=lambda part: str(part)[:60])
+def test_train_refuses(values: dict[str, object], message: str) -> None:
+    refused("train", values, message)
+
+
+@pytest.mark.parametrize(("values", "message"), EVALUATE_REFUSALS, ids=lambda part: str(part)[:60])
+def test_evaluate_refuses(values: dict[str, object], message: str) -> None:
+    refused("evaluate", values, message)
+
+
+PARSERS: dict[str, Callable[[DictConfig], object]] = {"train": parse_train, "evaluate": parse_evaluate}
+
+
+def refused(command: str, values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        PARSERS[command](with_values(composed(command), **values))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def command_of(key: str) -> str:
+    return "train" if "." in key or key == "seed" else "evaluate"
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_unknown_choice_is_refused_with_the_choices(key: str) -> None:
+    refused(command_of(key), {key: "oops"}, f"{key}=oops: must be one of {', '.join(CHOICES[key])}")
+
+
+@pytest.mark.parametrize("key", RANGES)
+def test_number_out_of_range_is_refused(key: str) -> None:
+    low, high = RANGES[key]
+    assert low is not None
+    refused(command_of(key), {key: low - 1}, f"{key}={low - 1}")
+    if high is not None:
+        refused(command_of(key), {key: high + 1}, f"{key}={high + 1}")
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
+@pytest.mark.parametrize("key", RANGES)
+def test_numbers_that_are_not_finite_are_refused(key: str, value: float) -> None:
+    refused(command_of(key), {key: value}, key)
+
+
+def test_rates_may_take_the_ends_of_their_range() -> None:
+    sampler = train_config("sampler.start_rate=1", "sampler.end_rate=1", "sampler.step=0").sampler
+    assert (sampler.start_rate, sampler.step, sampler.end_rate) == (1.0, 0.0, 1.0)
+
+
+# --- a run's config.yaml ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["experiment=original_decay_0.8"],
+        ["experiment=smoke", "sampler=static", "trainer.gradient_clip=1.5", "+sampler.options.depth=[1,2]"],
+        ["data=pairs", "data.path='a b: {c}.csv'", "name='null'", "trainer.lr=1e-7"],
+    ],
+)
+def test_saved_config_loads_as_it_was(tmp_path: Path, overrides: list[str]) -> None:
+    config = train_config(*overrides)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_run_config(path) == config
+    assert config_hash(load_run_config(path)) == config_hash(config)
+
+
+def saved(**values: object) -> str:
+    return OmegaConf.to_yaml(with_values(OmegaConf.create(to_yaml(train_config())), **values))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (saved(_target_="os.system"), "_target_: "),
+        (saved(trainer___target_="os.system"), "trainer._target_: "),
+        (saved(surprise=1), "surprise: "),
+        (saved(loss__margin=INFINITY), "loss.margin=inf: must be at least 0"),
+        (saved(loss__margin=NAN), "loss.margin=nan: must be at least 0"),
+        (saved(trainer__batch_size=0), "trainer.batch_size=0: must be at least 1"),
+        (saved().replace("\nseed: 0\n", "\n"), "seed: "),
+        ("- a\n- b\n", "{path}: holds no mapping"),
+        ("a: [1\n", "{path}: cannot be read as YAML"),
+        ("a: \xff\x00", "{path}: cannot be read as YAML"),
+        ("seed: !!python/object/apply:os.mkdir ['{folder}/made']\n", "{path}: cannot be read as YAML"),
+    ],
+)
+def test_run_config_that_is_wrong_is_refused_and_runs_nothing(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content.replace("{folder}", str(tmp_path)), encoding="latin-1")
+    with pytest.raises(InputError) as caught:
+        load_run_config(path)
+    assert str(caught.value).startswith(message.replace("{path}", str(path)))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_run_folder_without_a_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config\.yaml: not found; run= must name a folder that `negexp train` wrote"):
+        load_run_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"name": "x"}, {"tracker__ledger": False}, {"tracker__keep_checkpoints": 9}, {"tracker__progress": "never"}],
+    ids=str,
+)
+def test_config_hash_ignores_name_and_tracker(values: dict[str, object]) -> None:
+    assert config_hash(parse_train(with_values(composed("train"), **values))) == config_hash(train_config())
+
+
+@pytest.mark.parametrize(
+    "values", [{"seed": 1}, {"trainer__lr": 0.125}, {"sampler__step": 0.125}, {"data__copies": "keep"}], ids=str
+)
+def test_config_hash_changes_with_what_decides_the_result(values: dict[str, object]) -> None:
+    assert config_hash(parse_train(with_values(composed("train"), **values))) != config_hash(train_config())

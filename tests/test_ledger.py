@@ -1,0 +1,71 @@
+"""The ledger of a small example whose distances are known by hand, and its statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from negexp.sampling import Negatives
+from negexp.tracking import build_ledger
+from negexp.tracking.ledger import ledger_statistics
+
+COLUMNS = ["pair", "negative", "source", "row", "mined", "distance", "positive_distance", "neighbour_rank"]
+
+
+@pytest.fixture
+def ledger() -> pd.DataFrame:
+    """Two pairs with two negatives each: mined ones for the first, random draws for the second."""
+    negatives = Negatives(argument=np.array([[1, 3], [0, 2]]), neighbour_rank=np.array([[1, 4], [0, 0]]))
+    points = np.array([[0, 0], [1, 1]], dtype=np.float32)
+    candidate_points = np.array([[9, 1], [3, 4]], dtype=np.float32)
+    counters = np.array([[0, 2], [6, 8]], dtype=np.float32)
+    return build_ledger(negatives, points, candidate_points, counters)
+
+
+def pairs_and_rows(*entries: tuple[int, str, int]) -> pd.DataFrame:
+    """Return a ledger of these pairs' negatives; how near they are does not matter."""
+    frame = pd.DataFrame(entries, columns=["pair", "source", "row"])
+    return frame.assign(mined=True, distance=1.0, positive_distance=1.0)
+
+
+def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
+    assert ledger.columns.tolist() == COLUMNS
+    assert ledger["pair"].tolist() == [0, 0, 1, 1]
+    assert ledger["negative"].tolist() == [0, 1, 0, 1]
+
+
+def test_arguments_become_source_and_row(ledger: pd.DataFrame) -> None:
+    assert ledger["source"].tolist() == ["point", "counter", "point", "counter"]
+    assert ledger["row"].tolist() == [1, 1, 0, 0]
+
+
+def test_distances_go_from_the_point_as_query(ledger: pd.DataFrame) -> None:
+    assert ledger["distance"].tolist() == [5, 10, 8, pytest.approx(2**0.5)]
+    assert ledger["positive_distance"].tolist() == [2, 2, pytest.approx(74**0.5), pytest.approx(74**0.5)]
+
+
+def test_random_draws_have_no_rank(ledger: pd.DataFrame) -> None:
+    assert ledger["mined"].tolist() == [True, True, False, False]
+    assert ledger["neighbour_rank"].isna().tolist() == [False, False, True, True]
+    assert ledger["neighbour_rank"].dropna().tolist() == [1, 4]
+
+
+def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
+    assert ledger_statistics(ledger, None) == {
+        "mined_share": 0.5,
+        "point_share": 0.5,
+        "negative_distance": pytest.approx((5 + 10 + 8 + 2**0.5) / 4),
+        "positive_distance": pytest.approx((2 + 74**0.5) / 2),
+        "negatives_replaced": None,
+    }
+
+
+def test_replaced_negatives_are_those_that_the_pair_did_not_have() -> None:
+    before = pairs_and_rows((0, "point", 5), (0, "counter", 5), (1, "point", 2), (1, "point", 3))
+    after = pairs_and_rows((0, "counter", 5), (0, "counter", 6), (1, "counter", 2), (1, "point", 5))
+    assert ledger_statistics(after, before)["negatives_replaced"] == 3 / 4
+
+
+def test_the_same_negatives_in_another_order_are_not_replaced(ledger: pd.DataFrame) -> None:
+    assert ledger_statistics(ledger, ledger[::-1])["negatives_replaced"] == 0

@@ -1,0 +1,95 @@
+"""Tokens in and out of the ragged table, batches, the vocabulary, and embeddings against a plain forward pass."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import torch
+from conftest import compose_train
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from negexp.embedding import embed
+from negexp.model import build_model
+from negexp.runtime import choose_runtime
+from negexp.tokens import TokenTable, tokenize, train_vocabulary
+
+SEQUENCES = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=20)
+
+
+@given(SEQUENCES, st.integers(1, 30))
+@settings(deadline=None, max_examples=60)
+def test_batches_cover_every_row_once_and_pad_back_to_the_sequences(sequences: list[list[int]], budget: int) -> None:
+    table = TokenTable(sequences, pad_id=0)
+    rows = table.row
+    seen = []
+    for positions in table.batches(rows, budget):
+        ids, mask = table.pad(rows[positions])
+        assert ids.numel() <= max(budget, ids.shape[1])
+        for position, line, kept in zip(positions, ids, mask, strict=True):
+            assert line[kept.bool()].tolist() == sequences[position]
+            assert (line[~kept.bool()] == 0).all()
+        seen += positions.tolist()
+    assert sorted(seen) == list(range(len(sequences)))
+
+
+@given(SEQUENCES)
+@settings(deadline=None, max_examples=60)
+def test_equal_sequences_share_a_row(sequences: list[list[int]]) -> None:
+    table = TokenTable(sequences, pad_id=0)
+    for i, first in enumerate(sequences):
+        for j, second in enumerate(sequences):
+            assert (table.row[i] == table.row[j]) == (first == second)
+
+
+def test_the_vocabulary_is_the_same_in_another_process() -> None:
+    code = (
+        "from negexp.tokens import train_vocabulary;"
+        "t = train_vocabulary(['the house and the mouse', 'a mouse, a cat; the house!'] * 3, 60, 16);"
+        "print(sorted(t.get_vocab().items(), key=lambda item: item[1]))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    assert "('[PAD]', 0)" in outputs.pop()
+
+
+def test_the_vocabulary_does_not_treat_single_characters_as_special() -> None:
+    tokenizer = train_vocabulary(["banana bandana"] * 4, 60, 16)
+    assert set(tokenizer.all_special_tokens) == {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
+    assert tokenizer.decode(tokenizer("Banana")["input_ids"], skip_special_tokens=True) == "banana"
+
+
+def test_embeddings_equal_a_plain_forward_pass_text_by_text() -> None:
+    config = compose_train("experiment=smoke").model
+    texts = ["one text of the house", "a much longer text about the house, the train, the house and the rest", "short"]
+    built = build_model(config, 0, texts * 4)
+    tokens = tokenize(texts, built.tokenizer, config.max_length)
+    runtime = choose_runtime("cpu", "float32", tokens_per_batch=8)
+    embeddings = embed(built.model, tokens, np.array([2, 0, 1]), runtime, "texts", "never")
+    for text in range(3):
+        encoded = built.tokenizer([texts[text]], return_tensors="pt")
+        with torch.no_grad():
+            expected = built.model.eval()(encoded["input_ids"], encoded["attention_mask"], "query")[0][0]
+        np.testing.assert_allclose(embeddings.retrieval("query", np.array([text]))[0], expected, atol=1e-5)
+
+
+def test_texts_that_are_equal_after_truncation_have_one_embedding_to_the_bit() -> None:
+    config = compose_train("experiment=smoke").model
+    texts = ["house " * 60 + "one", "house " * 60 + "two"]
+    built = build_model(config, 0, texts)
+    tokens = tokenize(texts, built.tokenizer, config.max_length)
+    embeddings = embed(built.model, tokens, np.arange(2), choose_runtime("cpu", "float32", None), "texts", "never")
+    first, second = embeddings.retrieval("query", np.arange(2))
+    assert (first == second).all()
