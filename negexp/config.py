@@ -55,7 +55,7 @@ class ModelConfig:
     hidden_size: int
     layers: int
     attention_heads: int
-    dropout: float
+    dropout: float | None
 
 
 @dataclass
@@ -229,12 +229,11 @@ def parse_train(config: DictConfig) -> TrainConfig:
     loss = parsed.loss
     if loss.triplet_weight == loss.positive_weight == loss.negative_weight == 0:
         raise InputError("loss: all three weights are 0, nothing would be trained; set one above 0")
-    if parsed.model.freeze_encoder and parsed.model.retrieval_dim is None:
-        if loss.positive_weight == loss.negative_weight == 0:
-            raise InputError(
-                "model.freeze_encoder=true: with retrieval_dim=null only the classifier could learn, but its loss weights "
-                "are 0; set loss.positive_weight above 0"
-            )
+    if parsed.model.freeze_encoder and parsed.model.retrieval_dim is None and not _classifier_learns(loss):
+        raise InputError(
+            "model.freeze_encoder=true: with retrieval_dim=null only the classifier could learn, and its loss weights "
+            "are 0; set loss.positive_weight above 0"
+        )
     return parsed
 
 
@@ -332,6 +331,10 @@ def _check_sampler(sampler: SamplerConfig) -> None:
             raise InputError(
                 f"sampler.start_rate={start}: below sampler.end_rate={end}; the rate falls, so start above it"
             )
+
+
+def _classifier_learns(loss: LossConfig) -> bool:
+    return loss.positive_weight > 0 or loss.negative_weight > 0
 
 
 def _check_device(key: str, device: str) -> None:

@@ -52,7 +52,7 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
             f"sampler {config.sampler.name}, index {config.index.name}, seed {config.seed}"
         )
         tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
-        metrics, progress = train(config, corpus, tokens, trainee, runtime, run_folder)
+        progress, test = train(config, corpus, tokens, trainee, runtime, run_folder)
     run_folder.write_result(
         {
             "config_hash": config_hash(config),
@@ -66,14 +66,14 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
             "monitor": f"validation/{trainer.monitor}",
             "best_value": progress.best_value,
             "untrained": progress.untrained,
-            "validation": metrics["validation"],
-            "test": metrics["test"],
+            "validation": progress.best_validation,
+            "test": test,
             "seconds": time.perf_counter() - started,
         }
     )
     untrained = flatten(progress.untrained["validation"], "validation")[f"validation/{trainer.monitor}"]
     log.info(
         f"test, with epoch {progress.best_epoch} (best validation {trainer.monitor}: {progress.best_value:.4f}, "
-        f"untrained {untrained:.4f})\n\n{metrics_table(metrics['test'])}\n\n"
+        f"untrained {untrained:.4f})\n\n{metrics_table(test)}\n\n"
         f"files in {folder}: result.json, metrics.csv, evaluation/, negatives/, checkpoints/"
     )

@@ -90,8 +90,8 @@ def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:
         num_hidden_layers=config.layers,
         num_attention_heads=config.attention_heads,
         intermediate_size=4 * config.hidden_size,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
+        hidden_dropout_prob=config.dropout or 0.0,
+        attention_probs_dropout_prob=config.dropout or 0.0,
         max_position_embeddings=config.max_length,
     )
 
@@ -102,15 +102,15 @@ def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreT
     folder = Path(name).expanduser()
     try:
         if folder.is_dir():
-            return _from_pretrained(str(folder), None, local=True)
+            return _from_pretrained(str(folder), config, local=True)
         if folder.is_absolute() or name.startswith((".", "~")):
             raise OSError("no such folder")
         try:
-            return _from_pretrained(name, config.revision, local=True)
+            return _from_pretrained(name, config, local=True)
         except (OSError, ValueError):
             # one question with a time limit: without a network, loading would ask and wait many times
             HfApi().model_info(name, revision=config.revision, timeout=10)
-            return _from_pretrained(name, config.revision, local=False)
+            return _from_pretrained(name, config, local=False)
     except Exception as error:  # the hub client, the JSON reader and the tokenizer each raise types of their own
         raise InputError(
             f"model.pretrained={config.pretrained}: cannot be loaded ({_first_line(error)}); give a local folder with "
@@ -119,14 +119,21 @@ def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreT
         ) from None
 
 
-def _from_pretrained(
-    name: str, revision: str | None, local: bool
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    common = {"revision": revision or "main", "trust_remote_code": False, "local_files_only": local}
+def _from_pretrained(name: str, config: ModelConfig, local: bool) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    common = {"revision": config.revision or "main", "trust_remote_code": False, "local_files_only": local}
     tokenizer = AutoTokenizer.from_pretrained(name, **common)
+    encoder_config = AutoConfig.from_pretrained(name, **common)
+    if config.dropout is not None:
+        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            setattr(encoder_config, key, config.dropout)
     # safetensors only: the older format is a pickle, which can run code
     encoder = AutoModel.from_pretrained(
-        name, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa", **common
+        name,
+        config=encoder_config,
+        use_safetensors=True,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        **common,
     )
     return tokenizer, encoder
 

@@ -46,12 +46,8 @@ class Progress:
     ledger: pd.DataFrame | None = None
     best_epoch: int = -1
     best_value: float = -math.inf
+    best_validation: Metrics = field(default_factory=dict)
     untrained: dict[str, Metrics] = field(default_factory=dict)
-
-    def note(self, epoch: int, value: float) -> None:
-        """Remember the epoch when its value beats all before it."""
-        if value > self.best_value:
-            self.best_epoch, self.best_value = epoch, value
 
 
 class PhaseClock:
@@ -101,14 +97,14 @@ class Experiment:
     def run(self) -> Progress:
         """Train all epochs, or until validation has not improved for `trainer.patience` of them."""
         embeddings = self.embed("train")
-        self.progress.untrained = self.evaluate(embeddings)
+        self.progress.untrained = summarise_all(self.evaluate(embeddings))
         log.info(epoch_line({}, self.progress.untrained, self.config.trainer.monitor, self.clock.take()))
         for epoch in range(self.config.trainer.epochs):
             self.sample(epoch, embeddings)
             losses = self.train(epoch)
             embeddings = self.embed("train")  # of the model as it stands when the next epoch starts
-            scores = self.evaluate(embeddings)
-            self.commit(epoch, losses, scores)
+            ranks = self.evaluate(embeddings)
+            self.commit(epoch, losses, ranks)
             if self.out_of_patience(epoch):
                 log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
                 break
@@ -173,14 +169,14 @@ class Experiment:
                 self.config.tracker.progress,
             )
 
-    def evaluate(self, train_embeddings: Embeddings) -> dict[str, Metrics]:
-        """Return the metrics on validation, and on the fixed sample of training queries."""
+    def evaluate(self, train_embeddings: Embeddings) -> dict[str, pd.DataFrame]:
+        """Return the ranks on validation, and on the fixed sample of training queries."""
         validation_embeddings = self.embed("validation")
         with self.clock("evaluate"):
-            scores = {"validation": summarise(self.rank("validation", validation_embeddings))}
+            ranks = {"validation": self.rank("validation", validation_embeddings)}
             if len(self.train_queries):
-                scores["train"] = summarise(self.rank("train", train_embeddings, self.train_queries))
-        return scores
+                ranks["train"] = self.rank("train", train_embeddings, self.train_queries)
+        return ranks
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
         """Return per-query ranks on a split."""
@@ -188,10 +184,13 @@ class Experiment:
             self.trainee.model, embeddings, self.corpus[split], self.train_split, self.config.evaluation, queries
         )
 
-    def commit(self, epoch: int, losses: dict[str, float], scores: dict[str, Metrics]) -> None:
-        """Write the checkpoint, then the epoch's row and line."""
-        monitor = f"validation/{self.config.trainer.monitor}"
-        self.progress.note(epoch, flatten(scores["validation"], "validation")[monitor])
+    def commit(self, epoch: int, losses: dict[str, float], ranks: dict[str, pd.DataFrame]) -> None:
+        """Write the checkpoint, the validation ranks when they are the best yet, then the epoch's row and line."""
+        scores = summarise_all(ranks)
+        value = flatten(scores["validation"], "validation")[f"validation/{self.config.trainer.monitor}"]
+        if value > self.progress.best_value:
+            self.progress.best_epoch, self.progress.best_value = epoch, value
+            self.progress.best_validation = write_evaluation(self.folder.evaluation, "validation", ranks["validation"])
         with self.clock("checkpoint"):
             assert self.progress.negatives is not None
             state = {
@@ -212,20 +211,22 @@ class Experiment:
         return patience is not None and epoch - self.progress.best_epoch >= patience
 
 
+def summarise_all(ranks: dict[str, pd.DataFrame]) -> dict[str, Metrics]:
+    """Return the metrics of each split's ranks."""
+    return {split: summarise(table) for split, table in ranks.items()}
+
+
 def train(
     config: TrainConfig, corpus: Corpus, tokens: TokenTable, trainee: Trainee, runtime: Runtime, folder: RunFolder
-) -> tuple[dict[str, Metrics], Progress]:
-    """Run the experiment, then evaluate its best epoch once: validation again for the files, and test.
+) -> tuple[Progress, Metrics]:
+    """Run the experiment, then evaluate test once, with the best epoch.
 
     Returns
     -------
-    The metrics of validation and test, and what the loop ended with. The model holds the best epoch's weights.
+    What the loop ended with, and the metrics on test. The model holds the best epoch's weights.
     """
     experiment = Experiment(config, corpus, tokens, trainee, runtime, folder)
     progress = experiment.run()
     experiment.store.load_model("best", trainee.model)
-    metrics = {}
-    for split in ("validation", "test"):
-        ranks = experiment.rank(split, experiment.embed(split))
-        metrics[split] = write_evaluation(folder.evaluation, split, ranks)
-    return metrics, progress
+    ranks = experiment.rank("test", experiment.embed("test"))
+    return progress, write_evaluation(folder.evaluation, "test", ranks)

@@ -46,7 +46,7 @@ def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> 
         if parameters
     ]
     kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
-    optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=runtime.device.type == "cuda")
+    optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=runtime.device.type != "mps")
     schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (config.warmup_steps + 1)))
     return Trainee(model, optimizer, schedule)
 

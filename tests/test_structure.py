@@ -1,0 +1,163 @@
+"""The architecture, read from the source: imports point one way, and nothing that is loaded can run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from negexp.config import CONF_DIR
+
+PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
+
+# lowest first; a module imports from its own room or from lower levels only
+LEVELS = (
+    ("errors", "randomness", "progress"),
+    ("config",),
+    ("corpus",),
+    ("index",),
+    ("sampling",),
+    ("tokens",),
+    ("model", "runtime"),
+    ("embedding",),
+    ("evaluation",),
+    ("tracking",),
+    ("training",),
+    ("commands",),
+    ("application",),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+READS_CONFIGURATION = {"config", "application", "cli"}
+RUNS_WHAT_IT_LOADS = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in SOURCES}
+
+
+def imports(name: str) -> set[str]:
+    """Return the dotted names that a module imports anywhere in it, `from a import b` as `a.b`."""
+    found: set[str] = set()
+    for node in ast.walk(tree(MODULES[name])):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            here = name.split(".")[: -node.level] if node.level else []
+            found |= {".".join([*here, *filter(None, [node.module]), alias.name]) for alias in node.names}
+    return found
+
+
+def room(dotted: str) -> str:
+    """Return the file or folder right below negexp/ that a dotted name stands in; of `__init__.py` only, ''."""
+    parts = dotted.split(".")
+    return (
+        parts[1] if len(parts) > 1 and ((PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").is_file()) else ""
+    )
+
+
+def rooms_imported(name: str) -> set[str]:
+    return {room(found) for found in imports(name) if found.split(".")[0] == "negexp"} - {""}
+
+
+def third_party(name: str) -> set[str]:
+    return {found.split(".")[0] for found in imports(name)} - {"negexp"}
+
+
+def reached(start: str) -> set[str]:
+    """Return the third-party packages that a room reaches through its own imports and those of what it imports."""
+    rooms, todo = {start}, [start]
+    packages: set[str] = set()
+    while todo:
+        current = todo.pop()
+        for name in MODULES:
+            if room(name) == current:
+                packages |= third_party(name)
+                todo += sorted(rooms_imported(name) - rooms)
+                rooms |= rooms_imported(name)
+    return packages
+
+
+def test_every_room_has_a_level() -> None:
+    assert {room(name) for name in MODULES if room(name) != "__init__"} == set(LEVEL)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_import_runs_back_up(name: str) -> None:
+    own = room(name)
+    if own == "__init__":
+        assert rooms_imported(name) == set(), "negexp/__init__.py may be imported by all, so it imports nothing"
+        return
+    up = {other for other in rooms_imported(name) if other != own and LEVEL[other] >= LEVEL[own]}
+    assert not up, f"{name} (level {LEVEL[own]}) imports {sorted(up)}, which stand beside or above it"
+
+
+def test_runtime_imports_errors_only() -> None:
+    assert rooms_imported("negexp.runtime") <= {"errors"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_three_modules_know_hydra(name: str) -> None:
+    assert room(name) in READS_CONFIGURATION or not third_party(name) & {"hydra", "omegaconf"}
+
+
+@pytest.mark.parametrize("start", ["sampling", "corpus", "config"])
+def test_rooms_without_a_model_do_without_torch(start: str) -> None:
+    assert not reached(start) & {"torch", "transformers", "tokenizers", "safetensors"}
+
+
+def calls_and_names(name: str) -> Iterator[tuple[int, str]]:
+    """Yield line and name of whatever is called by a bare name, taken as an attribute, or imported."""
+    for node in ast.walk(tree(MODULES[name])):
+        if isinstance(node, ast.Name):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.lineno, ast.unparse(node)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_that_is_loaded_can_run(name: str) -> None:
+    assert not third_party(name) & RUNS_WHAT_IT_LOADS
+    forbidden = {
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "torch.load",
+        "pd.read_pickle",
+        "yaml.load",
+        "yaml.unsafe_load",
+    }
+    assert not [f"{name}:{line}: {what}" for line, what in calls_and_names(name) if what in forbidden]
+    assert "torch.load" not in imports(name)
+    for node in ast.walk(tree(MODULES[name])):
+        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "trust_remote_code", "shell"):
+            assert ast.unparse(node.value) == "False", f"{name}:{node.value.lineno}: {node.arg}"
+
+
+def test_modules_are_imported_by_name_in_one_place_only() -> None:
+    found = {name for name in MODULES for _, what in calls_and_names(name) if what.endswith("import_module")}
+    assert found <= {"negexp.application"}
+
+
+@pytest.mark.parametrize("path", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF_DIR)))
+def test_no_yaml_names_a_target(path: Path) -> None:
+    assert "_target_" not in keys(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def keys(value: object) -> set[object]:
+    if isinstance(value, dict):
+        return set(value).union(*(keys(child) for child in value.values()))
+    if isinstance(value, list):
+        return set().union(*(keys(child) for child in value))
+    return set()
