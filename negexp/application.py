@@ -30,7 +30,7 @@ def run_command(command: str, arguments: list[str]) -> None:
     """Compose and check `command`'s configuration, then run it: once, or as every job of a sweep."""
     OmegaConf.register_new_resolver("negexp.job", job_name, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
-    sys.argv = [f"negexp {command}", *arguments]
+    sys.argv = ["negexp", *arguments]
     args = get_args_parser().parse_args(arguments)
     if args.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")

@@ -6,6 +6,7 @@ Hydra and torch are imported only once a command is known to need them.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"negexp {__version__}")
         return 0
+    if arguments[0] in ("-sc", "--shell-completion"):
+        return _guarded(lambda: _complete(arguments))
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         return _refuse(f"{command}: no such command; choose from {', '.join(COMMANDS)}")
@@ -36,6 +39,20 @@ def _run(command: str, arguments: list[str]) -> None:
     from negexp.application import run_command
 
     run_command(command, arguments)
+
+
+def _complete(arguments: list[str]) -> None:
+    """Install shell completion, or answer a shell: the command first, then what Hydra knows of its groups and keys."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if not arguments[1:] or not arguments[1].startswith("query="):
+        _run("train", arguments)  # the same script serves every command
+    elif len(words) > 2 or (len(words) == 2 and line.endswith(" ")):
+        if words[1] in COMMANDS:
+            os.environ["COMP_LINE"] = line.replace(words[1], "", 1).replace("  ", " ", 1)
+            _run(words[1], arguments)
+    else:
+        print(" ".join(COMMANDS))
 
 
 def _guarded(run: Callable[[], None]) -> int:

@@ -40,7 +40,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
         model = built.model.to(runtime.device)
         embeddings = embed(model, tokens, split.texts(), runtime, config.split, config.progress)
-        ranks = evaluate_split(model, embeddings, split, corpus["train"], config.evaluation)
+        ranks = evaluate_split(model, embeddings, split, corpus["train"], config.evaluation, progress=config.progress)
     output = Path(config.output or folder).expanduser() / "evaluation"
     metrics = write_evaluation(output, config.split, ranks)
     what = (

@@ -26,6 +26,7 @@ def evaluate_split(
     train: Split,
     config: EvaluationConfig,
     queries: Ints | None = None,
+    progress: str = "never",
 ) -> pd.DataFrame:
     """Return the rank of every query (or of the given rows) in all tasks, protocols and stages that can be had.
 
@@ -38,7 +39,7 @@ def evaluate_split(
         embeddings.retrieval("query", texts), embeddings.retrieval("candidate", texts), place
     )
     classify = None if model.classifier is None else _classifier(model, embeddings, config.block_bytes)
-    ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries)
+    ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries, progress)
     ranks["seen_in_training"] = seen_in_training(split, train)[ranks["row"].to_numpy()]
     return ranks[RANK_COLUMNS]
 

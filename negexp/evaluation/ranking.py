@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pools import PROTOCOLS, Pool, pools, possible_tasks
+from negexp.progress import progress_bar
 
 STAGES = ("retrieval", "reranked")
 
@@ -30,6 +32,7 @@ def rank_queries(
     rerank_k: int,
     block_bytes: int,
     queries: Ints | None = None,
+    progress: str = "never",
 ) -> pd.DataFrame:
     """Rank every query of the split (or the given rows) in every task that its metadata allows.
 
@@ -46,13 +49,15 @@ def rank_queries(
     """
     queries = np.arange(len(split)) if queries is None else queries
     parts = []
-    for protocol in PROTOCOLS:
-        for task in possible_tasks(split)[0]:
+    rounds = list(itertools.product(PROTOCOLS, possible_tasks(split)[0]))
+    with progress_bar(len(rounds), "evaluating", "task", progress) as bar:
+        for protocol, task in rounds:
             for pool in pools(split, task, protocol, queries, block_bytes):
                 stages = _rank_pool(split, pool, score, classify, rerank_k)
                 for stage, rank in zip(STAGES, stages, strict=False):
                     columns = {"row": pool.query, "protocol": protocol, "stage": stage, "task": task.name, "rank": rank}
                     parts.append(pd.DataFrame(columns | {"candidates": pool.allowed.sum(axis=1)}))
+            bar.update()
     ranks = pd.concat(parts, ignore_index=True)
     # one row order whatever the blocks were
     ranks = ranks.groupby(["protocol", "stage", "task"], sort=False).apply(lambda part: part.sort_values("row"))

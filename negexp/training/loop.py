@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from negexp.config import TrainConfig
 from negexp.corpus import Corpus
@@ -20,7 +21,7 @@ from negexp.embedding import Embeddings, embed
 from negexp.evaluation import summarise
 from negexp.evaluation.evaluator import evaluate_split, sample_queries
 from negexp.evaluation.metrics import Metrics, flatten
-from negexp.index import build_index
+from negexp.index import NeighbourIndex, build_index
 from negexp.model import TripletCrossEntropy
 from negexp.randomness import generator
 from negexp.runtime import Runtime
@@ -51,15 +52,17 @@ class Progress:
 
 
 class PhaseClock:
-    """Seconds by phase."""
+    """Seconds by phase; work that a GPU still has in its queue belongs to the phase that put it there."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
+        self.runtime.synchronize()
         self.seconds[phase] += time.perf_counter() - start
 
     def take(self) -> dict[str, float]:
@@ -90,7 +93,7 @@ class Experiment:
         self.train_queries = sample_queries(self.train_split, config.evaluation.train_queries, config.seed)
         self.criterion = TripletCrossEntropy(config.loss)
         self.store = CheckpointStore(folder.checkpoints, config.tracker.keep_checkpoints)
-        self.clock = PhaseClock()
+        self.clock = PhaseClock(runtime)
         self.progress = Progress()
         check_monitor(config.trainer.monitor, corpus["validation"])
 
@@ -124,33 +127,30 @@ class Experiment:
 
     def sample(self, epoch: int, embeddings: Embeddings) -> None:
         """Choose the epoch's negatives from the embeddings, unless the last ones stay, and write the ledger."""
-        point = embeddings.retrieval("query", self.train_split.point)
-        tables = {
-            "point": embeddings.retrieval("candidate", self.train_split.point),
-            "counter": embeddings.retrieval("candidate", self.train_split.counter),
-        }
+        query = embeddings.retrieval("query", self.train_split.point)
+        point = embeddings.retrieval("candidate", self.train_split.point)
+        counter = embeddings.retrieval("candidate", self.train_split.counter)
         if self.sampler.refreshes(epoch) or self.progress.negatives is None:
-            indexes = None
-            if self.sampler.mines(epoch):
-                with self.clock("index"):
-                    indexes = {
-                        source: build_index(vectors, self.config.index, self.runtime.device)
-                        for source, vectors in tables.items()
-                    }
+            indexes = self.index({"point": point, "counter": counter}) if self.sampler.mines(epoch) else None
             with self.clock("sample"):
                 rng = generator(self.config.seed, epoch, "negatives")
-                sampler = self.config.sampler
-                self.progress.negatives = self.sampler.sample(
-                    SamplingRound(epoch, sampler.num_negatives, sampler.candidates, self.forbidden, rng, indexes, point)
-                )
+                k, candidates = self.config.sampler.num_negatives, self.config.sampler.candidates
+                round_ = SamplingRound(epoch, k, candidates, self.forbidden, rng, indexes, query)
+                self.progress.negatives = self.sampler.sample(round_)
         with self.clock("sample"):
-            previous, self.progress.ledger = (
-                self.progress.ledger,
-                build_ledger(self.progress.negatives, point, tables["point"], tables["counter"]),
-            )
-            self.progress.statistics = ledger_statistics(self.progress.ledger, previous)
+            ledger = build_ledger(self.progress.negatives, query, point, counter)
+            self.progress.statistics = ledger_statistics(ledger, self.progress.ledger)
+            self.progress.ledger = ledger
             if self.config.tracker.ledger:
-                self.folder.write_ledger(epoch, self.progress.ledger)
+                self.folder.write_ledger(epoch, ledger)
+
+    def index(self, tables: dict[str, NDArray[np.float32]]) -> dict[str, NeighbourIndex]:
+        """Build a neighbour index over each table's retrieval embeddings."""
+        with self.clock("index"):
+            return {
+                source: build_index(vectors, self.config.index, self.runtime.device)
+                for source, vectors in tables.items()
+            }
 
     def train(self, epoch: int) -> dict[str, float]:
         """Take the epoch's optimizer steps; return its losses."""
@@ -181,7 +181,13 @@ class Experiment:
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
         """Return per-query ranks on a split."""
         return evaluate_split(
-            self.trainee.model, embeddings, self.corpus[split], self.train_split, self.config.evaluation, queries
+            self.trainee.model,
+            embeddings,
+            self.corpus[split],
+            self.train_split,
+            self.config.evaluation,
+            queries,
+            self.config.tracker.progress,
         )
 
     def commit(self, epoch: int, losses: dict[str, float], ranks: dict[str, pd.DataFrame]) -> None:
