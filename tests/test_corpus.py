@@ -316,6 +316,7 @@ BAD_TABLES: dict[str, tuple[str, bytes, str]] = {
     "no row": ("a.csv", b"point,counter\n", "{path}: holds no row"),
     "empty file": ("a.jsonl", b"", "{path}: holds no row"),
     "empty cell": ("a.csv", b'point,counter\n"p\nq",c\np, \n', "{path}:4: counter is empty; fill the cell"),
+    "empty cell of a long row": ("a.csv", b'point,counter,theme\n"p\nq",c,\n', "{path}:2: theme is empty"),
     "empty theme": ("a.csv", b"point,counter,theme\np,c,t\np,c,\n", "{path}:3: theme is empty"),
     "cell missing": ("a.jsonl", (GOOD + '{"point": "p"}\n').encode(), "{path}:2: counter is empty"),
     "null": ("a.jsonl", (GOOD + '\n{"point": null, "counter": "c"}').encode(), "{path}:3: point is empty"),
@@ -328,6 +329,7 @@ BAD_TABLES: dict[str, tuple[str, bytes, str]] = {
         "{path}:3: split='trian' is not known; use train, validation or test",
     ),
     "ragged row": ("a.csv", b'point,counter\n"p\nq",c\np,c,d\n', "{path}:4: has 3 cells, the header 2; quote"),
+    "empty after a long header": ("a.csv", b'point,counter,"a\nb"\np,,c\n', "{path}:3: counter is empty"),
     "column twice": ("a.csv", b"point,counter,point\np,c,q\n", "{path}:1: column 'point' stands twice"),
     "open quote": ("a.csv", b'point,counter\np,"c\n', "{path}:2: "),
     "broken JSON": ("a.jsonl", (GOOD + '{"point": "p", ').encode(), "{path}:2: is no JSON"),
@@ -497,6 +499,15 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path: Path, seed: int, trai
         assert any(seen) == (train_overlap == "keep")
 
 
+def test_either_text_in_either_place_counts_as_seen(tmp_path: Path) -> None:
+    pairs = [("P", "x"), ("x", "P"), ("C", "x"), ("x", "C"), ("y", "z"), ("P", "C")]
+    rows = [{"point": "P", "counter": "C", "split": "train"}, {"point": "z", "counter": "y", "split": "test"}]
+    rows += [{"point": point, "counter": counter, "split": "validation"} for point, counter in pairs]
+    corpus = load_corpus(replace(data(write_csv(tmp_path / "a.csv", rows)), train_overlap="keep"))
+    assert seen_in_training(corpus["validation"], corpus["train"]).tolist() == [True, True, True, True, False, True]
+    assert "5 validation and 0 test pairs with training" in corpus.summary
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_summary_names_the_counts_and_the_keys(tmp_path: Path, seed: int) -> None:
     rows = overlapping_rows(seed)
@@ -571,10 +582,15 @@ def test_fingerprint_follows_the_texts_and_not_the_reading(tmp_path: Path) -> No
             before = fingerprint(changed)
             changed[place][column] = text
             assert (fingerprint(changed) == before) == (rows[place][column] == text)
-    shifted = [{"point": "pc", "counter": "x", "split": s} for s in SPLITS]
-    assert (
-        load_corpus(replace(data(write_csv(tmp_path / "a.csv", shifted)), train_overlap="keep")).fingerprint() != first
-    )
+
+
+def test_fingerprint_tells_where_a_text_ends(tmp_path: Path) -> None:
+    def fingerprint(point: str, counter: str) -> str:
+        rows = [{"point": point, "counter": counter, "split": split} for split in SPLITS]
+        path = write_csv(tmp_path / "a.csv", rows)
+        return load_corpus(replace(data(path), train_overlap="keep")).fingerprint()
+
+    assert fingerprint("ab", "c") != fingerprint("a", "bc")
 
 
 # --- the demo -----------------------------------------------------------------------------------------------------

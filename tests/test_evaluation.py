@@ -165,14 +165,14 @@ def as_table(ranks: pd.DataFrame) -> Table:
 # ---- ranking ---------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(case=cases(), k=st.integers(1, 6), block_bytes=st.sampled_from([1, 100, LARGE]))
 def test_ranks_equal_the_reference(case: Case, k: int, block_bytes: int) -> None:
     expected = reference_ranks(case.split, lookup(case.scores), lookup(case.opinions), k)
     assert rank_case(case, k, block_bytes)[1] == expected
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(without_metadata=True))
 def test_tasks_without_their_metadata_are_left_out_and_named(case: Case) -> None:
     ranks, table = rank_case(case)
@@ -186,7 +186,7 @@ def test_tasks_without_their_metadata_are_left_out_and_named(case: Case) -> None
     assert set(tasks.split(", ")) == set(NEEDS) - set(ranks["task"])
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(), k=st.integers(1, 6))
 def test_a_constant_scorer_puts_every_other_text_above_the_gold(case: Case, k: int) -> None:
     constant = replace(case, scores=np.full_like(case.scores, 0.5), opinions=np.full_like(case.opinions, 0.5))
@@ -196,7 +196,7 @@ def test_a_constant_scorer_puts_every_other_text_above_the_gold(case: Case, k: i
         assert rank == 1 + sum(text != case.split.counter[row[query]] for text in pool), (query, protocol, stage, task)
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(), k=st.integers(1, 6))
 def test_a_scorer_that_knows_the_gold_ranks_it_first(case: Case, k: int) -> None:
     perfect = np.zeros_like(case.scores)
@@ -207,13 +207,13 @@ def test_a_scorer_that_knows_the_gold_ranks_it_first(case: Case, k: int) -> None
     assert (ranks["rank"][one_gold] == 1).all()
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(), k=st.integers(1, 6), block_bytes=st.integers(1, 300))
 def test_the_size_of_a_block_changes_nothing(case: Case, k: int, block_bytes: int) -> None:
     pd.testing.assert_frame_equal(rank_case(case, k, block_bytes)[0], rank_case(case, k)[0])
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(), data=st.data())
 def test_a_subset_of_queries_has_the_ranks_of_the_full_run(case: Case, data: st.DataObject) -> None:
     rows = data.draw(st.sets(st.sampled_from(range(len(case.split))), min_size=1))

@@ -89,6 +89,16 @@ def test_copies_of_real_valued_vectors_tie(build: Build, k: int) -> None:
         assert found.tolist() == in_order[:k]
 
 
+@every_backend
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_ties_survive_a_large_common_offset(build: Build, k: int) -> None:
+    rng = np.random.default_rng(0)
+    centre = rng.integers(2**20, 2**21, 8)  # squared norms lose the steps of 2**-10, differences keep them
+    vectors = centre + rng.integers(-1, 2, (300, 8)) * 2.0**-10
+    queries = centre + rng.integers(-1, 2, (10, 8)) * 2.0**-10
+    assert build(vectors, 1 << 20).search(queries, k)[1].tolist() == brute_force(vectors, queries, k)[1]
+
+
 def test_the_size_of_blocks_changes_nothing() -> None:
     vectors, queries = copied_embeddings()
     for build in BACKENDS.values():

@@ -31,7 +31,7 @@ BACKENDS: dict[str, Callable[[np.ndarray], NeighbourIndex]] = {
 }
 every_exclude = pytest.mark.parametrize("exclude", [SELF, DUPLICATES], ids=["self", "duplicates"])
 every_candidates = pytest.mark.parametrize("candidates", ["both", "points", "counters"])
-some_examples = settings(deadline=None, derandomize=True, max_examples=40)
+some_examples = settings(deadline=None, derandomize=True, max_examples=30)
 
 
 # ---- the oracle ------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def nearest(problem: Problem, exclude: list[str], candidates: str, pair: int) ->
 
 
 @st.composite
-def problems(draw: st.DrawFn, max_pairs: int = 10) -> Problem:
+def problems(draw: st.DrawFn, max_pairs: int = 8) -> Problem:
     pairs, dim = draw(st.integers(2, max_pairs)), draw(st.integers(1, 3))
     coordinates = arrays(np.float32, (pairs, dim), elements=st.integers(-2, 2).map(float), fill=st.nothing())
     texts = arrays(np.int64, pairs, elements=st.integers(0, draw(st.sampled_from([3, 2 * max_pairs]))))
@@ -286,7 +286,7 @@ def test_two_draws_of_a_pair_are_uniform_over_ordered_couples() -> None:
 def test_random_static_and_decay_at_rate_one_are_uniform_without_an_index(sampler_config: SamplerConfig) -> None:
     problem, sampler = random_problem(6), build_sampler(sampler_config)
     seen: list[list[Argument]] = [[] for _ in range(6)]
-    for seed in range(1500):
+    for seed in range(1000):
         for pair, drawn in enumerate(arguments(problem, sampler.sample(new_round(problem, seed=seed)))):
             seen[pair] += drawn
     for pair in range(6):
@@ -305,10 +305,10 @@ def test_decay_rate_falls_by_the_step_to_the_end_rate(rates: tuple[float, float]
 
 @pytest.mark.parametrize(("epoch", "rate"), [(0, 0.8), (10, 0.6), (39, 0.1), (400, 0.1)])
 def test_share_of_random_draws_matches_the_rate(epoch: int, rate: float) -> None:
-    problem, sampler = random_problem(2000, copies=False), build_sampler(decay(0.8, 0.02, 0.1))
+    problem, sampler = random_problem(1000, copies=False), build_sampler(decay(0.8, 0.02, 0.1))
     negatives = sampler.sample(new_round(problem, backend="exact", epoch=epoch))
     assert sampler.random_rate(epoch) == pytest.approx(rate)
-    assert binomtest(int((~negatives.mined).sum()), 2000, rate).pvalue > 1e-3
+    assert binomtest(int((~negatives.mined).sum()), 1000, rate).pvalue > 1e-3
 
 
 def test_decay_at_rate_zero_equals_hard() -> None:

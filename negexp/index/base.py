@@ -29,6 +29,7 @@ class NeighbourIndex(ABC):
     def __init__(self, vectors: np.ndarray, block_bytes: int) -> None:
         self.vectors: Floats = np.ascontiguousarray(vectors, dtype=np.float64)
         self.block_bytes = block_bytes
+        self.largest_norm = float((self.vectors**2).sum(axis=1).max(initial=0.0))
 
     def search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
         """Return distances and rows (queries, k) of the k nearest, nearest first, the lower row first among equals.
@@ -49,7 +50,7 @@ class NeighbourIndex(ABC):
                 squared = ((self.vectors[rows] - queries[asked][:, None]) ** 2).sum(axis=2)
                 order = np.lexsort((rows, squared), axis=1)
                 rows, squared = np.take_along_axis(rows, order, 1), np.take_along_axis(squared, order, 1)
-                room = ROUNDING * (1 + (queries[asked] ** 2).sum(axis=1))
+                room = ROUNDING * (1 + np.maximum((queries[asked] ** 2).sum(axis=1), self.largest_norm))
                 closed = (width == len(self.vectors)) | (squared[:, -1] - squared[:, k - 1] > room)
                 rows_out[asked[closed]] = rows[closed, :k]
                 distances_out[asked[closed]] = np.sqrt(squared[closed, :k])

@@ -30,8 +30,8 @@ class Negatives:
     """The negatives of some pairs, nearest first where they were mined.
 
     argument (pairs, k): row r of table `point` is r, row r of table `counter` is n + r, n training pairs in all.
-    neighbour_rank (pairs, k): place among all neighbours of the point but itself, 1 = nearest, forbidden ones counted;
-    0 for a random draw.
+    neighbour_rank (pairs, k): place among all neighbours of the point (in the tables that `sampler.candidates` names)
+    but itself, 1 = nearest, forbidden ones counted; 0 for a random draw.
     """
 
     argument: Ints
@@ -164,8 +164,12 @@ class NegativeSampler(ABC):
         """Return the negatives of all pairs (pairs, num_negatives), checked."""
         negatives = self.choose(round_)
         expected = (round_.pairs, round_.num_negatives)
-        if negatives.argument.shape != expected:
-            raise ValueError(f"{type(self).__name__}.choose returned {negatives.argument.shape}, not {expected}")
+        name, highest = f"{type(self).__name__}.choose", 2 * round_.pairs - 1
+        for field, values in (("argument", negatives.argument), ("neighbour_rank", negatives.neighbour_rank)):
+            if values.shape != expected:
+                raise ValueError(f"{name} returned {field} {values.shape}, not {expected}")
+        if (negatives.argument < 0).any() or (negatives.argument > highest).any():
+            raise ValueError(f"{name} returned an argument outside of 0 .. {highest}")
         if round_.forbidden.contains(np.arange(round_.pairs)[:, None], negatives.argument).any():
-            raise ValueError(f"{type(self).__name__}.choose returned a forbidden argument")
+            raise ValueError(f"{name} returned a forbidden argument")
         return negatives
