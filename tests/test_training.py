@@ -33,6 +33,16 @@ EPA = "validation/clean/{}/epa/accuracy@1"
 GOLDEN = pd.DataFrame(
     {
         "random_rate": [0.8, 0.78, 0.76],
+        "loss": [2.401585, 2.371963, 2.359662],
+        "loss_triplet": [0.99222, 0.990884, 0.991666],
+        "loss_positive": [0.691921, 0.694541, 0.690348],
+        "loss_negative": [0.717444, 0.686538, 0.677647],
+        "mined_share": [0.21875, 0.23125, 0.21875],
+        "negative_distance": [0.160931, 0.162793, 0.164643],
+        "positive_distance": [0.152797, 0.154231, 0.15561],
+        "validation/clean/retrieval/epa/accuracy@1": [0.3, 0.3, 0.3],
+        "validation/clean/reranked/epa/accuracy@1": [0.075, 0.225, 0.275],
+        "validation/published/retrieval/sdc/mrr": [0.819583, 0.819583, 0.819583],
     }
 )
 

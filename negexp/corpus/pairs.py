@@ -97,6 +97,8 @@ def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: C
         if not isinstance(value, str):
             raise InputError(f"{location}: {column}={value!r} is no text; write it as a string")
         values[column] = value.strip()
+    if values["point"] == values["counter"]:
+        raise InputError(f"{location}: point and counter are the same text; drop the row")
     split = values.get("split")
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise InputError(f"{location}: split={split!r} is not known; use train, validation or test")
