@@ -34,6 +34,11 @@ class BuiltModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     encoder_config: PreTrainedConfig
 
+    def save(self, folder: Path) -> None:
+        """Write the encoder's configuration and tokenizer, from which `restore_model` builds the model again."""
+        self.tokenizer.save_pretrained(folder)
+        self.encoder_config.save_pretrained(folder)
+
 
 def build_model(config: ModelConfig, seed: int, vocabulary_texts: Sequence[str], *, heads: bool = True) -> BuiltModel:
     """Build the model that a run starts from; without `heads`, no pair classifier (zero-shot).

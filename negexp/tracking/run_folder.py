@@ -32,14 +32,18 @@ class RunFolder:
         self.result = path / "result.json"
         self._rows: list[dict[str, Any]] = []
 
-    def create(self, config: TrainConfig) -> None:
-        """Start a run: refuse a folder that holds one, then save the configuration."""
+    def refuse_a_run(self) -> None:
+        """Raise `InputError` when the folder holds a run already."""
         if self.config.exists():
             state = "a finished run" if self.result.exists() else "an unfinished run"
             raise InputError(
                 f"hydra.run.dir={self.path}: already holds {state}; give another folder "
                 "(in a sweep: name=...), or move it away"
             )
+
+    def create(self, config: TrainConfig) -> None:
+        """Make the folders of a run and save its configuration."""
+        self.refuse_a_run()
         for folder in (self.path, self.encoder, self.checkpoints, self.negatives, self.evaluation):
             folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self.config, to_yaml(config).encode())

@@ -1,6 +1,6 @@
 """Training: the epoch loop, one epoch of steps, and checkpoints."""
 
 from negexp.training.checkpoint import CheckpointStore
-from negexp.training.loop import train
+from negexp.training.loop import Progress, train
 
-__all__ = ["CheckpointStore", "train"]
+__all__ = ["CheckpointStore", "Progress", "train"]

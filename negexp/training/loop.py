@@ -22,16 +22,16 @@ from negexp.evaluation import summarise
 from negexp.evaluation.evaluator import evaluate_split, sample_queries
 from negexp.evaluation.metrics import Metrics, flatten
 from negexp.index import NeighbourIndex, build_index
-from negexp.model import TripletCrossEntropy
+from negexp.model import BuiltModel, TripletCrossEntropy
 from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound, build_sampler
-from negexp.tokens import TokenTable
+from negexp.tokens import TokenTable, tokenize
 from negexp.tracking import RunFolder, build_ledger, write_evaluation
 from negexp.tracking.ledger import ledger_statistics
 from negexp.training.checkpoint import CheckpointStore
 from negexp.training.console import check_monitor, epoch_line
-from negexp.training.steps import Trainee, train_epoch
+from negexp.training.steps import Trainee, build_trainee, train_epoch
 
 log = logging.getLogger("negexp")
 
@@ -223,7 +223,7 @@ def summarise_all(ranks: dict[str, pd.DataFrame]) -> dict[str, Metrics]:
 
 
 def train(
-    config: TrainConfig, corpus: Corpus, tokens: TokenTable, trainee: Trainee, runtime: Runtime, folder: RunFolder
+    config: TrainConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime, folder: RunFolder
 ) -> tuple[Progress, Metrics]:
     """Run the experiment, then evaluate test once, with the best epoch.
 
@@ -231,7 +231,11 @@ def train(
     -------
     What the loop ended with, and the metrics on test. The model holds the best epoch's weights.
     """
+    trainee = build_trainee(built.model, config.trainer, runtime)
+    tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
     experiment = Experiment(config, corpus, tokens, trainee, runtime, folder)
+    folder.create(config)  # not before all checks: what was refused leaves no run behind
+    built.save(folder.encoder)
     progress = experiment.run()
     experiment.store.load_model("best", trainee.model)
     ranks = experiment.rank("test", experiment.embed("test"))
