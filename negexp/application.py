@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -20,10 +20,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from negexp.config import CONF_DIR, parse_evaluate, parse_train
+from negexp.config import CONF_DIR, TrainConfig, parse_evaluate, parse_train
 from negexp.errors import InputError
+from negexp.evaluation.monitor import check_monitor
+from negexp.sampling import build_sampler
 
-PARSERS: dict[str, Callable[[DictConfig], Any]] = {"train": parse_train, "evaluate": parse_evaluate}
+
+def _parse_and_check_train(config: DictConfig) -> TrainConfig:
+    """Parse, and look up the names that only the parts know: strategies (also other packages') and metrics."""
+    parsed = parse_train(config)
+    build_sampler(parsed.sampler)
+    check_monitor(parsed.trainer.monitor)
+    return parsed
+
+
+PARSERS: dict[str, Callable[[DictConfig], Any]] = {"train": _parse_and_check_train, "evaluate": parse_evaluate}
 
 
 def run_command(command: str, arguments: list[str]) -> None:
@@ -31,7 +42,9 @@ def run_command(command: str, arguments: list[str]) -> None:
     OmegaConf.register_new_resolver("negexp.job", job_name, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
     sys.argv = ["negexp", *arguments]
-    args = get_args_parser().parse_args(arguments)
+    parser = get_args_parser()
+    parser.error = _refuse_flag  # type: ignore[method-assign]  # its own prints the usage, over many lines
+    args = parser.parse_args(arguments)
     if args.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")
     runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
@@ -57,6 +70,10 @@ def run_command(command: str, arguments: list[str]) -> None:
         raise InputError(f"{len(failures)} jobs failed: " + "; ".join(str(failure) for failure in failures))
 
 
+def _refuse_flag(message: str) -> NoReturn:
+    raise InputError(f"{message}; --help lists the flags")
+
+
 def job_name(override_dirname: str) -> str:
     """Return a sweep job's folder name: its overrides as a readable slug, and their hash in case that was cut."""
     digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
@@ -75,10 +92,11 @@ def _check_jobs(command: str, args: Namespace) -> None:
         if not args.multirun:
             PARSERS[command](compose(name, overrides))
             return
-        config = compose(name, [o for o in overrides if o.startswith("hydra")], return_hydra_config=True)
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+        config = compose(name, fixed, return_hydra_config=True)  # an overlay may bring a sweep of its own
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # another sweeper chooses its jobs while it runs; each is then checked as it starts
-        parsed = OverridesParser.create().parse_overrides(overrides)
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         parsed = OverridesParser.create().parse_overrides(params) + parsed
         for jobs in BasicSweeper.split_arguments(parsed, None):

@@ -218,6 +218,9 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 }
 
 
+LARGEST = 2**62  # a number beyond is a slip of the keyboard, and would not fit an index
+
+
 def parse_train(config: DictConfig) -> TrainConfig:
     """Return the typed configuration of a training run, or raise `InputError` naming the first wrong key."""
     parsed = _typed(config, TrainConfig)
@@ -291,7 +294,12 @@ def _check_keys(config: TrainConfig | EvaluateConfig) -> None:
         value = values.get(key)
         if value is None:
             continue
-        if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+        if (
+            abs(value) > LARGEST
+            or not math.isfinite(value)
+            or (low is not None and value < low)
+            or (high is not None and value > high)
+        ):
             wanted = f"at least {low}" if high is None else f"between {low} and {high}"
             raise InputError(f"{key}={value}: must be {wanted}")
 

@@ -5,6 +5,7 @@ Layout: SPLIT/THEME/DEBATE/{pro,con}/{pro,con}NN{a-point,b-counter}.txt, below `
 
 from __future__ import annotations
 
+import lzma
 import re
 import tarfile
 import zlib
@@ -66,7 +67,7 @@ def read_arguana(path: Path) -> tuple[list[Record], dict[str, tuple[int, int]]]:
 def decode(data: bytes, location: str) -> str:
     """Decode UTF-8 (a byte order mark is dropped), or raise `InputError` with the location and the byte offset."""
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(f"{location}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
 
@@ -89,7 +90,10 @@ def _archive_files(path: Path) -> Iterator[tuple[list[str], str, bytes]]:
                     content = archive.extractfile(member)
                     assert content is not None
                     yield parts, f"{path}:{member.name}", content.read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            # the archive ends before the compressed stream does, whose checksum stands at its end
+            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise InputError(f"data.path={path}: cannot be read as a tar archive ({error}); download it again") from None
 
 

@@ -96,9 +96,9 @@ def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: C
             raise InputError(f"{location}: {column} is empty; fill the cell or drop the row")
         if not isinstance(value, str):
             raise InputError(f"{location}: {column}={value!r} is no text; write it as a string")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{location}: {column} holds half of a surrogate pair; write the character whole")
         values[column] = value.strip()
-    if values["point"] == values["counter"]:
-        raise InputError(f"{location}: point and counter are the same text; drop the row")
     split = values.get("split")
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise InputError(f"{location}: split={split!r} is not known; use train, validation or test")
@@ -143,7 +143,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             continue
         try:
             cells = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # broken JSON, or a number of thousands of digits
             raise InputError(f"{path}:{number}: is no JSON ({error}); one object a line is expected") from None
         if not isinstance(cells, dict):
             raise InputError(f"{path}:{number}: is no JSON object; one object a line is expected")
@@ -159,5 +159,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         table = pq.read_table(path, columns=[name for name in (*REQUIRED, *OPTIONAL) if name in names])
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"data.path={path}: cannot be read as Parquet ({error})") from None
-    for row, cells in enumerate(table.to_pylist()):
+    try:
+        rows = table.to_pylist()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a cell is not UTF-8 ({error}); write the table anew") from None
+    for row, cells in enumerate(rows):
         yield f"{path}: row {row}", cells

@@ -67,8 +67,13 @@ def possible_tasks(split: Split) -> tuple[list[Task], list[Task]]:
 
 
 def protocol_queries(split: Split, protocol: str) -> Ints:
-    """Return the rows that are queries: all of them (published), or the first of every distinct pair (clean)."""
-    return np.arange(len(split)) if protocol == "published" else np.flatnonzero(first_of_pair(split))
+    """Return the rows that are queries: all of them (published), or the first of every distinct pair (clean).
+
+    A pair of two identical texts is no query of the clean protocol, which removes the query's text from its pool.
+    """
+    if protocol == "published":
+        return np.arange(len(split))
+    return np.flatnonzero(first_of_pair(split) & (split.point != split.counter))
 
 
 def pools(split: Split, task: Task, protocol: str, queries: Ints, block_bytes: int) -> Iterator[Pool]:

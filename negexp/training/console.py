@@ -5,21 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from negexp.corpus import Split
-from negexp.errors import InputError
-from negexp.evaluation import METRICS, PROTOCOLS, STAGES
 from negexp.evaluation.metrics import Metrics
-from negexp.evaluation.pools import possible_tasks
-
-
-def check_monitor(monitor: str, validation: Split) -> None:
-    """Raise `InputError` when `trainer.monitor` names no metric that the validation split can have."""
-    tasks = [task.name for task in possible_tasks(validation)[0]]
-    allowed = (PROTOCOLS, STAGES, tasks, METRICS)
-    parts = monitor.split("/")
-    if len(parts) != 4 or any(part not in choices for part, choices in zip(parts, allowed, strict=True)):
-        wanted = "/".join(f"({'|'.join(choices)})" for choices in allowed)
-        raise InputError(f"trainer.monitor={monitor}: must be {wanted}")
 
 
 def epoch_line(

@@ -21,6 +21,7 @@ from negexp.embedding import Embeddings, embed
 from negexp.evaluation import summarise
 from negexp.evaluation.evaluator import evaluate_split, sample_queries
 from negexp.evaluation.metrics import Metrics, flatten
+from negexp.evaluation.monitor import check_monitor
 from negexp.index import NeighbourIndex, build_index
 from negexp.model import BuiltModel, TripletCrossEntropy
 from negexp.randomness import generator
@@ -30,7 +31,7 @@ from negexp.tokens import TokenTable, tokenize
 from negexp.tracking import RunFolder, build_ledger, write_evaluation
 from negexp.tracking.ledger import ledger_statistics
 from negexp.training.checkpoint import CheckpointStore
-from negexp.training.console import check_monitor, epoch_line
+from negexp.training.console import epoch_line
 from negexp.training.steps import Trainee, build_trainee, train_epoch
 
 log = logging.getLogger("negexp")
