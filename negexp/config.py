@@ -218,7 +218,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-LARGEST = 2**62  # a number beyond is a slip of the keyboard, and would not fit an index
+LARGEST = 2**62  # a count beyond is a slip of the keyboard, and would not fit an array
 
 
 def parse_train(config: DictConfig) -> TrainConfig:
@@ -294,12 +294,8 @@ def _check_keys(config: TrainConfig | EvaluateConfig) -> None:
         value = values.get(key)
         if value is None:
             continue
-        if (
-            abs(value) > LARGEST
-            or not math.isfinite(value)
-            or (low is not None and value < low)
-            or (high is not None and value > high)
-        ):
+        finite = value <= LARGEST if isinstance(value, int) else math.isfinite(value)
+        if not finite or (low is not None and value < low) or (high is not None and value > high):
             wanted = f"at least {low}" if high is None else f"between {low} and {high}"
             raise InputError(f"{key}={value}: must be {wanted}")
 
