@@ -41,10 +41,11 @@ def run_command(command: str, arguments: list[str]) -> None:
     """Compose and check `command`'s configuration, then run it: once, or as every job of a sweep."""
     OmegaConf.register_new_resolver("negexp.job", job_name, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
-    sys.argv = ["negexp", *arguments]
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]  # its own prints the usage, over many lines
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    flags = [argument for argument in arguments if argument not in args.overrides]
+    sys.argv = ["negexp", *args.overrides, *flags]  # Hydra parses again, and takes flags between overrides amiss
     if args.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")
     runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
