@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import compose_train
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from negexp.config import DataConfig
 from negexp.corpus.arguments import Corpus
 from negexp.corpus.load import load_corpus
 from negexp.evaluation import METRICS, TASKS, rank_queries, summarise
@@ -31,18 +31,7 @@ pytestmark = pytest.mark.arguana
 def corpus() -> Corpus:
     if not CORPUS.exists():
         pytest.skip(f"{CORPUS} is absent; set NEGEXP_ARGUANA to the ArguAna counterargs corpus")
-    return load_corpus(
-        DataConfig(
-            name="arguana",
-            path=str(CORPUS),
-            train_overlap="drop",
-            copies="merge",
-            validation_share=0.15,
-            test_share=0.15,
-            split_seed=0,
-            max_pairs=None,
-        )
-    )
+    return load_corpus(compose_train("data=arguana", f"data.path={CORPUS}").data)
 
 
 @pytest.fixture(scope="module")
