@@ -8,7 +8,8 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,21 +21,30 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from negexp.config import CONF_DIR, TrainConfig, parse_evaluate, parse_train
+from negexp.config import CONF_DIR, EvaluateConfig, TrainConfig, parse_evaluate, parse_train
+from negexp.corpus import check_path
 from negexp.errors import InputError
 from negexp.evaluation.monitor import check_monitor
 from negexp.sampling import build_sampler
 
 
-def _parse_and_check_train(config: DictConfig) -> TrainConfig:
-    """Parse, and look up the names that only the parts know: strategies (also other packages') and metrics."""
+def _train_config(config: DictConfig) -> TrainConfig:
+    """Parse, and look up what only the parts know: strategies (also other packages'), metrics, files."""
     parsed = parse_train(config)
     build_sampler(parsed.sampler)
     check_monitor(parsed.trainer.monitor)
+    check_path(parsed.data)
     return parsed
 
 
-PARSERS: dict[str, Callable[[DictConfig], Any]] = {"train": _parse_and_check_train, "evaluate": parse_evaluate}
+def _evaluate_config(config: DictConfig) -> EvaluateConfig:
+    parsed = parse_evaluate(config)
+    if parsed.run is None:
+        check_path(parsed.data)
+    return parsed
+
+
+PARSERS: dict[str, Callable[[DictConfig], Any]] = {"train": _train_config, "evaluate": _evaluate_config}
 
 
 def run_command(command: str, arguments: list[str]) -> None:
@@ -46,11 +56,13 @@ def run_command(command: str, arguments: list[str]) -> None:
     args = parser.parse_intermixed_args(arguments)
     flags = [argument for argument in arguments if argument not in args.overrides]
     sys.argv = ["negexp", *args.overrides, *flags]  # Hydra parses again, and takes flags between overrides amiss
-    if args.experimental_rerun is not None:
-        raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")
+    _check_flags(args)
     runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if runs_jobs:
         _check_jobs(command, args)
+    elif args.cfg or args.info:
+        with _config_dir(command, args) as (name, overrides):
+            _compose(name, overrides)
 
     failures: list[InputError] = []
 
@@ -71,6 +83,26 @@ def run_command(command: str, arguments: list[str]) -> None:
         raise InputError(f"{len(failures)} jobs failed: " + "; ".join(str(failure) for failure in failures))
 
 
+def _check_flags(args: Namespace) -> None:
+    """Refuse what Hydra would answer with a traceback or with several lines."""
+    if args.experimental_rerun is not None:
+        raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")
+    actions = [flag for flag in ("run", "multirun", "cfg", "info", "shell-completion") if _given(args, flag)]
+    if len(actions) > 1:
+        raise InputError(f"--{' --'.join(actions)}: only one of them at a time")
+    for flag in ("config-dir", "config-path"):
+        folder = _given(args, flag)
+        if folder is not None and not Path(folder).is_dir():
+            raise InputError(f"--{flag}={folder}: no such folder")
+    for override in args.overrides:
+        if override.lstrip("+~").startswith("hydra.sweeper.params"):
+            raise InputError(f"{override}: sweep by giving values with commas and -m, as in seed=0,1 -m")
+
+
+def _given(args: Namespace, flag: str) -> Any:
+    return getattr(args, flag.replace("-", "_"))
+
+
 def _refuse_flag(message: str) -> NoReturn:
     raise InputError(f"{message}; --help lists the flags")
 
@@ -84,22 +116,35 @@ def job_name(override_dirname: str) -> str:
 
 def _check_jobs(command: str, args: Namespace) -> None:
     """Parse the configuration of every job, so that a mistake costs no time and leaves no folder behind."""
-    config_dir = Path(args.config_path or CONF_DIR).resolve()
-    name = args.config_name or command
-    overrides = list(args.overrides)
-    if args.config_dir is not None:
-        overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]")
-    with initialize_config_dir(config_dir=str(config_dir), version_base="1.3", job_name=command):
+    with _config_dir(command, args) as (name, overrides):
         if not args.multirun:
-            PARSERS[command](compose(name, overrides))
+            PARSERS[command](_compose(name, overrides))
             return
         parsed = OverridesParser.create().parse_overrides(overrides)
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
-        config = compose(name, fixed, return_hydra_config=True)  # an overlay may bring a sweep of its own
+        config = _compose(name, fixed, return_hydra_config=True)  # an overlay may bring a sweep of its own
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # another sweeper chooses its jobs while it runs; each is then checked as it starts
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         parsed = OverridesParser.create().parse_overrides(params) + parsed
         for jobs in BasicSweeper.split_arguments(parsed, None):
             for job in jobs:
-                PARSERS[command](compose(name, job))
+                PARSERS[command](_compose(name, job))
+
+
+@contextmanager
+def _config_dir(command: str, args: Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Set Hydra to the folder that the flags name; yield the primary config's name and all overrides."""
+    config_dir = Path(args.config_path or CONF_DIR).resolve()
+    overrides = list(args.overrides)
+    if args.config_dir is not None:
+        overrides.append(f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]")
+    with initialize_config_dir(config_dir=str(config_dir), version_base="1.3", job_name=command):
+        yield args.config_name or command, overrides
+
+
+def _compose(name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
+    try:
+        return compose(name, overrides, return_hydra_config)
+    except ValueError as error:  # Hydra's for a group that is given anything but a name: sampler=3
+        raise InputError(f"{' '.join(overrides)}: {error}") from None

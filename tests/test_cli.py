@@ -117,7 +117,17 @@ REFUSED = {
     "wrong type": (["train", "trainer.epochs=two"], "trainer.epochs: Value 'two'"),
     "bad rate": (["train", "sampler.start_rate=1.5"], "sampler.start_rate=1.5: must be between 0 and 1"),
     "not a number": (["train", "loss.margin=nan"], "loss.margin=nan"),
-    "path missing": (["train", "data=arguana"], "data.path: data=arguana needs data.path="),
+    "no path": (["train", "data=arguana"], "data.path: data=arguana needs data.path="),
+    "path missing": (["train", "data=arguana", "data.path=nowhere"], "data.path=nowhere: does not exist"),
+    "path in a sweep": (["train", "-m", "data=pairs", "data.path=.,no.csv"], "data.path=no.csv: does not exist"),
+    "path to evaluate": (["evaluate", "data=pairs", "data.path=no.csv"], "data.path=no.csv: does not exist"),
+    "number for a truth value": (["train", "model.normalize=3"], "model.normalize=3: must be true or false"),
+    "text for a truth value": (["train", "tracker.ledger='on'"], "tracker.ledger=on: must be true or false"),
+    "number for a group": (["train", "sampler=3"], "sampler=3: "),
+    "number for a group, shown": (["train", "sampler=3", "--cfg", "job"], "sampler=3: "),
+    "config folder missing": (["train", "--config-dir", "nope"], "--config-dir=nope: no such folder"),
+    "two flags at a time": (["train", "-m", "seed=0,1", "--cfg", "job"], "--multirun --cfg: only one"),
+    "sweep in a key": (["train", "-m", "hydra.sweeper.params={seed:'1,2'}"], "hydra.sweeper.params={seed:'1,2'}: "),
     "target": (["train", "+model._target_=os.system"], "model._target_"),
     "Hydra's own key": (["train", "hydra.run.fold=x"], "hydra.run.fold"),
     "pickled rerun": (["train", "--experimental-rerun", "config.pickle"], "--experimental-rerun: "),
@@ -203,7 +213,7 @@ def test_sweep_has_a_folder_per_job(tmp_path: Path, calls: Calls) -> None:
 
 def test_sweep_folder_name_stays_short_enough_for_a_file_system(calls: Calls) -> None:
     path = "/".join(["deep folder"] * 40)
-    assert main(["train", "-m", "data=pairs", f"data.path='{path}/a.csv','{path}/b.csv'"]) == 0
+    assert main(["train", "-m", f"name='{path}/a','{path}/b'"]) == 0
     assert len({folder for _, folder, _ in calls}) == 2
     assert all(len(folder.name) <= 120 for _, folder, _ in calls)
 

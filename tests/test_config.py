@@ -13,9 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from negexp.config import (
-    CHOICES,
     CONF_DIR,
-    RANGES,
     EvaluateConfig,
     TrainConfig,
     config_hash,
@@ -24,6 +22,7 @@ from negexp.config import (
     parse_train,
     to_yaml,
 )
+from negexp.config.checks import CHOICES, RANGES
 from negexp.errors import InputError
 
 NAN, INFINITY = float("nan"), float("inf")

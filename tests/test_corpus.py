@@ -174,6 +174,16 @@ def test_missing_corpus_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("archived", [False, True], ids=["folder", "archive"])
+def test_argument_of_white_space_only_is_refused(tmp_path: Path, archived: bool) -> None:
+    files = arguana_files()
+    name = next(name for name in files if name.endswith("b-counter.txt"))
+    files[name] = b" \n\t\n"
+    path = write_archive(tmp_path / "corpus.tar.gz", files) if archived else write_tree(tmp_path / "corpus", files)
+    with pytest.raises(InputError, match=rf"{re.escape(name)}: holds no text"):
+        load_corpus(data(path, "arguana"))
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["folder", "archive"])
 def test_files_that_are_no_corpus_are_refused(tmp_path: Path, archived: bool) -> None:
     files = {"notes/one.txt": b"Nothing of interest."}
     path = write_archive(tmp_path / "other.tar.gz", files) if archived else write_tree(tmp_path / "other", files)
@@ -376,6 +386,12 @@ def test_bad_parquet_is_refused_with_file_and_row(tmp_path: Path, columns: dict[
 
 
 def test_missing_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.path=.*/a\.csv: does not exist; give a CSV, JSONL or"):
+        load_corpus(data(tmp_path / "a.csv"))
+
+
+def test_folder_for_a_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
     with pytest.raises(InputError, match=r"data\.path=.*/a\.csv: is no file; give a table"):
         load_corpus(data(tmp_path / "a.csv"))
 

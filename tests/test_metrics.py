@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from negexp.evaluation.metrics import METRICS, flatten, rank_metrics, summarise, to_table
+from negexp.evaluation.metrics import METRICS, flatten, rank_metrics, summarise
 from negexp.evaluation.report_text import metrics_table
 from negexp.tracking.run_folder import write_evaluation
 
@@ -71,14 +71,6 @@ def test_flat_names_have_every_metric_and_no_pool_size(ranks: pd.DataFrame) -> N
     assert len(flat) == 2 * 2 * 2 * len(METRICS)
     assert flat["validation/clean/retrieval/sdc/accuracy@5"] == pytest.approx(2 / 3)
     assert not any(name.endswith(("candidates", "queries")) for name in flat)
-
-
-def test_table_has_accuracy_at_1_by_task(ranks: pd.DataFrame) -> None:
-    table = to_table(summarise(ranks))
-    assert table.index.tolist() == ["sdc", "epa"]
-    assert table.loc["epa"].to_dict() == pytest.approx(
-        {"published/retrieval": 1 / 3, "published/reranked": 1, "clean/retrieval": 1 / 3, "clean/reranked": 1}
-    )
 
 
 def test_printed_table_has_one_line_a_task(ranks: pd.DataFrame) -> None:

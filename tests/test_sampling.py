@@ -388,14 +388,16 @@ def test_derived_seeds_never_change() -> None:
 # ---- what a strategy may return --------------------------------------------------------------------------------------
 
 
-def returned(argument: list[list[int]], neighbour_rank: list[list[int]] | None = None) -> None:
+def returned(
+    argument: list[list[int]], neighbour_rank: list[list[int]] | None = None, candidates: str = "both", k: int = 1
+) -> None:
     """Sample with a strategy that returns these, for three pairs of which the first two share their point's text."""
     vectors = np.zeros((3, 2))
-    problem = Problem(vectors, vectors, vectors, np.array([0, 0, 1]), np.array([2, 3, 4]), k=1)
-    sampler = Returning(config())
+    problem = Problem(vectors, vectors, vectors, np.array([0, 0, 1]), np.array([2, 3, 4]), k=k)
+    sampler = Returning(config(candidates=candidates))
     rank = np.zeros_like(argument) if neighbour_rank is None else np.array(neighbour_rank)
     sampler.negatives = Negatives(np.array(argument), rank)
-    sampler.sample(new_round(problem))
+    sampler.sample(new_round(problem, candidates=candidates))
 
 
 def test_allowed_arguments_are_accepted() -> None:
@@ -412,6 +414,18 @@ def test_a_forbidden_argument_is_refused(first: int) -> None:
 def test_an_argument_outside_of_the_tables_is_refused(last: int) -> None:
     with pytest.raises(ValueError, match="Returning"):
         returned([[2], [5], [last]])  # -1 would be read as the last counter: pair 2's own
+
+
+def test_an_argument_of_a_table_that_is_no_candidate_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"outside of 3 \.\. 5 \(sampler\.candidates=counters\)"):
+        returned([[5], [5], [0]], candidates="counters")
+    with pytest.raises(ValueError, match=r"outside of 0 \.\. 2 \(sampler\.candidates=points\)"):
+        returned([[2], [5], [0]], candidates="points")
+
+
+def test_an_argument_twice_for_a_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Returning.*twice"):
+        returned([[2, 5], [5, 5], [0, 1]], k=2)
 
 
 @pytest.mark.parametrize("argument", [[[2], [5]], [[2, 5], [2, 5], [0, 1]]])

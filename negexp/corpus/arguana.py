@@ -32,10 +32,8 @@ def read_arguana(path: Path) -> tuple[list[Record], dict[str, tuple[int, int]]]:
     Raises
     ------
     InputError
-        When the path is missing, is no such corpus, a split has no pair, or a file is not UTF-8.
+        When the path holds no such corpus, a split has no pair, or a file is empty or not UTF-8.
     """
-    if not path.exists():
-        raise InputError(f"data.path={path}: does not exist; give the unpacked corpus folder or its .tar.gz")
     files = _folder_files(path) if path.is_dir() else _archive_files(path)
     points: dict[Key, str] = {}
     counters: dict[Key, str] = {}
@@ -44,7 +42,10 @@ def read_arguana(path: Path) -> tuple[list[Record], dict[str, tuple[int, int]]]:
         match = ARGUMENT.fullmatch(name)
         assert match is not None
         table = points if match[3] else counters
-        table[SPLIT_FOLDERS[split], theme, debate, stance, match[2]] = decode(data, location).strip()
+        text = decode(data, location).strip()
+        if not text:
+            raise InputError(f"{location}: holds no text; unpack the corpus anew, or remove the file and its partner")
+        table[SPLIT_FOLDERS[split], theme, debate, stance, match[2]] = text
     if not points:
         raise InputError(
             f"data.path={path}: is no ArguAna counterargs corpus; expected training/, validation/ and test/ with "

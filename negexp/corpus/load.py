@@ -16,6 +16,15 @@ from negexp.errors import InputError
 DEMO = Path(__file__).parent / "demo.jsonl"
 
 
+def check_path(config: DataConfig) -> None:
+    """Raise `InputError` when the corpus that `config` names is not there; what is in it, only reading can say."""
+    if config.path is not None and not Path(config.path).expanduser().exists():
+        wanted = {"arguana": "the unpacked corpus folder or its .tar.gz"}.get(
+            config.name, "a CSV, JSONL or Parquet table"
+        )
+        raise InputError(f"data.path={config.path}: does not exist; give {wanted}")
+
+
 def load_corpus(config: DataConfig) -> Corpus:
     """Read the corpus that `config` names and handle copies and leakage as it says.
 
@@ -24,6 +33,7 @@ def load_corpus(config: DataConfig) -> Corpus:
     InputError
         When the files cannot be used, or when a split is left without pairs.
     """
+    check_path(config)
     path = DEMO if config.path is None else Path(config.path).expanduser()
     found: dict[str, tuple[int, int]] = {}
     if config.name == "arguana":

@@ -38,8 +38,8 @@ def read_pairs(path: Path) -> list[Record]:
     Raises
     ------
     InputError
-        When the file is missing, of an unknown kind or not UTF-8, when a column is missing, or when a cell is empty,
-        not a text or an unknown split: the row is named.
+        When the path is no file, the file of an unknown kind or not UTF-8, when a column is missing, or when a cell is
+        empty, not a text or an unknown split: the row is named.
     """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     if path.suffix.lower() not in readers:

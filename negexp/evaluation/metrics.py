@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -49,12 +47,3 @@ def flatten(metrics: Metrics, prefix: str) -> dict[str, float]:
         for task, values in tasks.items()
         for metric in METRICS
     }
-
-
-def to_table(metrics: Metrics) -> pd.DataFrame:
-    """Return accuracy@1 of every task (rows) by protocol and stage (columns)."""
-    columns: dict[str, dict[str, Any]] = {}
-    for protocol, stages in metrics.items():
-        for stage, tasks in stages.items():
-            columns[f"{protocol}/{stage}"] = {task: values["accuracy@1"] for task, values in tasks.items()}
-    return pd.DataFrame(columns)

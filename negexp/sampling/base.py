@@ -72,13 +72,19 @@ class SamplingRound:
         self._indexes = indexes
         self._queries = queries
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """Return the lowest argument number among the candidates, and the highest + 1."""
+        low = 0 if "point" in self.sources else self.pairs
+        return low, 2 * self.pairs if "counter" in self.sources else self.pairs
+
     def draw(self, pair: Ints) -> Negatives:
         """Draw `num_negatives` different arguments for each given pair, uniformly over what is not forbidden.
 
-        By rejection: what is forbidden, or already drawn for the pair, is drawn again.
+        By rejection: what is forbidden, or already drawn for the pair, is drawn again. The caller has made sure, with
+        `NegativeSampler.check_candidates`, that every pair has so many; without them this would not end.
         """
-        low = 0 if "point" in self.sources else self.pairs
-        high = 2 * self.pairs if "counter" in self.sources else self.pairs
+        low, high = self.span
         argument = np.full((len(pair), self.num_negatives), -1, dtype=np.int64)
         for column in range(self.num_negatives):
             todo = np.arange(len(pair))
@@ -164,12 +170,19 @@ class NegativeSampler(ABC):
         """Return the negatives of all pairs (pairs, num_negatives), checked."""
         negatives = self.choose(round_)
         expected = (round_.pairs, round_.num_negatives)
-        name, highest = f"{type(self).__name__}.choose", 2 * round_.pairs - 1
+        name = f"{type(self).__name__}.choose"
         for field, values in (("argument", negatives.argument), ("neighbour_rank", negatives.neighbour_rank)):
             if values.shape != expected:
                 raise ValueError(f"{name} returned {field} {values.shape}, not {expected}")
-        if (negatives.argument < 0).any() or (negatives.argument > highest).any():
-            raise ValueError(f"{name} returned an argument outside of 0 .. {highest}")
+        low, high = round_.span
+        if ((negatives.argument < low) | (negatives.argument >= high)).any():
+            raise ValueError(
+                f"{name} returned an argument outside of {low} .. {high - 1} "
+                f"(sampler.candidates={self.config.candidates})"
+            )
+        ordered = np.sort(negatives.argument, axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            raise ValueError(f"{name} returned one argument twice for a pair")
         if round_.forbidden.contains(np.arange(round_.pairs)[:, None], negatives.argument).any():
             raise ValueError(f"{name} returned a forbidden argument")
         return negatives

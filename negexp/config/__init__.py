@@ -1,0 +1,40 @@
+"""The typed configuration: a run's saved `config.yaml` passes the same door as the command line; nothing in it runs."""
+
+from pathlib import Path
+
+from negexp.config.parse import config_hash, load_run_config, parse_evaluate, parse_train, to_yaml
+from negexp.config.schema import (
+    DataConfig,
+    EvaluateConfig,
+    EvaluationConfig,
+    IndexConfig,
+    LossConfig,
+    ModelConfig,
+    SamplerConfig,
+    TrackerConfig,
+    TrainConfig,
+    TrainerConfig,
+)
+
+CONF_DIR = Path(__file__).parent.parent / "conf"
+if not CONF_DIR.is_dir():  # a checkout or an editable install: the wheel carries the folder, the tree has it beside
+    CONF_DIR = Path(__file__).parent.parent.parent / "conf"
+
+__all__ = [
+    "CONF_DIR",
+    "DataConfig",
+    "EvaluateConfig",
+    "EvaluationConfig",
+    "IndexConfig",
+    "LossConfig",
+    "ModelConfig",
+    "SamplerConfig",
+    "TrackerConfig",
+    "TrainConfig",
+    "TrainerConfig",
+    "config_hash",
+    "load_run_config",
+    "parse_evaluate",
+    "parse_train",
+    "to_yaml",
+]

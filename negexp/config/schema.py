@@ -1,0 +1,135 @@
+"""Names and types of every key. Values live in `conf/` only, so no field that a YAML file sets has a default here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class DataConfig:
+    name: str
+    path: str | None
+    train_overlap: str
+    copies: str
+    validation_share: float
+    test_share: float
+    split_seed: int
+    max_pairs: int | None
+
+
+@dataclass
+class ModelConfig:
+    pretrained: str | None
+    revision: str | None
+    max_length: int
+    pooling: str
+    retrieval_dim: int | None
+    normalize: bool
+    classifier_features: str
+    layer_norm: bool
+    activation: str
+    shared_encoder: bool
+    freeze_encoder: bool
+    default_lr: float
+    default_head_lr: float
+    vocabulary_size: int
+    hidden_size: int
+    layers: int
+    attention_heads: int
+    dropout: float | None
+
+
+@dataclass
+class SamplerConfig:
+    name: str
+    num_negatives: int
+    candidates: str
+    exclude: list[str]
+    refresh_every: int
+    start_rate: float | None = None  # the three keys of `decay`; other strategies have no such key in their YAML
+    step: float | None = None
+    end_rate: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # for strategies from other packages: `+sampler.options.x=1`
+
+
+@dataclass
+class IndexConfig:
+    name: str
+    leaf_size: int
+    block_bytes: int
+
+
+@dataclass
+class LossConfig:
+    name: str
+    margin: float
+    triplet_weight: float
+    positive_weight: float
+    negative_weight: float
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int
+    batch_size: int
+    lr: float
+    head_lr: float
+    optimizer: str
+    weight_decay: float
+    warmup_steps: int
+    gradient_clip: float | None
+    accumulation: int
+    precision: str
+    device: str
+    deterministic: bool
+    tokens_per_batch: int | None
+    monitor: str
+    patience: int | None
+
+
+@dataclass
+class EvaluationConfig:
+    rerank_k: int
+    train_queries: int
+    block_bytes: int
+
+
+@dataclass
+class TrackerConfig:
+    ledger: bool
+    progress: str
+    keep_checkpoints: int
+
+
+@dataclass
+class TrainConfig:
+    """Everything `negexp train` reads; saved as the run's `config.yaml`."""
+
+    name: str
+    seed: int
+    data: DataConfig
+    model: ModelConfig
+    sampler: SamplerConfig
+    index: IndexConfig
+    loss: LossConfig
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig
+    tracker: TrackerConfig
+
+
+@dataclass
+class EvaluateConfig:
+    """Everything `negexp evaluate` reads."""
+
+    run: str | None
+    split: str
+    output: str | None
+    seed: int
+    precision: str | None
+    device: str
+    tokens_per_batch: int | None
+    progress: str
+    data: DataConfig
+    model: ModelConfig
+    evaluation: EvaluationConfig
