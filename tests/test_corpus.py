@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from negexp.config import DataConfig
-from negexp.corpus import SPLITS, Corpus, load_corpus
+from negexp.corpus import SPLITS, Corpus, Split, load_corpus
 from negexp.corpus.arguana import read_arguana
 from negexp.corpus.arguments import Record
 from negexp.corpus.load import DEMO
-from negexp.corpus.overlap import seen_in_training
+from negexp.corpus.overlap import dependent_groups, seen_in_training
 from negexp.corpus.pairs import draw_splits, read_pairs
 from negexp.errors import InputError
 
@@ -513,6 +513,34 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path: Path, seed: int, trai
         seen = [point in known or counter in known for point, counter in in_split(rows, split)]
         assert seen_in_training(corpus[split], corpus["train"]).tolist() == seen
         assert any(seen) == (train_overlap == "keep")
+
+
+def test_dependent_groups_are_those_of_a_plain_flood(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        size = int(rng.integers(1, 12))
+        point, counter, debate = (rng.integers(0, high, size) for high in (15, 15, 6))
+        codes = np.zeros(size, dtype=np.int64)
+        split = Split(tuple(map(str, range(size))), point, counter, codes, debate, codes)
+        for one in (split, replace(split, debate=None)):
+            groups = dependent_groups(one)
+            for start in range(size):
+                assert set(np.flatnonzero(groups == groups[start])) == flood(one, start)
+            assert sorted(set(groups.tolist())) == list(range(len(set(groups.tolist()))))
+
+
+def flood(split: Split, start: int) -> set[int]:
+    """Return the rows that can be reached over a shared debate or a shared text."""
+    reached, todo = {start}, [start]
+    while todo:
+        row = todo.pop()
+        texts = {split.point[row], split.counter[row]}
+        for other in set(range(len(split))) - reached:
+            near = split.debate is not None and split.debate[other] == split.debate[row]
+            if near or texts & {split.point[other], split.counter[other]}:
+                reached.add(other)
+                todo.append(other)
+    return reached
 
 
 def test_either_text_in_either_place_counts_as_seen(tmp_path: Path) -> None:

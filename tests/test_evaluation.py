@@ -20,7 +20,7 @@ from negexp.corpus.arguments import Split
 from negexp.embedding import Embeddings, Vectors
 from negexp.evaluation import evaluator, rank_queries
 from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries
-from negexp.evaluation.ranking import Classifier, Scorer
+from negexp.evaluation.ranking import Classifier, Scorer, argument_ids
 from negexp.evaluation.report_text import left_out
 from negexp.model import BiEncoder
 from negexp.model.bi_encoder import PairClassifier
@@ -184,6 +184,33 @@ def test_tasks_without_their_metadata_are_left_out_and_named(case: Case) -> None
     assert set(absent.split(", ")) == missing
     assert tasks.split(", ") == [task for task, needs in NEEDS.items() if needs & missing]
     assert set(tasks.split(", ")) == set(NEEDS) - set(ranks["task"])
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(case=cases(), k=st.integers(1, 6))
+def test_what_was_ranked_first_is_gold_at_rank_1_only_and_has_the_best_score(case: Case, k: int) -> None:
+    text_of = {id_: text for text, id_ in argument_ids(case.split).items()}
+    by_stage = {"retrieval": lookup(case.scores), "reranked": lookup(case.opinions)}
+    for row, protocol, stage, task, rank, first in rank_case(case, k)[0][
+        ["row", "protocol", "stage", "task", "rank", "first"]
+    ].itertuples(index=False):
+        query, gold = int(case.split.point[row]), int(case.split.counter[row])
+        pool, best = reference_pool(case.split, task, protocol, row), text_of[first]
+        if stage == "reranked":
+            score = by_stage["retrieval"]
+            pool = sorted(pool, key=lambda other, q=query, gold=gold: (-score(q, other), other == gold))[:k]
+        assert (best == gold) == (rank == 1)
+        assert best in pool
+        assert by_stage[stage](query, best) == max(by_stage[stage](query, other) for other in pool)
+
+
+def test_an_argument_is_named_by_its_first_place_counters_before_points() -> None:
+    assert argument_ids(one_debate(point=[0, 2, 5], counter=[1, 1, 0])) == {
+        0: "q2/counter",
+        1: "q0/counter",
+        2: "q1/point",
+        5: "q2/point",
+    }
 
 
 @settings(deadline=None, derandomize=True, max_examples=10)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from negexp.corpus import Split
 from negexp.sampling import Negatives
 from negexp.tracking import build_ledger
 from negexp.tracking.ledger import ledger_statistics
 
 COLUMNS = ["pair", "negative", "source", "row", "mined", "distance", "positive_distance", "neighbour_rank"]
+COLUMNS += ["gold_copy", "origin"]
+
+
+# the second point is a copy of the first counter; both pairs stand in one theme, in debates of their own
+TRAIN = Split(("a", "b"), np.array([0, 1]), np.array([1, 2]), np.array([0, 0]), np.array([0, 1]), np.array([0, 0]))
 
 
 @pytest.fixture
@@ -20,13 +28,14 @@ def ledger() -> pd.DataFrame:
     points = np.array([[0, 0], [1, 1]], dtype=np.float32)
     candidate_points = np.array([[9, 1], [3, 4]], dtype=np.float32)
     counters = np.array([[0, 2], [6, 8]], dtype=np.float32)
-    return build_ledger(negatives, points, candidate_points, counters)
+    return build_ledger(TRAIN, negatives, points, candidate_points, counters)
 
 
 def pairs_and_rows(*entries: tuple[int, str, int]) -> pd.DataFrame:
     """Return a ledger of these pairs' negatives; how near they are does not matter."""
     frame = pd.DataFrame(entries, columns=["pair", "source", "row"])
-    return frame.assign(mined=True, distance=1.0, positive_distance=1.0)
+    frame = frame.assign(mined=True, distance=1.0, positive_distance=1.0, neighbour_rank=1, gold_copy=False)
+    return frame.assign(origin=pd.Series(None, index=frame.index, dtype="str"))
 
 
 def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
@@ -57,8 +66,31 @@ def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
         "point_share": 0.5,
         "negative_distance": pytest.approx((5 + 10 + 8 + 2**0.5) / 4),
         "positive_distance": pytest.approx((2 + 74**0.5) / 2),
+        "nearer_share": 2 / 4,
+        "neighbour_rank": 2.5,
+        "gold_copy_share": 1 / 4,
+        "debate_share": 0,
+        "theme_share": 1,
         "negatives_replaced": None,
     }
+
+
+def test_copies_of_the_gold_and_where_negatives_are_from(ledger: pd.DataFrame) -> None:
+    assert ledger["gold_copy"].tolist() == [True, False, False, False]
+    assert ledger["origin"].tolist() == ["theme"] * 4
+
+
+def test_origin_is_null_where_the_corpus_names_neither_debate_nor_theme() -> None:
+    negatives = Negatives(argument=np.array([[1], [0]]), neighbour_rank=np.array([[1], [1]]))
+    vectors = np.zeros((2, 2), dtype=np.float32)
+    plain = build_ledger(replace(TRAIN, theme=None, debate=None), negatives, vectors, vectors, vectors)
+    assert plain["origin"].isna().all()
+    assert ledger_statistics(plain, None)["debate_share"] is None
+    themed = build_ledger(replace(TRAIN, theme=np.array([0, 1]), debate=None), negatives, vectors, vectors, vectors)
+    assert themed["origin"].tolist() == ["elsewhere", "elsewhere"]
+    debate = build_ledger(replace(TRAIN, debate=np.array([3, 3])), negatives, vectors, vectors, vectors)
+    assert debate["origin"].tolist() == ["debate", "debate"]
+    assert ledger_statistics(debate, None)["debate_share"] == 1
 
 
 def test_replaced_negatives_are_those_that_the_pair_did_not_have() -> None:

@@ -209,6 +209,32 @@ def test_one_forward_pass_gives_the_loss_of_three(run_training: Train) -> None:
         assert float(value) == pytest.approx(float(wanted), abs=1e-5)
 
 
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_detached_classifier_trains_itself_only(detach: bool) -> None:
+    config = compose_train(SMOKE, "model.retrieval_dim=4", "loss.triplet_weight=0", f"loss.detach_classifier={detach}")
+    corpus = load_corpus(config.data)
+    split = corpus["train"]
+    built = build_model(config.model, 0, [corpus.texts[row] for row in split.texts()])
+    tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
+    negatives, batch = np.roll(np.arange(16), 1)[:, None], np.arange(4)
+    parts = batch_loss(
+        built.model,
+        TripletCrossEntropy(config.loss),
+        tokens,
+        split,
+        negatives,
+        batch,
+        choose_runtime("cpu", "float32", None),
+    )
+    parts.total.backward()
+    classifier = built.model.classifier
+    assert classifier is not None
+    assert all(bool(parameter.grad.abs().sum() > 0) for parameter in classifier.parameters())
+    others = [parameter.grad for parameter in built.model.towers.parameters()]
+    moved = any(grad is not None and bool(grad.abs().sum() > 0) for grad in others)
+    assert moved == (not detach)
+
+
 def test_accumulated_batches_step_like_one_large_batch() -> None:
     def weights(batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
         config = compose_train(

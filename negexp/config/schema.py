@@ -67,6 +67,7 @@ class LossConfig:
     triplet_weight: float
     positive_weight: float
     negative_weight: float
+    detach_classifier: bool
 
 
 @dataclass

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
-from negexp.corpus.overlap import first_of_pair, seen_in_training
+from negexp.corpus.overlap import dependent_groups, first_of_pair, seen_in_training
 from negexp.embedding import Embeddings
 from negexp.evaluation.ranking import Classifier, rank_queries, squared_distance_scorer
 from negexp.model import BiEncoder
 from negexp.model.losses import COUNTER, NO_COUNTER
 from negexp.randomness import generator
 
-RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "seen_in_training"]
+RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "first", "group", "seen_in_training"]
 
 
 def evaluate_split(
@@ -30,7 +30,8 @@ def evaluate_split(
 ) -> pd.DataFrame:
     """Return the rank of every query (or of the given rows) in all tasks, protocols and stages that can be had.
 
-    `train` holds the training pairs used: it decides `seen_in_training`. See `rank_queries` for the other columns.
+    `train` holds the training pairs used: it decides `seen_in_training`. Queries of one `group` share a debate or a
+    text, see `dependent_groups`. See `rank_queries` for the other columns.
     """
     texts = split.texts()
     place = np.full(len(embeddings.row), -1, dtype=np.int64)
@@ -40,6 +41,7 @@ def evaluate_split(
     )
     classify = None if model.classifier is None else _classifier(model, embeddings, config.block_bytes)
     ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries, progress)
+    ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
     ranks["seen_in_training"] = seen_in_training(split, train)[ranks["row"].to_numpy()]
     return ranks[RANK_COLUMNS]
 

@@ -44,8 +44,9 @@ def rank_queries(
     Returns
     -------
     DataFrame
-        `query` (id), `protocol`, `stage`, `task`, `rank` (1 = gold first), `candidates` and `row` (of the split).
-        In `reranked` the candidates beyond `rerank_k` keep their retrieval order behind the k.
+        `query` (id), `protocol`, `stage`, `task`, `rank` (1 = gold first), `candidates`, `first` (id of the argument
+        that was ranked first, see `argument_ids`) and `row` (of the split). In `reranked` the candidates beyond
+        `rerank_k` keep their retrieval order behind the k.
     """
     queries = np.arange(len(split)) if queries is None else queries
     parts = []
@@ -54,20 +55,31 @@ def rank_queries(
         for protocol, task in rounds:
             for pool in pools(split, task, protocol, queries, block_bytes):
                 stages = _rank_pool(split, pool, score, classify, rerank_k)
-                for stage, rank in zip(STAGES, stages, strict=False):
+                for stage, (rank, first) in zip(STAGES, stages, strict=False):
                     columns = {"row": pool.query, "protocol": protocol, "stage": stage, "task": task.name, "rank": rank}
-                    parts.append(pd.DataFrame(columns | {"candidates": pool.allowed.sum(axis=1)}))
+                    columns |= {"candidates": pool.allowed.sum(axis=1), "first": pool.text[first]}
+                    parts.append(pd.DataFrame(columns))
             bar.update()
     ranks = pd.concat(parts, ignore_index=True)
     # one row order whatever the blocks were
     ranks = ranks.groupby(["protocol", "stage", "task"], sort=False).apply(lambda part: part.sort_values("row"))
     ranks = ranks.reset_index(level=[0, 1, 2]).reset_index(drop=True)
+    ranks["first"] = ranks["first"].map(argument_ids(split))
     ranks.insert(0, "query", np.array(split.ids, dtype=object)[ranks["row"].to_numpy()])
     return ranks
 
 
-def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[Ints]:
-    """Return the rank of the gold (queries,) by score and, with a classifier, after re-ranking."""
+def argument_ids(split: Split) -> dict[int, str]:
+    """Return text -> id of the first argument that has it: `theme/debate/pro01/counter`, counters before points."""
+    ids: dict[int, str] = {}
+    for part, texts in (("counter", split.counter), ("point", split.point)):
+        for id_, text in zip(split.ids, texts.tolist(), strict=True):
+            ids.setdefault(text, f"{id_}/{part}")
+    return ids
+
+
+def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[tuple[Ints, Ints]]:
+    """Return rank of the gold and best column (queries,) by score and, with a classifier, after re-ranking."""
     query_text = split.point[pool.query]
     scores = np.where(pool.allowed, score(query_text, pool.text), -np.inf)
     # Handicap the gold by the tie width: what equals it now stands above it, in the ranks and in the k nearest alike.
@@ -75,16 +87,20 @@ def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | N
     scores = np.where(pool.gold, best_gold - SCORE_TIE * (1 + np.abs(best_gold)), scores)
     gold_score = np.max(scores, axis=1, where=pool.gold, initial=-np.inf)
     rank = 1 + (scores > gold_score[:, None]).sum(axis=1)
+    retrieval = (rank, scores.argmax(axis=1))
     if classify is None:
-        return [rank]
+        return [retrieval]
     k = min(k, scores.shape[1])
     nearest = _top_columns(scores, k)  # (queries, k)
     competes = np.take_along_axis(pool.allowed, nearest, axis=1)
     is_gold = np.take_along_axis(pool.gold, nearest, axis=1)
-    opinion = classify(query_text, pool.text[nearest])
+    opinion = np.where(competes, classify(query_text, pool.text[nearest]), -np.inf)
     best = np.max(opinion, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
-    above = competes & ~is_gold & (opinion >= best - CLASSIFIER_TIE * (1 + np.abs(best)))
-    return [rank, np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)]
+    with np.errstate(invalid="ignore"):  # -inf - inf, where the gold is not among the k
+        above = competes & ~is_gold & (opinion >= best - CLASSIFIER_TIE * (1 + np.abs(best)))
+    first = np.where(is_gold & above.any(axis=1, keepdims=True), -np.inf, opinion).argmax(axis=1)
+    reranked = np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)
+    return [retrieval, (reranked, np.take_along_axis(nearest, first[:, None], axis=1)[:, 0])]
 
 
 def _top_columns(scores: NDArray[np.float64], k: int) -> Ints:

@@ -1,6 +1,6 @@
 """The bi-encoder with its pair classifier, and the loss that trains both."""
 
-from negexp.model.bi_encoder import BiEncoder, Role
+from negexp.model.bi_encoder import BiEncoder, PairClassifier, Role
 from negexp.model.build import BuiltModel, build_model, restore_model, zero_shot_config
 from negexp.model.losses import LossParts, TripletCrossEntropy
 
@@ -8,6 +8,7 @@ __all__ = [
     "BiEncoder",
     "BuiltModel",
     "LossParts",
+    "PairClassifier",
     "Role",
     "TripletCrossEntropy",
     "build_model",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from negexp.corpus import Split
 from negexp.sampling import Negatives
 
 
 def build_ledger(
-    negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
+    train: Split, negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
 ) -> pd.DataFrame:
     """Return a row per pair and negative.
 
@@ -23,8 +24,10 @@ def build_ledger(
     Returns
     -------
     DataFrame
-        `pair`, `negative` (0 .. k-1), `source`, `row`, `mined`, `distance`, `positive_distance` (Euclidean) and
-        `neighbour_rank` (1 = nearest of all but the point itself; null for random draws).
+        `pair`, `negative` (0 .. k-1), `source`, `row`, `mined`, `distance`, `positive_distance` (Euclidean),
+        `neighbour_rank` (1 = nearest of all but the point itself; null for random draws), `gold_copy` (its text is the
+        gold counter's) and `origin` (`debate`, `theme`, `elsewhere`: what it shares with the pair; null where the
+        corpus names neither).
     """
     pairs, k = negatives.argument.shape
     pair = np.repeat(np.arange(pairs), k)
@@ -44,13 +47,26 @@ def build_ledger(
             "distance": np.linalg.norm(query[pair] - negative, axis=1),
             "positive_distance": np.linalg.norm(query - counters.astype(np.float64), axis=1)[pair],
             "neighbour_rank": pd.Series(rank, dtype="Int64").mask(rank == 0),
+            "gold_copy": np.where(is_counter, train.counter[row], train.point[row]) == train.counter[pair],
+            "origin": _origin(train, pair, row),
         }
     )
+
+
+def _origin(train: Split, pair: np.ndarray, row: np.ndarray) -> pd.Series:
+    origin = np.full(len(pair), "elsewhere", dtype=object)
+    for name, codes in (("theme", train.theme), ("debate", train.debate)):
+        if codes is not None:
+            origin[codes[pair] == codes[row]] = name
+    known = train.theme is not None or train.debate is not None
+    return pd.Series(origin if known else None, index=range(len(pair)), dtype="str")
 
 
 def ledger_statistics(ledger: pd.DataFrame, previous: pd.DataFrame | None) -> dict[str, float | None]:
     """Return an epoch's negative statistics for metrics.csv.
 
+    `nearer_share` is the share of negatives that are nearer to their point than its own counter. `debate_share` are
+    from the pair's own debate, `theme_share` from its theme but another debate, the rest from elsewhere.
     `negatives_replaced` is the share of negatives that the pair did not have in the epoch before, null in the first.
     """
     replaced = None
@@ -63,5 +79,16 @@ def ledger_statistics(ledger: pd.DataFrame, previous: pd.DataFrame | None) -> di
         "point_share": float((ledger["source"] == "point").mean()),
         "negative_distance": float(ledger["distance"].mean()),
         "positive_distance": float(ledger["positive_distance"].mean()),
+        "nearer_share": float((ledger["distance"] < ledger["positive_distance"]).mean()),
+        "neighbour_rank": _mean(ledger["neighbour_rank"]),
+        "gold_copy_share": float(ledger["gold_copy"].mean()),
+        "debate_share": _mean(ledger["origin"].eq("debate").where(ledger["origin"].notna())),
+        "theme_share": _mean(ledger["origin"].eq("theme").where(ledger["origin"].notna())),
         "negatives_replaced": replaced,
     }
+
+
+def _mean(values: pd.Series) -> float | None:
+    """Return the mean of what is not null; null when nothing is."""
+    known = values.dropna()
+    return float(known.mean()) if len(known) else None

@@ -139,7 +139,7 @@ class Experiment:
                 round_ = SamplingRound(epoch, k, candidates, self.forbidden, rng, indexes, query)
                 self.progress.negatives = self.sampler.sample(round_)
         with self.clock("sample"):
-            ledger = build_ledger(self.progress.negatives, query, point, counter)
+            ledger = build_ledger(self.train_split, self.progress.negatives, query, point, counter)
             self.progress.statistics = ledger_statistics(ledger, self.progress.ledger)
             self.progress.ledger = ledger
             if self.config.tracker.ledger:

@@ -15,7 +15,7 @@ from negexp.config import TrainerConfig
 from negexp.corpus import Split
 from negexp.embedding import encode_batches
 from negexp.errors import InputError
-from negexp.model import BiEncoder, LossParts, Role, TripletCrossEntropy
+from negexp.model import BiEncoder, LossParts, PairClassifier, Role, TripletCrossEntropy
 from negexp.progress import progress_bar
 from negexp.randomness import derive, generator
 from negexp.runtime import Runtime
@@ -118,12 +118,26 @@ def batch_loss(
     r_counter, h_counter = r_other[:pairs], h_other[:pairs]
     r_negative, h_negative = r_other[pairs:].view(pairs, k, -1), h_other[pairs:].view(pairs, k, -1)
     assert model.classifier is not None
-    positive = model.classifier(r_point, h_point, r_counter, h_counter)
-    negative = model.classifier(
-        r_point[:, None].expand_as(r_negative), h_point[:, None].expand_as(h_negative), r_negative, h_negative
-    )
-    parts: LossParts = criterion(r_point, r_counter, r_negative, positive, negative)
+    inputs = [r_point, h_point, r_counter, h_counter, r_negative, h_negative]
+    if criterion.config.detach_classifier:
+        inputs = [embedding.detach() for embedding in inputs]
+    parts: LossParts = criterion(r_point, r_counter, r_negative, *_classify(model.classifier, *inputs))
     return parts
+
+
+def _classify(
+    classifier: PairClassifier,
+    r_point: Tensor,
+    h_point: Tensor,
+    r_counter: Tensor,
+    h_counter: Tensor,
+    r_negative: Tensor,
+    h_negative: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of the positive pairs (pairs, 2) and of the negative ones (pairs, k, 2)."""
+    r_points, h_points = r_point[:, None].expand_as(r_negative), h_point[:, None].expand_as(h_negative)
+    positive = classifier(r_point, h_point, r_counter, h_counter)
+    return positive, classifier(r_points, h_points, r_negative, h_negative)
 
 
 def _encode(model: BiEncoder, role: Role, tokens: TokenTable, rows: Ints, runtime: Runtime) -> tuple[Tensor, Tensor]:
