@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from negexp.config import CONF_DIR, EvaluateConfig, TrainConfig, parse_evaluate, parse_train
+from negexp.config import CONF_DIR, EvaluateConfig, TrainConfig, parse_evaluate, parse_report, parse_train
 from negexp.corpus import check_path
 from negexp.errors import InputError
 from negexp.evaluation.monitor import check_monitor
@@ -44,7 +44,11 @@ def _evaluate_config(config: DictConfig) -> EvaluateConfig:
     return parsed
 
 
-PARSERS: dict[str, Callable[[DictConfig], Any]] = {"train": _train_config, "evaluate": _evaluate_config}
+PARSERS: dict[str, Callable[[DictConfig], Any]] = {
+    "train": _train_config,
+    "evaluate": _evaluate_config,
+    "report": parse_report,
+}
 
 
 def run_command(command: str, arguments: list[str]) -> None:
@@ -53,6 +57,8 @@ def run_command(command: str, arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]  # its own prints the usage, over many lines
+    if command == "report":
+        arguments = [_quote_path(argument) for argument in arguments]
     args = parser.parse_intermixed_args(arguments)
     flags = [argument for argument in arguments if argument not in args.overrides]
     sys.argv = ["negexp", *args.overrides, *flags]  # Hydra parses again, and takes flags between overrides amiss
@@ -65,6 +71,7 @@ def run_command(command: str, arguments: list[str]) -> None:
             _compose(name, overrides)
 
     failures: list[InputError] = []
+    sweep_folders: set[str] = set()
 
     def job(config: DictConfig) -> None:
         # An InputError is kept, not raised: Hydra would print lines of its own and drop the rest of the sweep.
@@ -72,15 +79,41 @@ def run_command(command: str, arguments: list[str]) -> None:
             parsed = PARSERS[command](config)
             module = importlib.import_module(f"negexp.commands.{command}")
             hydra_config = HydraConfig.get()
+            if command == "train" and args.multirun:
+                sweep_folders.add(str(hydra_config.sweep.dir))
             module.run(parsed, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
         except InputError as error:
             failures.append(error)
 
-    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
+    finally:
+        for folder in sweep_folders:
+            _report_on_sweep(folder)
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise InputError(f"{len(failures)} jobs failed: " + "; ".join(str(failure) for failure in failures))
+
+
+def _report_on_sweep(folder: str) -> None:
+    """Write the report of a sweep, of what it finished, and print where it is."""
+    report = importlib.import_module("negexp.report")
+    try:
+        written = report.write_report(folder, None, texts=True, examples=10)
+    except InputError as error:  # no job came to its end; their own reasons follow
+        print(f"no report of the sweep: {error}")
+        return
+    print("\n".join(written.headlines) + f"\nreport of {written.runs} runs in {written.folder}/report.html")
+
+
+def _quote_path(argument: str) -> str:
+    """Quote a path for Hydra, whose grammar would take its commas for a sweep and its stars for an error."""
+    key, equals, value = argument.partition("=")
+    if key not in ("runs", "output") or not value or value[0] in "'\"" or value == "null":
+        return argument
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
+    return f"{key}{equals}'{escaped}'"
 
 
 def _check_flags(args: Namespace) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 COMMANDS = {
     "train": "train a bi-encoder, re-mining its negatives every epoch",
     "evaluate": "rank all candidates of the eight tasks for a run, or for a zero-shot encoder",
+    "report": "compare finished runs: tables with intervals, figures, one HTML page",
 }
 
 

@@ -97,14 +97,17 @@ def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: p
     assert exit_code([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: negexp {command}" in out
-    assert "data: arguana, demo, pairs" in out
-    assert "train_overlap: drop" in out
+    if command == "report":
+        assert "texts: true" in out
+    else:
+        assert "data: arguana, demo, pairs" in out
+        assert "train_overlap: drop" in out
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "unknown command": (["trian"], "trian: no such command; choose from train, evaluate"),
+    "unknown command": (["trian"], "trian: no such command; choose from train, evaluate, report"),
     "typo in a key": (["train", "trainer.epoch=3"], "trainer.epoch"),
     "typo in an added key": (["train", "+trainer.epoch=3"], "trainer.epoch"),
     "typo in a group": (["train", "samplr=hard"], "samplr"),
@@ -131,6 +134,9 @@ REFUSED = {
     "target": (["train", "+model._target_=os.system"], "model._target_"),
     "Hydra's own key": (["train", "hydra.run.fold=x"], "hydra.run.fold"),
     "pickled rerun": (["train", "--experimental-rerun", "config.pickle"], "--experimental-rerun: "),
+    "nothing to report": (["report"], "runs: needs runs=DIR"),
+    "typo in a report": (["report", "runs=.", "text=false"], "text"),
+    "examples": (["report", "runs=.", "examples=-1"], "examples=-1: must be at least 0"),
     "evaluate": (["evaluate", "split=training"], "split=training: must be one of train, validation, test"),
     "typo in a sweep": (["train", "-m", "seed=0,1", "trainer.epoch=3"], "trainer.epoch"),
     "option in a sweep": (["train", "-m", "sampler=hard,hrad"], "sampler/hrad"),
@@ -192,6 +198,16 @@ def test_run_goes_to_a_dated_folder_below_its_name(tmp_path: Path, calls: Calls)
     assert (config.name, config.seed, overrides) == ("mine", 3, ["name=mine", "seed=3"])
     assert folder.parent == tmp_path / "outputs" / "mine"
     assert len(folder.name) == len("2026-01-31_23-59-59")
+
+
+def test_paths_of_a_report_may_hold_commas_stars_and_quotes(calls: Calls, tmp_path: Path) -> None:
+    for path in ("a,b", "a/*", "it's", "x=1,y={2}", "[0]", "a b"):
+        assert main(["report", f"runs={path}", f"output={path}"]) == 0
+        config = calls[-1][0]
+        assert (config.runs, config.output) == (path, path)
+    assert main(["report", "runs='a,b'", "output=null"]) == 0
+    assert (calls[-1][0].runs, calls[-1][0].output) == ("a,b", None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_run_folder_can_be_named(tmp_path: Path, calls: Calls) -> None:

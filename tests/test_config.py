@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from negexp.config import (
     CONF_DIR,
     EvaluateConfig,
+    ReportConfig,
     TrainConfig,
     config_hash,
     load_run_config,
     parse_evaluate,
+    parse_report,
     parse_train,
     to_yaml,
 )
@@ -81,7 +83,7 @@ def test_every_experiment_takes_another_corpus(option: str, data: str) -> None:
 
 
 def test_every_number_of_the_schema_has_a_range() -> None:
-    assert numbers(TrainConfig) | numbers(EvaluateConfig) == set(RANGES)
+    assert numbers(TrainConfig) | numbers(EvaluateConfig) | numbers(ReportConfig) == set(RANGES)
 
 
 def numbers(schema: type, prefix: str = "") -> set[str]:
@@ -235,17 +237,24 @@ def test_evaluate_refuses(values: dict[str, object], message: str) -> None:
     refused("evaluate", values, message)
 
 
-PARSERS: dict[str, Callable[[DictConfig], object]] = {"train": parse_train, "evaluate": parse_evaluate}
+PARSERS: dict[str, Callable[[DictConfig], object]] = {
+    "train": parse_train,
+    "evaluate": parse_evaluate,
+    "report": parse_report,
+}
 
 
 def refused(command: str, values: dict[str, object], message: str) -> None:
+    config = with_values(composed(command, *(["runs=x"] if command == "report" else [])), **values)
     with pytest.raises(InputError) as caught:
-        PARSERS[command](with_values(composed(command), **values))
+        PARSERS[command](config)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def command_of(key: str) -> str:
+    if key in {field.name for field in fields(ReportConfig)}:
+        return "report"
     return "train" if "." in key or key == "seed" else "evaluate"
 
 

@@ -26,7 +26,7 @@ LEVELS = (
     ("embedding",),
     ("evaluation",),
     ("tracking",),
-    ("training",),
+    ("training", "report"),
     ("commands",),
     ("application",),
     ("cli",),

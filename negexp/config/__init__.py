@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from negexp.config.parse import config_hash, load_run_config, parse_evaluate, parse_train, to_yaml
+from negexp.config.parse import config_hash, load_run_config, parse_evaluate, parse_report, parse_train, to_yaml
 from negexp.config.schema import (
     DataConfig,
     EvaluateConfig,
@@ -10,6 +10,7 @@ from negexp.config.schema import (
     IndexConfig,
     LossConfig,
     ModelConfig,
+    ReportConfig,
     SamplerConfig,
     TrackerConfig,
     TrainConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "IndexConfig",
     "LossConfig",
     "ModelConfig",
+    "ReportConfig",
     "SamplerConfig",
     "TrackerConfig",
     "TrainConfig",
@@ -35,6 +37,7 @@ __all__ = [
     "config_hash",
     "load_run_config",
     "parse_evaluate",
+    "parse_report",
     "parse_train",
     "to_yaml",
 ]

@@ -6,7 +6,15 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from negexp.config.schema import DataConfig, EvaluateConfig, LossConfig, ModelConfig, SamplerConfig, TrainConfig
+from negexp.config.schema import (
+    DataConfig,
+    EvaluateConfig,
+    LossConfig,
+    ModelConfig,
+    ReportConfig,
+    SamplerConfig,
+    TrainConfig,
+)
 from negexp.errors import InputError
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -31,6 +39,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**32 - 1),
     "tokens_per_batch": (1, None),
+    "trec_depth": (1, None),
+    "examples": (0, None),
     "data.validation_share": (0, 1),
     "data.test_share": (0, 1),
     "data.split_seed": (0, 2**32 - 1),
@@ -92,7 +102,12 @@ def check_evaluate(config: EvaluateConfig) -> None:
     _check_device("device", config.device)
 
 
-def _check_keys(config: TrainConfig | EvaluateConfig) -> None:
+def check_report(config: ReportConfig) -> None:
+    """Check the configuration of a report."""
+    _check_keys(config)
+
+
+def _check_keys(config: TrainConfig | EvaluateConfig | ReportConfig) -> None:
     values = flatten(asdict(config))
     for key, allowed in CHOICES.items():
         if values.get(key) is not None and values[key] not in allowed:

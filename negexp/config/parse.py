@@ -11,11 +11,11 @@ from typing import TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from negexp.config.checks import check_evaluate, check_train, flatten
-from negexp.config.schema import EvaluateConfig, TrainConfig
+from negexp.config.checks import check_evaluate, check_report, check_train, flatten
+from negexp.config.schema import EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
 
-Schema = TypeVar("Schema", TrainConfig, EvaluateConfig)
+Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, ReportConfig)
 
 
 def parse_train(config: DictConfig) -> TrainConfig:
@@ -29,6 +29,15 @@ def parse_evaluate(config: DictConfig) -> EvaluateConfig:
     """Return the typed configuration of an evaluation, or raise `InputError` naming the first wrong key."""
     parsed = _typed(config, EvaluateConfig)
     check_evaluate(parsed)
+    return parsed
+
+
+def parse_report(config: DictConfig) -> ReportConfig:
+    """Return the typed configuration of a report, or raise `InputError` naming the first wrong key."""
+    if OmegaConf.is_missing(config, "runs"):
+        raise InputError("runs: needs runs=DIR, a folder that `negexp train` wrote; several with commas between them")
+    parsed = _typed(config, ReportConfig)
+    check_report(parsed)
     return parsed
 
 

@@ -131,6 +131,18 @@ class EvaluateConfig:
     device: str
     tokens_per_batch: int | None
     progress: str
+    trec: bool
+    trec_depth: int | None
     data: DataConfig
     model: ModelConfig
     evaluation: EvaluationConfig
+
+
+@dataclass
+class ReportConfig:
+    """Everything `negexp report` reads."""
+
+    runs: str
+    output: str | None
+    texts: bool
+    examples: int

@@ -11,7 +11,7 @@ from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.overlap import dependent_groups, first_of_pair, seen_in_training
 from negexp.embedding import Embeddings
-from negexp.evaluation.ranking import Classifier, rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import Classifier, Scorer, rank_queries, squared_distance_scorer
 from negexp.model import BiEncoder
 from negexp.model.losses import COUNTER, NO_COUNTER
 from negexp.randomness import generator
@@ -33,17 +33,24 @@ def evaluate_split(
     `train` holds the training pairs used: it decides `seen_in_training`. Queries of one `group` share a debate or a
     text, see `dependent_groups`. See `rank_queries` for the other columns.
     """
+    score, classify = scorer_and_classifier(model, embeddings, split, config.block_bytes)
+    ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries, progress)
+    ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
+    ranks["seen_in_training"] = seen_in_training(split, train)[ranks["row"].to_numpy()]
+    return ranks[RANK_COLUMNS]
+
+
+def scorer_and_classifier(
+    model: BiEncoder, embeddings: Embeddings, split: Split, block_bytes: int
+) -> tuple[Scorer, Classifier | None]:
+    """Return what the texts of a split are ranked by; without a pair classifier there is no second stage."""
     texts = split.texts()
     place = np.full(len(embeddings.row), -1, dtype=np.int64)
     place[texts] = np.arange(len(texts))
     score = squared_distance_scorer(
         embeddings.retrieval("query", texts), embeddings.retrieval("candidate", texts), place
     )
-    classify = None if model.classifier is None else _classifier(model, embeddings, config.block_bytes)
-    ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries, progress)
-    ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
-    ranks["seen_in_training"] = seen_in_training(split, train)[ranks["row"].to_numpy()]
-    return ranks[RANK_COLUMNS]
+    return score, None if model.classifier is None else _classifier(model, embeddings, block_bytes)
 
 
 def sample_queries(split: Split, size: int, seed: int) -> Ints:

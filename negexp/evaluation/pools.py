@@ -51,10 +51,12 @@ TASKS = (
 class Pool:
     """Queries of one block and the columns they are ranked against.
 
-    query: rows of the split (queries,); text: text of each candidate (columns,); allowed, gold: (queries, columns).
+    query: rows of the split (queries,); text: text of each candidate (columns,); argument (columns,): row r of the
+    split's points is r, row r of its counters n + r, n pairs in all; allowed, gold: (queries, columns).
     """
 
     query: Ints
+    argument: Ints
     text: Ints
     allowed: np.ndarray
     gold: np.ndarray
@@ -94,7 +96,7 @@ def pools(split: Split, task: Task, protocol: str, queries: Ints, block_bytes: i
 
 
 def _pool(split: Split, task: Task, protocol: str, query: Ints, group: Ints) -> Pool:
-    text = split.counter[group]
+    argument = len(split) + group
     allowed = np.ones((len(query), len(group)), dtype=bool)
     if task.own_stance:
         assert split.stance is not None
@@ -105,13 +107,14 @@ def _pool(split: Split, task: Task, protocol: str, query: Ints, group: Ints) -> 
         else:
             assert split.stance is not None
             points_allowed = split.stance[query][:, None] != split.stance[group]
-        text = np.concatenate([text, split.point[group]])
+        argument = np.concatenate([argument, group])
         allowed = np.concatenate([allowed, points_allowed], axis=1)
+    text = np.concatenate([split.point, split.counter])[argument]
     if protocol == "clean":
         allowed &= text != split.point[query][:, None]
         _keep_first_of_each_text(text, allowed)
     gold = allowed & (text == split.counter[query][:, None])
-    return Pool(query, text, allowed, gold)
+    return Pool(query, argument, text, allowed, gold)
 
 
 def _keep_first_of_each_text(text: Ints, allowed: np.ndarray) -> None:

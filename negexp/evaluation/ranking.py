@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,18 @@ Classifier = Callable[[Ints, Ints], NDArray[np.float64]]  # (queries,), (queries
 # depending on where in a matrix product they stand. An equal score counts against the gold.
 SCORE_TIE = 1e-9  # float64 products
 CLASSIFIER_TIE = 1e-6  # float32 products
+
+
+class ScoredPool(NamedTuple):
+    """What a pool is ordered by, with the gold lowered by the tie width: what equals it stands above it.
+
+    scores (queries, columns): -inf where a column is no candidate. nearest (queries, k): the columns of the highest
+    scores, best first; opinion (queries, k): the classifier's of them. k is 0 without a classifier.
+    """
+
+    scores: NDArray[np.float64]
+    nearest: Ints
+    opinion: NDArray[np.float64]
 
 
 def rank_queries(
@@ -78,29 +91,46 @@ def argument_ids(split: Split) -> dict[int, str]:
     return ids
 
 
+def score_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> ScoredPool:
+    """Score the candidates of a pool and, with a classifier, ask it about the k nearest."""
+    query_text = split.point[pool.query]
+    scores = _lower_gold(np.where(pool.allowed, score(query_text, pool.text), -np.inf), pool.gold, SCORE_TIE)
+    if classify is None:
+        return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
+    nearest = _top_columns(scores, min(k, scores.shape[1]))
+    competes, is_gold = (np.take_along_axis(mask, nearest, axis=1) for mask in (pool.allowed, pool.gold))
+    opinion = np.where(competes, classify(query_text, pool.text[nearest]), -np.inf)
+    return ScoredPool(scores, nearest, _lower_gold(opinion, is_gold, CLASSIFIER_TIE))
+
+
+def ranking_order(scored: ScoredPool) -> Ints:
+    """Return all columns (queries, columns) in their order, best first: the k nearest by opinion, the rest by score."""
+    order = np.argsort(-scored.scores, axis=1, kind="stable")
+    by_opinion = np.argsort(-scored.opinion, axis=1, kind="stable")
+    order[:, : scored.nearest.shape[1]] = np.take_along_axis(scored.nearest, by_opinion, axis=1)
+    return order
+
+
 def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[tuple[Ints, Ints]]:
     """Return rank of the gold and best column (queries,) by score and, with a classifier, after re-ranking."""
-    query_text = split.point[pool.query]
-    scores = np.where(pool.allowed, score(query_text, pool.text), -np.inf)
-    # Handicap the gold by the tie width: what equals it now stands above it, in the ranks and in the k nearest alike.
-    best_gold = np.max(scores, axis=1, where=pool.gold, initial=-np.inf, keepdims=True)
-    scores = np.where(pool.gold, best_gold - SCORE_TIE * (1 + np.abs(best_gold)), scores)
+    scores, nearest, opinion = score_pool(split, pool, score, classify, k)
     gold_score = np.max(scores, axis=1, where=pool.gold, initial=-np.inf)
     rank = 1 + (scores > gold_score[:, None]).sum(axis=1)
     retrieval = (rank, scores.argmax(axis=1))
     if classify is None:
         return [retrieval]
-    k = min(k, scores.shape[1])
-    nearest = _top_columns(scores, k)  # (queries, k)
-    competes = np.take_along_axis(pool.allowed, nearest, axis=1)
-    is_gold = np.take_along_axis(pool.gold, nearest, axis=1)
-    opinion = np.where(competes, classify(query_text, pool.text[nearest]), -np.inf)
-    best = np.max(opinion, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
-    with np.errstate(invalid="ignore"):  # -inf - inf, where the gold is not among the k
-        above = competes & ~is_gold & (opinion >= best - CLASSIFIER_TIE * (1 + np.abs(best)))
+    competes, is_gold = (np.take_along_axis(mask, nearest, axis=1) for mask in (pool.allowed, pool.gold))
+    gold_opinion = np.max(opinion, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
+    above = competes & ~is_gold & (opinion >= gold_opinion)
     first = np.where(is_gold & above.any(axis=1, keepdims=True), -np.inf, opinion).argmax(axis=1)
     reranked = np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)
     return [retrieval, (reranked, np.take_along_axis(nearest, first[:, None], axis=1)[:, 0])]
+
+
+def _lower_gold(values: NDArray[np.float64], gold: np.ndarray, tie: float) -> NDArray[np.float64]:
+    """Give every copy of the gold the best one's value less the tie width."""
+    best = np.max(values, axis=1, where=gold, initial=-np.inf, keepdims=True)
+    return np.where(gold, best - tie * (1 + np.abs(best)), values)
 
 
 def _top_columns(scores: NDArray[np.float64], k: int) -> Ints:

@@ -99,7 +99,7 @@ class Study:
 
     @property
     def seed_variance(self) -> Floats:
-        """Return the variance between seeds (cells,), pooled over arms, without what is due to the sample of queries."""
+        """Return the variance between seeds (cells,), pooled over arms, less what is due to the sample of queries."""
         between, interaction = self._between_seeds
         return np.maximum(between - interaction, 0)
 
@@ -126,7 +126,7 @@ class Study:
 
     @cached_property
     def _between_seeds(self) -> tuple[Floats, Floats]:
-        """Return the variance of the seeds' means (cells,), and its part that another sample of queries would change."""
+        """Return the variance of the seeds' means (cells,), and its part that is due to the sample of queries."""
         cells = self.arms[0].shape[2]
         between, interaction = np.zeros(cells), np.zeros(cells)
         groups = len(self._groups[1])
@@ -161,7 +161,7 @@ class Study:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for a family of tests (Holm 1979): none exceeds the level by chance more often than it."""
+    """Return p-values adjusted for a family of tests (Holm 1979), in the order given."""
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values)
     steps = (len(values) - np.arange(len(values))) * values[order]

@@ -1,0 +1,108 @@
+"""TREC `run` and `qrels` files of an evaluation, for trec_eval, ir_measures and whatever else reads them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from negexp.config import EvaluationConfig
+from negexp.corpus.arguments import Ints, Split
+from negexp.errors import InputError
+from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks, protocol_queries
+from negexp.evaluation.ranking import STAGES, Classifier, Scorer, ranking_order, score_pool
+from negexp.progress import progress_bar
+
+# Columns are divided by white space, lines end at some of it, and C strings at NUL. Only these are percent-encoded, and
+# % itself, so that two ids stay two: all else stays readable.
+ENCODED = re.compile(r"[\s%\x00-\x1f]")
+
+
+@dataclass(frozen=True)
+class TrecExport:
+    """A split and what its candidates are ordered by, see `rank_queries`; `depth` candidates a query, None for all."""
+
+    split: Split
+    score: Scorer
+    classify: Classifier | None
+    config: EvaluationConfig
+    depth: int | None
+
+    def files(self, name: str, progress: str = "never") -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of every file, one at a time; the order of candidates is that of `rank_queries`.
+
+        `<name>-<protocol>-<task>.qrels` has one relevant document a query, `<name>-<protocol>-<stage>-<task>.run` the
+        first `depth` candidates of each. Copies of the gold, which `published` counts as gold, are one document.
+        """
+        ids = query_ids(self.split)
+        stages = STAGES[:1] if self.classify is None else STAGES
+        rounds = list(itertools.product(PROTOCOLS, possible_tasks(self.split)[0]))
+        with progress_bar(len(rounds) * len(stages), "TREC files", "run", progress) as bar:
+            for protocol, task in rounds:
+                golds = (f"{ids[row]} 0 {ids[row]}/counter 1\n" for row in protocol_queries(self.split, protocol))
+                yield f"{name}-{protocol}-{task.name}.qrels", "".join(golds).encode()
+                for stage in stages:
+                    yield f"{name}-{protocol}-{stage}-{task.name}.run", self._run(protocol, stage, task, ids)
+                    bar.update()
+
+    def _run(self, protocol: str, stage: str, task: Task, ids: list[str]) -> bytes:
+        """Return a run file, its queries in the order of the split."""
+        names = [f"{id_}/{part}" for part in ("point", "counter") for id_ in ids]  # in the order of `Pool.argument`
+        texts = [b""] * len(ids)
+        for pool in pools(self.split, task, protocol, np.arange(len(ids)), self.config.block_bytes):
+            for row, arguments, scores in self._ranked(pool, stage):
+                found = zip(arguments[: self.depth].tolist(), scores[: self.depth].tolist(), strict=True)
+                lines = (
+                    f"{ids[row]} Q0 {names[argument]} {rank} {score!r} negexp-{stage}\n"
+                    for rank, (argument, score) in enumerate(found, 1)
+                )
+                texts[row] = "".join(lines).encode()
+        return b"".join(texts)
+
+    def _ranked(self, pool: Pool, stage: str) -> Iterator[tuple[int, Ints, np.ndarray]]:
+        """Yield the row, the arguments, best first, and their scores of each query of a pool.
+
+        The gold goes by the name of the query's own counter, whichever copy of it stands first; the rest are left out.
+        """
+        classify = self.classify if stage == "reranked" else None
+        scored = score_pool(self.split, pool, self.score, classify, self.config.rerank_k)
+        order = ranking_order(scored)
+        allowed, gold, scores = (
+            np.take_along_axis(values, order, axis=1) for values in (pool.allowed, pool.gold, scored.scores)
+        )
+        arguments = np.where(gold, len(self.split) + pool.query[:, None], pool.argument[order])
+        listed = allowed & ~(gold & (np.cumsum(gold, axis=1) > 1))
+        for query, row in enumerate(pool.query.tolist()):
+            mine = listed[query]
+            # re-ranked, two scales meet, the classifier's and the scorer's: there only places can be compared
+            fall = _falling(scores[query, mine]) if stage == "retrieval" else np.arange(mine.sum(), 0, -1)
+            yield row, arguments[query, mine], fall
+
+
+def query_ids(split: Split) -> list[str]:
+    """Return the id of each pair (pairs,) as the files have it: without white space, and no two the same."""
+    ids = [ENCODED.sub(lambda found: quote(found[0], safe=""), id_) for id_ in split.ids]
+    twice = [id_ for id_, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise InputError(f"trec=true: two pairs have the id {twice[0]}; rename a theme, debate or stance of one")
+    return ids
+
+
+def _falling(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return scores (candidates,), best first, lowered where they would not fall in single precision.
+
+    trec_eval reads scores in single precision and breaks ties by document id, where an equal score counts against our
+    gold. One that would tie is lowered to the next number below; the others stay the scorer's to the digit.
+    """
+    bits = scores.astype(np.float32).view(np.int32).astype(np.int64)
+    place = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)  # neighbours among the floats differ by 1
+    steps = np.arange(len(scores))
+    lowered = np.minimum.accumulate(place + steps) - steps
+    below = np.where(lowered < 0, -lowered - 2**31, lowered).astype(np.int32).view(np.float32)
+    return np.where(lowered < place, below.astype(np.float64), scores)

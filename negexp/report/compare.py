@@ -1,0 +1,161 @@
+"""A comparison's numbers: every arm's cells with intervals, every pair of arms with a test, and the headline."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, product
+
+import numpy as np
+import pandas as pd
+
+from negexp.evaluation.metrics import METRICS
+from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.statistics import Study, holm, needed_to_see
+from negexp.report.arms import Arm, Comparison
+from negexp.report.runs import Run
+
+Cell = tuple[str, str, str]  # stage, task, metric
+SEEN = {"all": "all queries", "unseen": "queries unseen in training", "seen": "queries seen in training"}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The two tables of a comparison, long: a row per arm or pair of arms, protocol, queries, stage, task, metric."""
+
+    arms: pd.DataFrame
+    pairs: pd.DataFrame
+    headline: list[str]
+    queries: str  # the subset of queries that the headline is about: all, or unseen where training saw some
+
+    @cached_property
+    def by_cell(self) -> dict[tuple[str, ...], dict[Hashable, float]]:
+        """Return (arm, protocol, queries, stage, task, metric) -> mean, sd, low, high."""
+        keys = self.arms[["arm", "protocol", "queries", "stage", "task", "metric"]].itertuples(index=False, name=None)
+        return dict(zip(keys, self.arms[["mean", "sd", "low", "high"]].to_dict("records"), strict=True))
+
+
+def compute(comparison: Comparison) -> Numbers:
+    """Return all numbers of a comparison; `difference` and intervals are shares, not points."""
+    arms, pairs = [], []
+    leaks = bool(comparison.runs[0].ranks["seen_in_training"].any())
+    for protocol, subset in product(("published", "clean"), SEEN if leaks else ("all",)):
+        study, cells, queries = _study(comparison, protocol, subset)
+        if not queries:
+            continue
+        common = {"protocol": protocol, "queries": subset}
+        for number, arm in enumerate(comparison.arms):
+            estimate = study.estimate(number)
+            frame = _frame(cells, arm=arm.name, **common)
+            arms.append(frame.assign(**estimate._asdict(), seeds=len(arm.runs), query_count=queries))
+        for first, second in combinations(range(len(comparison.arms)), 2):
+            difference = study.difference(first, second)
+            names = {"first": comparison.arms[first].name, "second": comparison.arms[second].name}
+            pairs.append(_frame(cells, **names, **common).assign(**difference._asdict(), query_count=queries))
+    arm_table = pd.concat(arms, ignore_index=True)
+    pair_table = _adjust(pd.concat(pairs, ignore_index=True)) if pairs else pd.DataFrame()
+    subset = "unseen" if leaks else "all"
+    if not (arm_table["queries"] == subset).any():
+        subset = "all"  # every query was seen
+    return Numbers(arm_table, pair_table, _headline(comparison, arm_table, pair_table, subset), subset)
+
+
+def primary(table: pd.DataFrame, comparison: Comparison, queries: str) -> pd.DataFrame:
+    """Return the rows of the headline's cell."""
+    protocol, stage, task, metric = comparison.monitor
+    chosen = (table["protocol"] == protocol) & (table["stage"] == stage) & (table["task"] == task)
+    return table[chosen & (table["metric"] == metric) & (table["queries"] == queries)]
+
+
+def _study(comparison: Comparison, protocol: str, subset: str) -> tuple[Study, list[Cell], int]:
+    """Return the arms' values on the same queries, the cells they stand in, and the number of queries."""
+    run = comparison.runs[0]
+    tasks = list(dict.fromkeys(task for _, _, task in run.cells))
+    one = run.cells[protocol, STAGES[0], tasks[0]]  # the same queries in every stage and task
+    seen = one["seen_in_training"].to_numpy()
+    keep = {"all": np.ones(len(one), dtype=bool), "seen": seen, "unseen": ~seen}[subset]
+    cells = list(product(STAGES, tasks, METRICS))
+    arms = [np.stack([_values(run, protocol, tasks)[keep] for run in arm.runs]) for arm in comparison.arms]
+    return Study(arms, one["group"].to_numpy()[keep]), cells, int(keep.sum())
+
+
+def _values(run: Run, protocol: str, tasks: list[str]) -> np.ndarray:
+    """Return the metrics of single queries (queries, cells)."""
+    columns: list[np.ndarray] = []
+    for stage, task in product(STAGES, tasks):
+        columns += _query_metrics(run.cells[protocol, stage, task]["rank"].to_numpy(dtype=np.float64))
+    return np.stack(columns, axis=1)
+
+
+def _query_metrics(rank: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield every metric of METRICS, in its order, of each query (queries,)."""
+    for cut in (1, 5, 10):
+        yield (rank <= cut).astype(np.float64)
+    yield 1 / rank
+    yield np.where(rank <= 10, 1 / np.log2(1 + rank), 0.0)
+
+
+def _frame(cells: list[Cell], **common: str) -> pd.DataFrame:
+    frame = pd.DataFrame(cells, columns=["stage", "task", "metric"])
+    for place, (name, value) in enumerate(common.items()):
+        frame.insert(place, name, value)
+    return frame
+
+
+def _adjust(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Add `p_holm`: the family is the pairs of arms in one cell."""
+    cell = ["protocol", "queries", "stage", "task", "metric"]
+    return pairs.assign(p_holm=pairs.groupby(cell, sort=False)["p"].transform(lambda p: holm(p.tolist())))
+
+
+def _headline(comparison: Comparison, arms: pd.DataFrame, pairs: pd.DataFrame, queries: str) -> list[str]:
+    protocol, stage, task, metric = comparison.monitor
+    here = primary(arms, comparison, queries).sort_values("mean", ascending=False)
+    best = here.iloc[0]
+    where = f"test {task} {metric} ({protocol}, {stage})"
+    interval = f"95 % interval {_points(best.low)} to {_points(best.high)}"
+    leads = len(here) > 1 and best["mean"] > here["mean"].iloc[1]
+    of = f", the highest of {len(here)} arms" if leads else ""
+    on = f"{best.query_count} {SEEN[queries] if queries != 'all' else 'queries'}, {_count(best.seeds, 'seed')}"
+    sentences = [f"{best.arm} reaches {_points(best['mean'])} % in {where}, {interval}, on {on}{of}."]
+    by_name = {arm.name: arm for arm in comparison.arms}
+    for other in here["arm"].iloc[1:]:
+        sentences.append(_against(best.arm, other, primary(pairs, comparison, queries), by_name))
+    if (here["seeds"] == 1).all():
+        sentences.append("With one seed an arm, intervals and tests are about these runs, not about the strategies.")
+    return sentences
+
+
+def _against(best: str, other: str, pairs: pd.DataFrame, arms: dict[str, Arm]) -> str:
+    """Return what the data say of the best arm and another one."""
+    pair = pairs[pairs["first"].isin([best, other]) & pairs["second"].isin([best, other])].iloc[0]
+    sign = 1 if pair["first"] == best else -1
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    interval = f"[{_signed(low)}, {_signed(high)}]"
+    if pair.p_holm <= 0.05 and low > 0:
+        return f"It is above {other} by {_signed(sign * pair['mean'])} points {interval} (p = {pair.p_holm:.3g}, Holm)."
+    if low == high == 0:
+        return f"{other} hits and misses the same queries."
+    needed = needed_to_see(
+        0.01, pair.query_variance, pair.seed_variance, pair.query_count, (len(arms[best].runs), len(arms[other].runs))
+    )
+    counts = [f"{needed.queries} queries"] * (needed.queries is not None)
+    counts += [f"{needed.seeds} seeds an arm"] * (needed.seeds is not None)
+    wanted = f"about {' or '.join(counts)}" if counts else "both more queries and more seeds"
+    return (
+        f"Against {other} no difference is shown: the interval is {interval} points (p = {pair.p_holm:.3g}, Holm); "
+        f"to see 1 point you would need {wanted}."
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

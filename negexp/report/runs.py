@@ -1,0 +1,148 @@
+"""Finished runs, read from their folders; whatever cannot be used is left out with a reason."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from negexp.config import TrainConfig, load_run_config
+from negexp.errors import InputError
+from negexp.evaluation.metrics import METRICS, Metrics, summarise
+from negexp.tracking import RunFolder
+
+TEXT = ["query", "protocol", "stage", "task", "first"]
+RANKS = [*TEXT, "rank", "candidates", "group", "seen_in_training"]
+RESULT = ("data_fingerprint", "versions", "best_epoch", "monitor", "untrained", "test", "overrides", "seconds")
+EPOCH = ("epoch", "random_rate", "negative_distance", "nearer_share", "gold_copy_share", "seconds_train")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its configuration, result, epochs (a row each) and the ranks of the test queries."""
+
+    folder: Path
+    config: TrainConfig
+    result: dict[str, Any]
+    epochs: pd.DataFrame
+    ranks: pd.DataFrame
+
+    @property
+    def seed(self) -> int:
+        """Return the run's seed."""
+        return self.config.seed
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """Return (protocol, stage, task) -> the ranks of its queries, in the order of the split."""
+        parts = self.ranks.groupby(["protocol", "stage", "task"], sort=False, observed=True)
+        return {(str(key[0]), str(key[1]), str(key[2])): part for key, part in parts}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A run folder that the report leaves out, and why."""
+
+    folder: Path
+    reason: str
+
+
+def find_runs(patterns: str) -> list[Path]:
+    """Return the run folders that comma-separated folders and globs hold, themselves or anywhere below, in order.
+
+    A comma may be part of a name, as in a sweep's job folders: the longest stretch that exists is taken.
+
+    Raises
+    ------
+    InputError
+        When a folder or glob matches nothing, or when no run is found.
+    """
+    pieces, found = patterns.split(","), []
+    while pieces:
+        for end in range(len(pieces), 0, -1):
+            paths = _expand(",".join(pieces[:end]))
+            if paths:
+                break
+        else:
+            raise InputError(f"runs={pieces[0]}: no such folder; give folders that `negexp train` wrote, or globs")
+        found += [run for path in paths for run in _runs_below(path)]
+        pieces = pieces[end:]
+    if not found:
+        raise InputError(f"runs={patterns}: holds no run; a run's folder has a config.yaml")
+    return sorted(set(found))
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
+    """Read every folder; return the runs that can be reported, and those that cannot."""
+    runs, skipped = [], []
+    for folder in folders:
+        try:
+            runs.append(_read_run(folder))
+        except _UnusableError as error:
+            skipped.append(Skipped(folder, str(error)))
+    return runs, skipped
+
+
+class _UnusableError(Exception):
+    """Why a run folder is left out."""
+
+
+def _expand(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():  # a name may hold the characters of a glob
+        return [path]
+    return [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_dir()]
+
+
+def _runs_below(path: Path) -> list[Path]:
+    found = []
+    for folder, below, files in os.walk(path):
+        if "config.yaml" in files:
+            found.append(Path(folder).resolve())
+            below.clear()  # what a run holds is no run
+    return found
+
+
+def _read_run(folder: Path) -> Run:
+    paths = RunFolder(folder)
+    if not paths.result.exists():
+        raise _UnusableError("unfinished: it has no result.json")
+    try:
+        result = json.loads(paths.result.read_text(encoding="utf-8"))
+        config = load_run_config(paths.config)
+        epochs = pd.read_csv(paths.metrics)
+        ranks = pd.read_parquet(paths.evaluation / "test-ranks.parquet")
+    except InputError as error:
+        raise _UnusableError(f"damaged, or written by another version: {error}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:  # JSON's, the CSV reader's and UTF-8's are ValueErrors
+        raise _UnusableError(f"damaged: {' '.join(str(error).split())}") from None
+    missing = [key for key in RESULT if not isinstance(result, dict) or key not in result]
+    missing += [f"metrics.csv's {column}" for column in EPOCH if column not in epochs]
+    missing += [f"test-ranks.parquet's {column}" for column in RANKS if column not in ranks]
+    if missing:
+        raise _UnusableError(f"written by another version: it has no {', '.join(missing)}")
+    if not _agree(result["test"], summarise(ranks)):
+        raise _UnusableError("damaged: evaluation/test-ranks.parquet does not give the test metrics of result.json")
+    ranks = ranks[RANKS].astype(dict.fromkeys(TEXT, "category"))  # so that a hundred runs fit in memory
+    return Run(folder, config, result, epochs, ranks)
+
+
+def _agree(stored: Metrics, computed: Metrics) -> bool:
+    try:
+        return stored.keys() == computed.keys() and all(
+            abs(stored[protocol][stage][task][metric] - values[metric]) < 1e-9
+            for protocol, stages in computed.items()
+            for stage, tasks in stages.items()
+            for task, values in tasks.items()
+            for metric in (*METRICS, "queries")
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False

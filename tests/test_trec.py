@@ -1,0 +1,200 @@
+"""TREC files: what another tool computes from them is what we report, and their lines are what such tools expect."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import pytest
+from conftest import Train
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_measures import RR, Success, nDCG
+from test_evaluation import LARGE, Case, cases, classifier, config, one_debate, rank_case, scorer
+
+from negexp.commands import evaluate
+from negexp.config import CONF_DIR, parse_evaluate
+from negexp.corpus.arguments import Split
+from negexp.errors import InputError
+from negexp.evaluation import summarise
+from negexp.evaluation.trec import TrecExport, query_ids
+
+MEASURES = {
+    "accuracy@1": Success @ 1,
+    "accuracy@5": Success @ 5,
+    "accuracy@10": Success @ 10,
+    "mrr": RR,
+    "ndcg@10": nDCG @ 10,
+}
+
+Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
+
+
+def files_of(case: Case, k: int = 3, block_bytes: int = LARGE, depth: int | None = None) -> dict[str, str]:
+    export = TrecExport(
+        case.split, scorer(case.scores), classifier(case.opinions), config(k, block_bytes), depth
+    ).files("test")
+    return {name: content.decode() for name, content in export}
+
+
+def check_metrics(files: dict[str, str], expected: Metrics, split: str = "test") -> None:
+    """Compare with what ir_measures computes, and the names of the files with what was evaluated."""
+    names = set()
+    for protocol, stages in expected.items():
+        for stage, tasks in stages.items():
+            for task, wanted in tasks.items():
+                run, qrels = f"{split}-{protocol}-{stage}-{task}.run", f"{split}-{protocol}-{task}.qrels"
+                names |= {run, qrels}
+                relevant = list(ir_measures.read_trec_qrels(files[qrels]))
+                assert len(relevant) == wanted["queries"]
+                found = ir_measures.calc_aggregate(
+                    list(MEASURES.values()), relevant, ir_measures.read_trec_run(files[run])
+                )
+                for name, measure in MEASURES.items():
+                    assert found[measure] == pytest.approx(wanted[name], abs=1e-9), (run, name)
+    assert set(files) == names
+
+
+@st.composite
+def strict_cases(draw: st.DrawFn, spacing: float) -> Case:
+    """Draw cases without ties: scores between 1 and 2, their differences multiples of `spacing`."""
+    case = draw(cases())
+
+    def matrix() -> np.ndarray:
+        values = draw(st.permutations(range(case.scores.size)))
+        return 1 + spacing * np.array(values, dtype=np.float64).reshape(case.scores.shape)
+
+    return replace(case, scores=matrix(), opinions=matrix())
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(
+    case=st.one_of(strict_cases(0.01), strict_cases(1e-8), cases()),  # 1e-8 makes ties in single precision only
+    k=st.integers(1, 6),
+    block_bytes=st.sampled_from([1, 100, LARGE]),
+)
+def test_another_tool_computes_our_metrics_from_the_files(case: Case, k: int, block_bytes: int) -> None:
+    ids = tuple(f"a theme/50 %\u00a0of it/pro {row}" for row in range(len(case.split)))
+    case = replace(case, split=replace(case.split, ids=ids))
+    check_metrics(files_of(case, k, block_bytes), summarise(rank_case(case, k)[0]))
+
+
+@pytest.fixture
+def case() -> Case:
+    """Two queries in `clean`, three in `published`: the first and the second pair are copies."""
+    split = one_debate(point=[0, 0, 3], counter=[1, 1, 2])
+    scores, opinions = np.zeros((4, 4)), np.zeros((4, 4))
+    scores[0] = [-9, -1, -0.5, -2.25]
+    scores[3] = [-1, -1, -1, -9]
+    opinions[0] = [0, 3, 2, 1]
+    opinions[3] = [1, 2, 0, 0]
+    return Case(split, scores, opinions)
+
+
+def lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+def test_a_run_lists_candidates_by_score_and_the_gold_once_under_the_querys_own_name(case: Case) -> None:
+    files = files_of(case)
+    assert lines(files["test-published-sda.qrels"]) == [f"q{row} 0 q{row}/counter 1" for row in range(3)]
+    assert lines(files["test-clean-sda.qrels"]) == ["q0 0 q0/counter 1", "q2 0 q2/counter 1"]
+    published = files["test-published-retrieval-sda.run"].splitlines()
+    assert published[:8] == [
+        "q0 Q0 q2/counter 1 -0.5 negexp-retrieval",
+        "q0 Q0 q0/counter 2 -1.000000002 negexp-retrieval",  # less the tie width
+        "q0 Q0 q2/point 3 -2.25 negexp-retrieval",
+        "q0 Q0 q1/point 4 -9.0 negexp-retrieval",
+        "q1 Q0 q2/counter 1 -0.5 negexp-retrieval",
+        "q1 Q0 q1/counter 2 -1.000000002 negexp-retrieval",
+        "q1 Q0 q2/point 3 -2.25 negexp-retrieval",
+        "q1 Q0 q0/point 4 -9.0 negexp-retrieval",
+    ]
+    assert lines(files["test-clean-retrieval-sda.run"])[:3] == published[:3]
+
+
+def test_the_gold_stands_below_what_it_ties_with_and_scores_fall_in_single_precision(case: Case) -> None:
+    found = [line.split() for line in lines(files_of(case)["test-published-retrieval-sda.run"])[8:]]
+    assert [document for _, _, document, *_ in found] == [
+        "q0/counter",
+        "q1/counter",
+        "q0/point",
+        "q1/point",
+        "q2/counter",
+    ]
+    assert float(found[0][4]) == -1
+    scores = np.array([float(score) for *_, score, _ in found], dtype=np.float32)
+    assert (np.diff(scores) < 0).all()
+    assert scores[-1] == pytest.approx(-1, abs=1e-6)
+
+
+def test_reranked_the_k_nearest_stand_before_the_rest_and_scores_count_down(case: Case) -> None:
+    assert lines(files_of(case, k=2)["test-clean-reranked-sda.run"]) == [
+        "q0 Q0 q0/counter 1 3 negexp-reranked",
+        "q0 Q0 q2/counter 2 2 negexp-reranked",
+        "q0 Q0 q2/point 3 1 negexp-reranked",
+        "q2 Q0 q0/counter 1 3 negexp-reranked",
+        "q2 Q0 q0/point 2 2 negexp-reranked",
+        "q2 Q0 q2/counter 3 1 negexp-reranked",
+    ]
+
+
+def test_an_opinion_equal_to_the_golds_stands_above_it(case: Case) -> None:
+    case.opinions[:] = 0
+    found = [line.split()[2] for line in lines(files_of(case)["test-clean-reranked-sda.run"])]
+    assert found == ["q2/counter", "q2/point", "q0/counter", "q0/counter", "q0/point", "q2/counter"]
+
+
+@settings(deadline=None, derandomize=True, max_examples=10)
+@given(case=cases(), k=st.integers(1, 6), depth=st.integers(1, 9))
+def test_depth_keeps_the_first_candidates_of_each_query(case: Case, k: int, depth: int) -> None:
+    cut = files_of(case, k, depth=depth)
+    for name, text in files_of(case, k).items():
+        kept = [line for line in lines(text) if name.endswith("qrels") or int(line.split()[3]) <= depth]
+        assert lines(cut[name]) == kept
+
+
+def test_without_a_classifier_there_is_no_second_stage(case: Case) -> None:
+    export = TrecExport(case.split, scorer(case.scores), None, config(), None)
+    names = [name for name, _ in export.files("validation")]
+    assert "validation-clean-retrieval-epa.run" in names
+    assert not [name for name in names if "reranked" in name]
+
+
+def with_ids(*ids: str) -> Split:
+    return replace(one_debate([0, 2], [1, 3]), ids=ids)
+
+
+def test_ids_hold_no_white_space_and_stay_readable_and_two() -> None:
+    assert query_ids(with_ids("Zölle & Märkte/con01", "a\u2003b/c\nd\x00")) == [
+        "Zölle%20&%20Märkte/con01",
+        "a%E2%80%83b/c%0Ad%00",
+    ]
+    assert query_ids(with_ids("a b", "a%20b")) == ["a%20b", "a%2520b"]
+
+
+def test_an_id_of_two_pairs_is_refused() -> None:
+    with pytest.raises(InputError, match="two pairs have the id a/pro101; rename"):
+        query_ids(with_ids("a/pro101", "a/pro101"))
+
+
+def test_evaluate_writes_the_files_of_a_run(
+    run_training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, output = run_training("experiment=smoke"), tmp_path / "again"
+    overrides = [f"run={folder}", f"output={output}", "trec=true", "trec_depth=null", "device=cpu", "progress=never"]
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        parsed = parse_evaluate(compose("evaluate", overrides))
+    with caplog.at_level(logging.INFO, logger="negexp"):
+        evaluate.run(parsed, tmp_path / "unused", overrides)
+    assert caplog.messages[-1].endswith(f"files in {output / 'evaluation'} and {output / 'trec'}")
+    files = {path.name: path.read_text(encoding="utf-8") for path in (output / "trec").iterdir()}
+    expected = json.loads((output / "evaluation" / "test.json").read_text())["metrics"]
+    assert {stage for stages in expected.values() for stage in stages} == {"retrieval", "reranked"}
+    check_metrics(files, expected)
+    assert expected == json.loads((folder / "evaluation" / "test.json").read_text())["metrics"]
