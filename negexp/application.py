@@ -98,13 +98,17 @@ def run_command(command: str, arguments: list[str]) -> None:
 
 def _report_on_sweep(folder: str) -> None:
     """Write the report of a sweep, of what it finished, and print where it is."""
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        config = parse_report(compose("report", [_quote_path(f"runs={folder}")]))
     report = importlib.import_module("negexp.report")
     try:
-        written = report.write_report(folder, None, texts=True, examples=10)
+        written = report.write_report(config.runs, config.output, config.texts, config.examples)
     except InputError as error:  # no job came to its end; their own reasons follow
         print(f"no report of the sweep: {error}")
         return
-    print("\n".join(written.headlines) + f"\nreport of {written.runs} runs in {written.folder}/report.html")
+    left_out = [f"left out {one.folder}: {one.reason}" for one in written.skipped]
+    lines = [*left_out, *written.remarks, *written.headlines]
+    print("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))
 
 
 def _quote_path(argument: str) -> str:

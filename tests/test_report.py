@@ -124,7 +124,7 @@ def test_tables_hold_every_cell_and_the_means_of_the_ranks(sweep: Path) -> None:
         assert row["sd"] == pytest.approx(np.std(seeds, ddof=1))
         assert row["low"] <= row["mean"] <= row["high"]
     pairs = pd.read_csv(sweep / "report" / "tables" / "pairs.csv")
-    assert len(pairs) == 2 * 2 * 8 * 5
+    assert len(pairs) == 2 * 2 * 8  # protocols, stages, tasks: accuracy@1 is the monitored metric
     assert (pairs["p_holm"] >= pairs["p"]).all()
     assert len(pd.read_csv(sweep / "report" / "tables" / "epochs.csv")) == 2 * 2 * 2
 
@@ -203,9 +203,42 @@ def test_runs_that_cannot_be_compared_are_kept_apart_and_that_is_said(tmp_path: 
     comparisons, [remark] = compare_what_can_be(read_runs(find_runs(str(tmp_path)))[0])
     assert [len(comparison.runs) for comparison in comparisons] == [2, 1]
     assert remark == f"These runs make 2 comparisons that are not mixed: they differ in {key}."
+    assert len({comparison.title for comparison in comparisons}) == 2
     written = write_report(str(tmp_path), None, texts=False, examples=0)
     assert len(written.headlines) == 2
     assert remark in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_arms_whose_short_names_would_be_one_are_named_in_full(tmp_path: Path) -> None:
+    for number, name in enumerate(("a/model", "b/model")):
+        write_run(tmp_path / str(number), f"model.pretrained={name}")
+    assert arm_names(tmp_path) == [["pretrained=a/model", "pretrained=b/model"]]
+
+
+def test_many_arms_and_runs_of_different_lengths_make_a_report(tmp_path: Path) -> None:
+    for number in range(13):
+        folder = write_run(tmp_path / str(number), f"trainer.lr=1e-{number}", accuracy=number / 13)
+        if number % 2:
+            epochs = pd.read_csv(folder / "metrics.csv")
+            epochs.iloc[:1].assign(debate_share=np.nan, theme_share=np.nan).to_csv(folder / "metrics.csv", index=False)
+    written = write_report(str(tmp_path), None, texts=False, examples=0)
+    assert "The table has the other 2." in written.headlines[0]
+    pairs = pd.read_csv(written.folder / "tables" / "pairs.csv")
+    assert len(pairs) == 13 * 12 / 2
+    best, worst = "lr=1e-12", "lr=1.0"
+    of_both = pairs["first"].isin([best, worst]) & pairs["second"].isin([best, worst])
+    assert abs(pairs[of_both]["mean"].item()) > 0.7
+    assert pairs[of_both]["p"].item() < 0.02  # eight debates: one of 2 ** 8 exchanges is as far out
+
+
+def test_queries_of_one_group_show_no_interval(tmp_path: Path) -> None:
+    for sampler in ("hard", "random"):
+        folder = write_run(tmp_path / sampler, f"sampler={sampler}", accuracy=len(sampler) / 10)
+        path = folder / "evaluation" / "test-ranks.parquet"
+        pd.read_parquet(path).assign(group=0).to_parquet(path, index=False)
+    [headline] = write_report(str(tmp_path), None, texts=False, examples=0).headlines
+    assert "nothing shows how far chance could go" in headline
+    assert "interval" not in headline
 
 
 def test_two_runs_with_one_seed_are_kept_and_that_is_said(tmp_path: Path) -> None:
@@ -286,6 +319,22 @@ def test_without_texts_no_text_is_written(sweep: Path) -> None:
     assert not [text for text in texts if text[:40] in page]
 
 
+def test_a_later_report_without_texts_takes_the_earlier_ones_away(sweep: Path) -> None:
+    write_report(str(sweep), None, texts=True, examples=4)
+    mine = [sweep / "report" / name for name in ("mine.txt", "tables/mine.csv", "figures/mine.png")]
+    for path in mine:
+        path.write_text("not the report's")
+    write_report(str(sweep), None, texts=False, examples=4)
+    assert not (sweep / "report" / "examples.jsonl").exists()
+    assert all(path.exists() for path in mine)
+
+
+def test_output_that_cannot_be_written_is_refused(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"output=.*file: cannot be written"):
+        write_report(str(sweep), str(tmp_path / "file"), texts=False, examples=0)
+
+
 def test_examples_of_a_corpus_that_moved_are_left_out_with_the_reason(tmp_path: Path) -> None:
     for sampler in ("hard", "random"):
         write_run(tmp_path / sampler, f"sampler={sampler}", accuracy=len(sampler) / 10, fingerprint="another corpus")
@@ -306,6 +355,11 @@ def drop_queries(folder: Path) -> None:
     pd.read_parquet(path).iloc[1:].to_parquet(path, index=False)
 
 
+def drop_task(folder: Path) -> None:
+    path = folder / "evaluation" / "test-ranks.parquet"
+    pd.read_parquet(path).query("task != 'sta'").to_parquet(path, index=False)
+
+
 def age(folder: Path) -> None:
     path = folder / "evaluation" / "test-ranks.parquet"
     pd.read_parquet(path).drop(columns="group").to_parquet(path, index=False)
@@ -319,6 +373,7 @@ def rename_key(folder: Path) -> None:
 DAMAGE = {
     "unfinished": (lambda folder: (folder / "result.json").unlink(), "unfinished: it has no result.json"),
     "half a result": (lambda folder: (folder / "result.json").write_text('{"status":'), "damaged: "),
+    "a task too few": (drop_task, "damaged: evaluation/test-ranks.parquet does not give the test metrics"),
     "a result of another kind": (
         lambda folder: (folder / "result.json").write_text("[]"),
         "written by another version",
@@ -375,6 +430,8 @@ def test_runs_are_found_below_folders_by_glob_and_beside_commas(tmp_path: Path) 
     with pytest.raises(InputError, match=r"runs=.*nowhere: no such folder"):
         find_runs(f"{tmp_path}/s,{tmp_path}/nowhere")
     (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="names an empty folder"):
+        find_runs(f"{tmp_path}/s,")
     with pytest.raises(InputError, match="holds no run"):
         find_runs(f"{tmp_path}/empty")
 

@@ -16,6 +16,8 @@ def run(config: ReportConfig, folder: Path, overrides: list[str]) -> None:
     written = write_report(config.runs, config.output, config.texts, config.examples)
     for one in written.skipped:
         log.warning(f"left out {one.folder}: {one.reason}")
+    for remark in written.remarks:
+        log.warning(remark)
     for headline in written.headlines:
         log.info(headline)
     log.info(f"{written.runs} runs, report in {written.folder}: report.html, report.md, tables/, figures/")

@@ -11,20 +11,25 @@ METRICS = ("accuracy@1", "accuracy@5", "accuracy@10", "mrr", "ndcg@10")
 Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
-def rank_metrics(rank: np.ndarray) -> dict[str, float]:
-    """Return the metrics of the given ranks (queries,), 1 being best.
+def query_metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every metric of METRICS, in its order, of each query (queries,), from its gold's rank, 1 being best.
 
     With a single relevant candidate, reciprocal rank is 1 / rank and nDCG@10 is 1 / log2(1 + rank) down to rank 10
     (Järvelin and Kekäläinen 2002).
     """
     rank = np.asarray(rank, dtype=np.float64)
     return {
-        "accuracy@1": float((rank <= 1).mean()),
-        "accuracy@5": float((rank <= 5).mean()),
-        "accuracy@10": float((rank <= 10).mean()),
-        "mrr": float((1 / rank).mean()),
-        "ndcg@10": float(np.where(rank <= 10, 1 / np.log2(1 + rank), 0.0).mean()),
+        "accuracy@1": (rank <= 1).astype(np.float64),
+        "accuracy@5": (rank <= 5).astype(np.float64),
+        "accuracy@10": (rank <= 10).astype(np.float64),
+        "mrr": 1 / rank,
+        "ndcg@10": np.where(rank <= 10, 1 / np.log2(1 + rank), 0.0),
     }
+
+
+def rank_metrics(rank: np.ndarray) -> dict[str, float]:
+    """Return the means of `query_metrics` over the given ranks (queries,)."""
+    return {metric: float(values.mean()) for metric, values in query_metrics(rank).items()}
 
 
 def summarise(ranks: pd.DataFrame) -> Metrics:

@@ -4,7 +4,9 @@ Two things vary: the queries, which are dependent within a group (a debate, see 
 Groups are many and are resampled. Seeds are few: resampling two or three of them would give intervals that are far too
 short, so their effect is drawn from its fiducial distribution instead, N(0, v / seeds) with
 v = df s^2 / chi^2(df) - interaction, cut off at 0: what the distribution of Student's t is made of, less the part of
-the variance between seeds that resampling the queries accounts for already. s^2 is pooled over all arms compared.
+the variance between seeds that resampling the queries accounts for already. s^2 is pooled over all arms compared, but
+for an arm whose own is larger than the others' by an F test. A resample of few groups varies too little as well:
+deviations from the mean are widened as Student's t is against the normal distribution.
 """
 
 from __future__ import annotations
@@ -16,17 +18,21 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import chi2, f, norm, t
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEVEL = 0.95
 POWER = 0.8
+ALIKE = 0.9  # quantile of F above which an arm's variance between seeds stands alone
 
 
 class Estimate(NamedTuple):
-    """Means over queries and seeds with their interval, each (cells,); `sd` over seeds is NaN for one seed."""
+    """Means over queries and seeds with their interval, each (cells,).
+
+    NaN: `sd` over seeds, for one seed; the interval, for one group of queries, which shows nothing of what varies.
+    """
 
     mean: Floats
     sd: Floats
@@ -35,7 +41,11 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """First arm - second arm with its interval and p-value, each (cells,), and the two parts of its variance."""
+    """First arm - second arm with its interval and p-value, each (cells,), and the two parts of its variance.
+
+    `same` says whether no query has another value, mean over seeds, in one arm than in the other. The seeds' variance
+    is NaN when every arm has one seed; the interval, when there is one group.
+    """
 
     mean: Floats
     low: Floats
@@ -43,6 +53,15 @@ class Difference(NamedTuple):
     p: Floats
     query_variance: Floats
     seed_variance: Floats
+    same: NDArray[np.bool_]
+
+
+class SeedVariance(NamedTuple):
+    """Variance of seeds' means, its part that is due to the sample of queries, degrees of freedom, each (cells,)."""
+
+    between: Floats
+    interaction: Floats
+    freedom: Ints
 
 
 @dataclass(frozen=True)
@@ -69,9 +88,8 @@ class Study:
         values = self.arms[arm]
         seeds = values.mean(axis=1)  # (seeds, cells)
         sd = seeds.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(seeds.shape[1], np.nan)
-        drawn = self._resampled[arm] + self._seed_effects(len(seeds))
-        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        return Estimate(seeds.mean(axis=0), sd, low, high)
+        low, high = self._interval(self._resampled[arm], seeds.mean(axis=0), self._seed_effects(arm))
+        return Estimate(seeds.mean(axis=0), sd, np.maximum(low, 0), np.minimum(high, 1))
 
     def difference(self, first: int, second: int) -> Difference:
         """Return the difference of two arms, with a paired test.
@@ -81,26 +99,43 @@ class Study:
         about the arms and not only about these runs of them.
         """
         a, b = self.arms[first], self.arms[second]
-        difference = self._sums(a.mean(axis=0) - b.mean(axis=0)) / len(self.group)  # (groups, cells)
+        by_query = a.mean(axis=0) - b.mean(axis=0)
+        difference = self._sums(by_query) / len(self.group)  # (groups, cells)
         mean = difference.sum(axis=0)
-        seeds = self._seed_effects(len(a)) - self._seed_effects(len(b), "second")
+        seeds = self._seed_effects(first) - self._seed_effects(second, "second")
         drawn = self._resampled[first] - self._resampled[second]
-        low, high = np.quantile(drawn + seeds, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        low, high = self._interval(drawn, mean, seeds)
         null = self._signs @ difference + seeds
         # rounding must not decide whether a permutation that changes nothing counts as far out
         extreme = (np.abs(null) >= np.abs(mean) * (1 - 1e-9)).sum(axis=0)
-        variance = self.seed_variance * (1 / len(a) + 1 / len(b))
-        return Difference(mean, low, high, (1 + extreme) / (1 + self.draws), drawn.var(axis=0), variance)
+        p = (1 + extreme) / (1 + self.draws)
+        variance = self._seed_variance(first) / len(a) + self._seed_variance(second) / len(b)
+        return Difference(mean, low, high, p, drawn.var(axis=0), variance, (by_query == 0).all(axis=0))
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups."""
+        return len(self._groups[1])
 
     @property
     def seed_freedom(self) -> int:
         """Return the degrees of freedom of the variance between seeds; 0 when every arm has one seed."""
         return sum(len(values) - 1 for values in self.arms)
 
-    @property
-    def seed_variance(self) -> Floats:
-        """Return the variance between seeds (cells,), pooled over arms, less what is due to the sample of queries."""
-        between, interaction = self._between_seeds
+    def _interval(self, drawn: Floats, mean: Floats, seeds: Floats) -> tuple[Floats, Floats]:
+        """Return the ends (cells,) of the interval of resampled means with the error of the seeds added."""
+        if self.groups == 1:
+            return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+        tail, freedom = (1 + LEVEL) / 2, self.groups - 1
+        widening = t.ppf(tail, freedom) / norm.ppf(tail) * np.sqrt(self.groups / freedom)
+        low, high = np.quantile(mean + widening * (drawn - mean) + seeds, [1 - tail, tail], axis=0)
+        return low, high
+
+    def _seed_variance(self, arm: int) -> Floats:
+        """Return the variance between an arm's seeds (cells,), less what is due to the sample of queries."""
+        if self.seed_freedom == 0:
+            return np.full(self.arms[0].shape[2], np.nan)
+        between, interaction, _ = self._between_seeds[arm]
         return np.maximum(between - interaction, 0)
 
     @cached_property
@@ -125,29 +160,42 @@ class Study:
         return [self._weights @ self._sums(values.mean(axis=0)) / queries[:, None] for values in self.arms]
 
     @cached_property
-    def _between_seeds(self) -> tuple[Floats, Floats]:
-        """Return the variance of the seeds' means (cells,), and its part that is due to the sample of queries."""
-        cells = self.arms[0].shape[2]
-        between, interaction = np.zeros(cells), np.zeros(cells)
-        groups = len(self._groups[1])
-        for values in self.arms:
-            seeds = values.mean(axis=1)
-            between += ((seeds - seeds.mean(axis=0)) ** 2).sum(axis=0)
-            # what each group adds to each seed's mean, less what it adds to the mean over seeds
-            own = np.stack([self._sums(one - one.mean(axis=0)) for one in values - values.mean(axis=0)])
-            interaction += ((own / len(self.group)) ** 2).sum(axis=(0, 1)) * groups / max(groups - 1, 1)
-        freedom = max(self.seed_freedom, 1)
-        return between / freedom, interaction / freedom
+    def _between_seeds(self) -> list[SeedVariance]:
+        """Return the variance between seeds of each arm: pooled over arms, unless an arm's own is clearly larger."""
+        own = [self._own_seed_variance(values) for values in self.arms]
+        pooled = _pool(own)
+        result = []
+        for arm, one in enumerate(own):
+            others = _pool(own[:arm] + own[arm + 1 :])
+            alone = np.zeros(len(pooled.between), dtype=bool)
+            if one.freedom[0] and others.freedom[0]:
+                alone = one.between > f.ppf(ALIKE, one.freedom, others.freedom) * others.between
+            result.append(SeedVariance(*(np.where(alone, mine, all_) for mine, all_ in zip(one, pooled, strict=True))))
+        return result
 
-    def _seed_effects(self, seeds: int, side: str = "first") -> Floats:
+    def _own_seed_variance(self, values: Floats) -> SeedVariance:
+        """Return an arm's variance between seeds, not yet divided by its degrees of freedom."""
+        seeds = values.mean(axis=1)
+        # what each group adds to each seed's mean, less what it adds to the mean over seeds
+        added = np.stack([self._sums(one - one.mean(axis=0)) for one in values - values.mean(axis=0)]) / len(self.group)
+        freedom = np.full(values.shape[2], len(values) - 1)
+        between = ((seeds - seeds.mean(axis=0)) ** 2).sum(axis=0) / np.maximum(freedom, 1)
+        interaction = (added**2).sum(axis=(0, 1)) * self.groups / max(self.groups - 1, 1) / np.maximum(freedom, 1)
+        return SeedVariance(between, interaction, freedom)
+
+    def _seed_effects(self, arm: int, side: str = "first") -> Floats:
         """Return draws (draws, cells) of the error that the choice of an arm's seeds brings."""
-        freedom = self.seed_freedom
-        between, interaction = self._between_seeds
-        if freedom == 0:
+        between, interaction, freedom = self._between_seeds[arm]
+        if self.seed_freedom == 0:
             return np.zeros((self.draws, len(between)))
-        chi_square = self._rng("variance").chisquare(freedom, (self.draws, 1))  # one variance for both sides
-        variance = np.maximum(freedom * between / chi_square - interaction, 0)
-        return self._rng(side).standard_normal((self.draws, 1)) * np.sqrt(variance / seeds)
+        # the same quantile of chi^2 for both sides of a difference: where the variance is pooled, it is one variance
+        quantile = self._rng("variance").random((self.draws, 1))
+        chi_square = np.concatenate([chi2.ppf(quantile, value) for value in np.unique(freedom)], axis=1)
+        spread = chi_square[:, np.searchsorted(np.unique(freedom), freedom)]
+        variance = np.maximum(freedom * between / spread - interaction, 0)
+        normal = self._rng(side).standard_normal((self.draws, 1))
+        effects: Floats = normal * np.sqrt(variance / len(self.arms[arm]))
+        return effects
 
     def _sums(self, values: Floats) -> Floats:
         """Return the sums by group (groups, cells) of values (queries, cells)."""
@@ -158,6 +206,18 @@ class Study:
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, *purpose.encode()])
+
+
+def _pool(parts: Sequence[SeedVariance]) -> SeedVariance:
+    """Return the mean of variances, weighted by their degrees of freedom."""
+    if not parts:
+        return SeedVariance(np.zeros(1), np.zeros(1), np.zeros(1, dtype=np.int64))
+    freedom = np.sum([part.freedom for part in parts], axis=0)
+    weights = [part.freedom / np.maximum(freedom, 1) for part in parts]
+    between, interaction = (
+        np.sum([weight * part[place] for weight, part in zip(weights, parts, strict=True)], axis=0) for place in (0, 1)
+    )
+    return SeedVariance(between, interaction, freedom)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -183,11 +243,13 @@ def needed_to_see(
     """Return what it would take to see a difference of `effect` with a power of 80 % at the level of 5 %.
 
     Variances are those of the measured difference; that of the queries falls with their number, that of the seeds with
-    theirs, and more of the one does not help where the other alone is too large.
+    theirs, and more of the one does not help where the other alone is too large. A seed variance of NaN is not known:
+    the queries are counted as if seeds did not vary, the seeds not at all.
     """
+    known, seed_variance = not np.isnan(seed_variance), float(np.nan_to_num(seed_variance))
     target = (effect / (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))) ** 2
     more_queries = int(np.ceil(queries * query_variance / (target - seed_variance))) if target > seed_variance else None
-    if target <= query_variance:
+    if target <= query_variance or not known:
         return Needed(more_queries, None)
     per_seed = seed_variance / (1 / seeds[0] + 1 / seeds[1])
     return Needed(more_queries, max(1, int(np.ceil(2 * per_seed / (target - query_variance)))))

@@ -13,8 +13,10 @@ from negexp.config.checks import flatten
 from negexp.report.runs import Run
 
 # What may differ within an arm: where things lie, what is written, how work is cut into pieces.
-NO_MATTER = ("seed", "name", "tracker.", "data.path", "trainer.device", "trainer.tokens_per_batch")
-NO_MATTER_EITHER = ("index.block_bytes", "evaluation.block_bytes")
+NO_MATTER = (
+    *("seed", "name", "tracker.", "data.path", "trainer.device", "trainer.tokens_per_batch"),
+    *("index.block_bytes", "evaluation.block_bytes"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,31 @@ def compare_what_can_be(runs: Sequence[Run]) -> tuple[list[Comparison], list[str
     ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
     remarks = []
     if len(ordered) > 1:
-        why = _what_differs([kind for kind, _ in ordered])
+        why = ", ".join(_what_differs([kind for kind, _ in ordered]))
         remarks.append(f"These runs make {len(ordered)} comparisons that are not mixed: they differ in {why}.")
-    comparisons = [
-        _comparison(members, number if len(ordered) > 1 else None) for number, (_, members) in enumerate(ordered, 1)
-    ]
-    for comparison in comparisons:
-        for arm in comparison.arms:
-            twice = [seed for seed, count in Counter(arm.seeds).items() if count > 1]
-            if twice:
-                listed = ", ".join(map(str, twice))
-                remarks.append(
-                    f"{arm.name} has more than one run with seed {listed}; all are kept, as if seeds differed."
-                )
-    return comparisons, remarks
+    differing = _what_differs([kind for kind, _ in ordered])
+    comparisons = []
+    for number, (kind, members) in enumerate(ordered, 1):
+        own = [f"{name}={value[:12]}" for name, value in zip(KIND, kind, strict=True) if name in differing]
+        comparisons.append(_comparison(members, f"Comparison {number} ({', '.join(own)}): " if own else ""))
+    return comparisons, remarks + [remark for comparison in comparisons for remark in _oddities(comparison)]
+
+
+def _oddities(comparison: Comparison) -> list[str]:
+    """Return what a reader should know before believing a comparison."""
+    remarks = []
+    for arm in comparison.arms:
+        twice = [seed for seed, count in Counter(arm.seeds).items() if count > 1]
+        if twice:
+            listed = ", ".join(map(str, twice))
+            remarks.append(f"{arm.name} has more than one run with seed {listed}; all are kept, as if seeds differed.")
+    if len({run.result.get("runtime") for run in comparison.runs}) > 1:
+        remarks.append("The runs are not all from one kind of machine and precision: their seconds do not compare.")
+    if len({run.config.trainer.monitor for run in comparison.runs}) > 1:
+        remarks.append(
+            "The runs chose their best epoch by different metrics; the headline is about the most common one."
+        )
+    return remarks
 
 
 KIND = ("corpus (fingerprint)", "data.train_overlap", "data.copies", "evaluation.rerank_k", "test queries")
@@ -92,11 +105,11 @@ def _kind(run: Run) -> tuple[str, ...]:
     return run.result["data_fingerprint"], data.train_overlap, data.copies, str(run.config.evaluation.rerank_k), queries
 
 
-def _what_differs(kinds: list[tuple[str, ...]]) -> str:
-    return ", ".join(name for place, name in enumerate(KIND) if len({kind[place] for kind in kinds}) > 1)
+def _what_differs(kinds: list[tuple[str, ...]]) -> list[str]:
+    return [name for place, name in enumerate(KIND) if len({kind[place] for kind in kinds}) > 1]
 
 
-def _comparison(runs: list[Run], number: int | None) -> Comparison:
+def _comparison(runs: list[Run], prefix: str) -> Comparison:
     members: dict[str, list[Run]] = defaultdict(list)
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -110,20 +123,14 @@ def _comparison(runs: list[Run], number: int | None) -> Comparison:
         for key, name in zip(settings, names, strict=True)
     ]
     data = runs[0].config.data
-    title = f"{data.name}, data.train_overlap={data.train_overlap}, data.copies={data.copies}"
-    if number is not None:
-        title = f"Comparison {number}: {title}"
+    title = f"{prefix}{data.name}, data.train_overlap={data.train_overlap}, data.copies={data.copies}"
     monitors = Counter(run.config.trainer.monitor for run in runs)
     protocol, stage, task, metric = monitors.most_common(1)[0][0].split("/")
     return Comparison(title, tuple(sorted(arms, key=lambda arm: arm.name)), (protocol, stage, task, metric))
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in flatten(asdict(run.config)).items()
-        if not key.startswith(NO_MATTER) and key not in NO_MATTER_EITHER
-    }
+    return {key: value for key, value in flatten(asdict(run.config)).items() if not key.startswith(NO_MATTER)}
 
 
 def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
@@ -133,7 +140,7 @@ def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _names(settings: list[dict[str, Any]]) -> list[str]:
-    """Name every arm by the fewest differing keys that tell all apart, taken in order."""
+    """Name every arm by differing keys, taken in order as long as they tell apart what the ones before did not."""
     chosen: list[str] = []
     for key in _differing(settings):
         before = len({repr([one[name] for name in chosen]) for one in settings})
@@ -146,7 +153,10 @@ def _names(settings: list[dict[str, Any]]) -> list[str]:
     said = [
         [(key, one[key]) for key in chosen if not (key.startswith("sampler.") and one[key] is None)] for one in settings
     ]
-    return [" ".join(f"{labels[key]}={_text(value)}" for key, value in one) or "default" for one in said]
+    names = [" ".join(f"{labels[key]}={_text(value)}" for key, value in one) for one in said]
+    if len(set(names)) < len(names):  # folders or metrics that end alike
+        names = [" ".join(f"{labels[key]}={value}" for key, value in one) for one in said]
+    return names
 
 
 def _short(key: str) -> str:

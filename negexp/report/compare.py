@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
-from negexp.evaluation.metrics import METRICS
+from negexp.evaluation.metrics import METRICS, query_metrics
+from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.ranking import STAGES
-from negexp.evaluation.statistics import Study, holm, needed_to_see
+from negexp.evaluation.statistics import Needed, Study, holm, needed_to_see
 from negexp.report.arms import Arm, Comparison
 from negexp.report.runs import Run
 
 Cell = tuple[str, str, str]  # stage, task, metric
+FEW_GROUPS = 20
+ONE_POINT = 0.01
+MANY_ARMS = 10  # more pairs than that are tested in one cell only, and named in the headline only in part
 SEEN = {"all": "all queries", "unseen": "queries unseen in training", "seen": "queries seen in training"}
 
 
@@ -37,10 +41,13 @@ class Numbers:
 
 
 def compute(comparison: Comparison) -> Numbers:
-    """Return all numbers of a comparison; `difference` and intervals are shares, not points."""
+    """Return all numbers of a comparison, as shares, not points.
+
+    Pairs of arms are tested in accuracy@1 and the monitored metric; of many arms, in the headline's cell only.
+    """
     arms, pairs = [], []
     leaks = bool(comparison.runs[0].ranks["seen_in_training"].any())
-    for protocol, subset in product(("published", "clean"), SEEN if leaks else ("all",)):
+    for protocol, subset in product(PROTOCOLS, SEEN if leaks else ("all",)):
         study, cells, queries = _study(comparison, protocol, subset)
         if not queries:
             continue
@@ -48,11 +55,17 @@ def compute(comparison: Comparison) -> Numbers:
         for number, arm in enumerate(comparison.arms):
             estimate = study.estimate(number)
             frame = _frame(cells, arm=arm.name, **common)
-            arms.append(frame.assign(**estimate._asdict(), seeds=len(arm.runs), query_count=queries))
+            counts = {"seeds": len(arm.runs), "query_count": queries, "group_count": study.groups}
+            arms.append(frame.assign(**estimate._asdict(), **counts))
+        tested = _tested(comparison, cells, protocol)
+        if not tested:
+            continue
+        part = replace(study, arms=[values[..., tested] for values in study.arms])
         for first, second in combinations(range(len(comparison.arms)), 2):
-            difference = study.difference(first, second)
+            difference = part.difference(first, second)
             names = {"first": comparison.arms[first].name, "second": comparison.arms[second].name}
-            pairs.append(_frame(cells, **names, **common).assign(**difference._asdict(), query_count=queries))
+            frame = _frame([cells[place] for place in tested], **names, **common)
+            pairs.append(frame.assign(**difference._asdict(), query_count=queries))
     arm_table = pd.concat(arms, ignore_index=True)
     pair_table = _adjust(pd.concat(pairs, ignore_index=True)) if pairs else pd.DataFrame()
     subset = "unseen" if leaks else "all"
@@ -77,23 +90,25 @@ def _study(comparison: Comparison, protocol: str, subset: str) -> tuple[Study, l
     keep = {"all": np.ones(len(one), dtype=bool), "seen": seen, "unseen": ~seen}[subset]
     cells = list(product(STAGES, tasks, METRICS))
     arms = [np.stack([_values(run, protocol, tasks)[keep] for run in arm.runs]) for arm in comparison.arms]
-    return Study(arms, one["group"].to_numpy()[keep]), cells, int(keep.sum())
+    pairs = len(arms) * (len(arms) - 1) // 2
+    draws = max(4000, 100 * pairs)  # the smallest p-value must survive Holm's correction
+    return Study(arms, one["group"].to_numpy()[keep], draws=draws), cells, int(keep.sum())
+
+
+def _tested(comparison: Comparison, cells: list[Cell], protocol: str) -> list[int]:
+    """Return the places of the cells in which pairs of arms are tested."""
+    monitored, stage, task, metric = comparison.monitor
+    if len(comparison.arms) > MANY_ARMS:
+        return [place for place, cell in enumerate(cells) if (protocol, *cell) == (monitored, stage, task, metric)]
+    return [place for place, cell in enumerate(cells) if cell[2] in ("accuracy@1", metric)]
 
 
 def _values(run: Run, protocol: str, tasks: list[str]) -> np.ndarray:
     """Return the metrics of single queries (queries, cells)."""
     columns: list[np.ndarray] = []
     for stage, task in product(STAGES, tasks):
-        columns += _query_metrics(run.cells[protocol, stage, task]["rank"].to_numpy(dtype=np.float64))
+        columns += query_metrics(run.cells[protocol, stage, task]["rank"].to_numpy()).values()
     return np.stack(columns, axis=1)
-
-
-def _query_metrics(rank: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield every metric of METRICS, in its order, of each query (queries,)."""
-    for cut in (1, 5, 10):
-        yield (rank <= cut).astype(np.float64)
-    yield 1 / rank
-    yield np.where(rank <= 10, 1 / np.log2(1 + rank), 0.0)
 
 
 def _frame(cells: list[Cell], **common: str) -> pd.DataFrame:
@@ -114,16 +129,27 @@ def _headline(comparison: Comparison, arms: pd.DataFrame, pairs: pd.DataFrame, q
     here = primary(arms, comparison, queries).sort_values("mean", ascending=False)
     best = here.iloc[0]
     where = f"test {task} {metric} ({protocol}, {stage})"
-    interval = f"95 % interval {_points(best.low)} to {_points(best.high)}"
+    one_group = best.group_count == 1
+    interval = "" if one_group else f", 95 % interval {_points(best.low)} to {_points(best.high)}"
     leads = len(here) > 1 and best["mean"] > here["mean"].iloc[1]
     of = f", the highest of {len(here)} arms" if leads else ""
     on = f"{best.query_count} {SEEN[queries] if queries != 'all' else 'queries'}, {_count(best.seeds, 'seed')}"
-    sentences = [f"{best.arm} reaches {_points(best['mean'])} % in {where}, {interval}, on {on}{of}."]
+    sentences = [f"{best.arm} reaches {_points(best['mean'])} % in {where}{interval}, on {on}{of}."]
+    if one_group:
+        return [*sentences, "All queries are of one group of debates, so nothing shows how far chance could go."]
     by_name = {arm.name: arm for arm in comparison.arms}
-    for other in here["arm"].iloc[1:]:
-        sentences.append(_against(best.arm, other, primary(pairs, comparison, queries), by_name))
+    tests = primary(pairs, comparison, queries) if len(here) > 1 else pairs
+    others = here["arm"].iloc[1:].tolist()
+    for other in others[:MANY_ARMS]:
+        sentences.append(_against(best.arm, other, tests, by_name))
+    if len(others) > MANY_ARMS:
+        sentences.append(f"The table has the other {len(others) - MANY_ARMS}.")
     if (here["seeds"] == 1).all():
         sentences.append("With one seed an arm, intervals and tests are about these runs, not about the strategies.")
+    if best.group_count < FEW_GROUPS:
+        sentences.append(
+            f"The queries are of {best.group_count} groups of debates only: small differences cannot show."
+        )
     return sentences
 
 
@@ -133,20 +159,26 @@ def _against(best: str, other: str, pairs: pd.DataFrame, arms: dict[str, Arm]) -
     sign = 1 if pair["first"] == best else -1
     low, high = sorted((sign * pair.low, sign * pair.high))
     interval = f"[{_signed(low)}, {_signed(high)}]"
-    if pair.p_holm <= 0.05 and low > 0:
-        return f"It is above {other} by {_signed(sign * pair['mean'])} points {interval} (p = {pair.p_holm:.3g}, Holm)."
-    if low == high == 0:
+    if pair.same:
         return f"{other} hits and misses the same queries."
-    needed = needed_to_see(
-        0.01, pair.query_variance, pair.seed_variance, pair.query_count, (len(arms[best].runs), len(arms[other].runs))
-    )
-    counts = [f"{needed.queries} queries"] * (needed.queries is not None)
-    counts += [f"{needed.seeds} seeds an arm"] * (needed.seeds is not None)
-    wanted = f"about {' or '.join(counts)}" if counts else "both more queries and more seeds"
+    if pair.p_holm <= 0.05:
+        return f"It is above {other} by {_signed(sign * pair['mean'])} points {interval} (p = {pair.p_holm:.3g}, Holm)."
+    counts = (len(arms[best].runs), len(arms[other].runs))
+    needed = needed_to_see(ONE_POINT, pair.query_variance, pair.seed_variance, pair.query_count, counts)
     return (
         f"Against {other} no difference is shown: the interval is {interval} points (p = {pair.p_holm:.3g}, Holm); "
-        f"to see 1 point you would need {wanted}."
+        f"{_wanted(needed, pair.query_count, max(counts))}."
     )
+
+
+def _wanted(needed: Needed, queries: int, seeds: int) -> str:
+    """Return what it would take to see a difference of one point."""
+    if needed.queries is not None and needed.queries <= queries:
+        return "one of 1 point would probably have been seen"
+    counts = [f"{needed.queries} queries"] * (needed.queries is not None)
+    counts += [f"{needed.seeds} seeds an arm"] * (needed.seeds is not None and needed.seeds > seeds)
+    wanted = f"about {' or '.join(counts)}" if counts else "more queries and more seeds"
+    return f"to see 1 point you would need {wanted}"
 
 
 def _points(share: float) -> str:

@@ -35,12 +35,12 @@ class Example:
 
 
 def gains_and_losses(
-    comparison: Comparison, best: str, other: str, number: int
+    comparison: Comparison, best: str, other: str, queries: str, number: int
 ) -> tuple[list[Example], list[Example], str | None]:
     """Return at most `number` queries that `best` gains against `other`, as many that it loses, and why there are none.
 
-    Taken from the headline's protocol, stage and task, by the difference of accuracy@1 averaged over seeds, then by the
-    difference of the ranks. The texts are read from the corpus that the run names, if it is still there.
+    Taken from the headline's protocol, stage, task and subset of queries, by the difference of accuracy@1 averaged over
+    seeds, then by the difference of the ranks. The texts are read from the corpus that the run names, if it is there.
     """
     by_name = {arm.name: arm for arm in comparison.arms}
     first, second = by_name[best], by_name[other]
@@ -56,11 +56,13 @@ def gains_and_losses(
     text_of = {id_: corpus.texts[text] for text, id_ in argument_ids(split).items()}
     cell = comparison.monitor[:3]
     table = _differences(cell, first, second)
-    queries = {str(query): place for place, query in enumerate(table.index)}
+    place_of = {str(query): place for place, query in enumerate(table.index)}
+    if queries == "unseen":
+        table["change"] = table["change"].where(~first.runs[0].cells[cell]["seen_in_training"].to_numpy(), 0.0)
     first_ranked, second_ranked = (arm.runs[0].cells[cell]["first"].tolist() for arm in (first, second))
 
     def example(query: str) -> Example:
-        gold, place = corpus.texts[split.counter[row[query]]], queries[query]
+        gold, place = corpus.texts[split.counter[row[query]]], place_of[query]
         ranked = [text_of[ids[place]] for ids in (first_ranked, second_ranked)]
         point, change = corpus.texts[split.point[row[query]]], float(table["change"].iloc[place])
         return Example(

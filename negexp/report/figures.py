@@ -13,14 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.ranking import STAGES
 from negexp.report.arms import Arm, Comparison
 from negexp.report.compare import SEEN, Numbers
+from negexp.report.runs import PHASES
 
 COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-PHASES = {"embed": "", "index": "xxxx", "sample": "....", "train": "////", "evaluate": "\\\\\\\\", "checkpoint": "----"}
+HATCHES = ("", "xxxx", "....", "////", "\\\\", "----")
 GREYS = ("#f2f2f2", "#404040", "#bfbfbf", "#8c8c8c", "#d9d9d9", "#6b6b6b")
 
 STYLE: Any = {
@@ -37,15 +39,8 @@ STYLE: Any = {
 
 def draw_figures(comparison: Comparison, numbers: Numbers) -> dict[str, tuple[str, Figure]]:
     """Return name -> (caption, figure) of all figures of a comparison."""
-    makers: dict[str, Callable[[Comparison, Numbers], tuple[str, Figure]]] = {
-        "learning": _learning,
-        "negatives": _negatives,
-        "tasks": _tasks,
-        "seconds": _seconds,
-        "accuracy-against-seconds": _accuracy_against_seconds,
-    }
-    if (numbers.arms["queries"] != "all").any():
-        makers["leakage"] = _leakage
+    leaks = (numbers.arms["queries"] != "all").any()
+    makers = {name: make for name, make in FIGURES.items() if leaks or name != "leakage"}
     with mpl.rc_context(STYLE):
         return {name: make(comparison, numbers) for name, make in makers.items()}
 
@@ -70,7 +65,7 @@ def _learning(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
             _band(axes[0, column], _table(curves) * 100, number, arm.name)
             rates = _table([run.epochs["random_rate"] for run in arm.runs])
             rates.index = rates.index + 1
-            axes[1, column].plot(rates.index, rates.mean(axis=1), **_line(number))
+            axes[1, column].plot(rates.index, rates.mean(axis=1, skipna=False), **_line(number))
         axes[0, column].set_title(stage)
         axes[1, column].set_xlabel("epochs trained")
         axes[1, column].set_ylim(-0.05, 1.05)
@@ -103,9 +98,9 @@ def _negatives(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
             table = _table([_negative_column(run.epochs, column) for run in arm.runs])
             _band(axis, table * (100 if label.endswith("(%)") else 1), number, arm.name)
             if column == "negative_distance":
-                positive = _table([run.epochs["positive_distance"] for run in arm.runs]).mean(axis=1)
+                positive = _table([run.epochs["positive_distance"] for run in arm.runs]).mean(axis=1, skipna=False)
                 axis.plot(positive.index, positive, color=_line(number)["color"], linewidth=0.8, alpha=0.7)
-        axis.set_title(label, fontsize=9)
+        axis.set_ylabel(label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if label.endswith("(%)"):
             axis.set_ylim(-4, 104)
@@ -148,7 +143,7 @@ def _seconds(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
     axis = figure.subplots()
     places = np.arange(len(comparison.arms))[::-1]
     left = np.zeros(len(places))
-    for (phase, hatch), grey in zip(PHASES.items(), GREYS, strict=True):
+    for phase, hatch, grey in zip(PHASES, HATCHES, GREYS, strict=True):
         per_epoch = [np.mean([run.epochs[f"seconds_{phase}"].mean() for run in arm.runs]) for arm in comparison.arms]
         axis.barh(places, per_epoch, left=left, hatch=hatch, color=grey, edgecolor="black", linewidth=0.5, label=phase)
         left += per_epoch
@@ -164,11 +159,13 @@ def _accuracy_against_seconds(comparison: Comparison, _: Numbers) -> tuple[str, 
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     for number, arm in enumerate(comparison.arms):
-        scores = _table([run.epochs[f"validation/{'/'.join(comparison.monitor)}"] for run in arm.runs]).mean(axis=1)
+        scores = _table([run.epochs[f"validation/{'/'.join(comparison.monitor)}"] for run in arm.runs]).mean(
+            axis=1, skipna=False
+        )
         phases = [f"seconds_{phase}" for phase in PHASES]
-        seconds = _table([run.epochs[phases].sum(axis=1).cumsum() for run in arm.runs]).mean(axis=1)
+        seconds = _table([run.epochs[phases].sum(axis=1).cumsum() for run in arm.runs]).mean(axis=1, skipna=False)
         axis.plot(seconds, scores * 100, label=arm.name, **_line(number))
-    axis.set_xlabel("seconds since the start of training")
+    axis.set_xlabel("seconds of all epochs so far")
     axis.set_ylabel(f"validation {task} {metric} (%)")
     _legend(figure, axis, comparison.arms)
     return f"Validation {task} {metric} ({protocol}, {stage}) against the time it took, mean over seeds.", figure
@@ -182,7 +179,7 @@ def _leakage(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
     table = table[(table["stage"] == stage) & (table["task"] == task) & (table["metric"] == "accuracy@1")]
     subsets = [subset for subset in SEEN if (table["queries"] == subset).any()]
     width = 0.8 / len(subsets)
-    for axis, protocol in zip(axes, ("published", "clean"), strict=True):
+    for axis, protocol in zip(axes, PROTOCOLS, strict=True):
         for place, subset in enumerate(subsets):
             rows = table[(table["protocol"] == protocol) & (table["queries"] == subset)].set_index("arm")
             rows = rows.loc[[arm.name for arm in comparison.arms]]
@@ -217,12 +214,12 @@ def _with_untrained(
 
 
 def _table(series: Sequence[pd.Series]) -> pd.DataFrame:
-    """Return values by epoch (rows) and run (columns); a run that stopped early leaves gaps."""
+    """Return values by epoch (rows) and run (columns); means end where the first run stopped."""
     return pd.concat([one.reset_index(drop=True) for one in series], axis=1).astype(float)
 
 
 def _band(axis: Axes, table: pd.DataFrame, number: int, label: str) -> None:
-    mean, deviation = table.mean(axis=1), table.std(axis=1)
+    mean, deviation = table.mean(axis=1, skipna=False), table.std(axis=1, skipna=False)
     style = _line(number)
     axis.plot(mean.index, mean, label=label, **style)
     if table.shape[1] > 1:
@@ -242,3 +239,13 @@ def _legend(figure: Figure, axis: Axes, arms: Sequence[Arm]) -> None:
             handles = [axis.plot([], [], **_line(number))[0] for number in range(len(arms))]
             labels = [arm.name for arm in arms]
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(arms), 3))
+
+
+FIGURES: dict[str, Callable[[Comparison, Numbers], tuple[str, Figure]]] = {
+    "learning": _learning,
+    "negatives": _negatives,
+    "tasks": _tasks,
+    "seconds": _seconds,
+    "accuracy-against-seconds": _accuracy_against_seconds,
+    "leakage": _leakage,
+}

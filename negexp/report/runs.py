@@ -16,13 +16,16 @@ import pyarrow as pa
 
 from negexp.config import TrainConfig, load_run_config
 from negexp.errors import InputError
-from negexp.evaluation.metrics import METRICS, Metrics, summarise
+from negexp.evaluation.metrics import Metrics, flatten, summarise
 from negexp.tracking import RunFolder
 
 TEXT = ["query", "protocol", "stage", "task", "first"]
 RANKS = [*TEXT, "rank", "candidates", "group", "seen_in_training"]
-RESULT = ("data_fingerprint", "versions", "best_epoch", "monitor", "untrained", "test", "overrides", "seconds")
-EPOCH = ("epoch", "random_rate", "negative_distance", "nearer_share", "gold_copy_share", "seconds_train")
+RESULT = ("data_fingerprint", "versions", "untrained", "test", "overrides", "corpus_summary")
+PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
+NEGATIVES = ("negative_distance", "positive_distance", "nearer_share", "neighbour_rank", "negatives_replaced")
+SHARES = ("gold_copy_share", "debate_share", "theme_share")
+EPOCH = ("epoch", "random_rate", *NEGATIVES, *SHARES, *(f"seconds_{phase}" for phase in PHASES))
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def find_runs(patterns: str) -> list[Path]:
         When a folder or glob matches nothing, or when no run is found.
     """
     pieces, found = patterns.split(","), []
+    if "" in (piece.strip() for piece in pieces):
+        raise InputError(f"runs={patterns}: names an empty folder; take the comma out, or write . for this one")
     while pieces:
         for end in range(len(pieces), 0, -1):
             paths = _expand(",".join(pieces[:end]))
@@ -137,12 +142,15 @@ def _read_run(folder: Path) -> Run:
 
 def _agree(stored: Metrics, computed: Metrics) -> bool:
     try:
-        return stored.keys() == computed.keys() and all(
-            abs(stored[protocol][stage][task][metric] - values[metric]) < 1e-9
+        wanted, found = flatten(stored, ""), flatten(computed, "")
+        sizes = [
+            stored[protocol][stage][task]["queries"] == values["queries"]
             for protocol, stages in computed.items()
             for stage, tasks in stages.items()
             for task, values in tasks.items()
-            for metric in (*METRICS, "queries")
+        ]
+        return (
+            all(sizes) and wanted.keys() == found.keys() and all(abs(wanted[key] - found[key]) < 1e-9 for key in found)
         )
     except (AttributeError, KeyError, TypeError):
         return False

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.ranking import STAGES
 from negexp.report.arms import Arm, Comparison
 from negexp.report.compare import SEEN, Numbers, primary
-
-PROTOCOLS = ("published", "clean")
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,8 @@ def _cell(numbers: Numbers, arm: str, protocol: str, queries: str, stage: str, t
     if value is None:
         return ""
     deviation = "" if np.isnan(value["sd"]) else f" ± {100 * value['sd']:.1f}"
-    return f"{100 * value['mean']:.1f}{deviation} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+    interval = "" if np.isnan(value["low"]) else f" [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+    return f"{100 * value['mean']:.1f}{deviation}{interval}"
 
 
 def _seconds(arm: Arm) -> float:

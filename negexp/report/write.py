@@ -19,7 +19,7 @@ from negexp.errors import InputError
 from negexp.report.arms import Comparison, compare_what_can_be
 from negexp.report.compare import Numbers, compute, primary
 from negexp.report.examples import Example, gains_and_losses
-from negexp.report.figures import draw_figures, render
+from negexp.report.figures import FIGURES, draw_figures, render
 from negexp.report.runs import Skipped, find_runs, read_runs
 from negexp.report.tables import (
     Table,
@@ -32,6 +32,8 @@ from negexp.report.tables import (
     versions_table,
 )
 from negexp.tracking.files import write_bytes, write_csv
+
+OWN_FILES = re.compile(rf"(\d+-)?((arms|pairs|epochs)\.csv|({'|'.join(FIGURES)})\.(svg|png))")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Written:
 
     folder: Path
     headlines: list[str]
+    remarks: list[str]
     runs: int
     skipped: list[Skipped]
 
@@ -89,7 +92,7 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
     Raises
     ------
     InputError
-        When no run is found, or none is left that can be reported.
+        When no run is found, none is left that can be reported, or `output` cannot be written.
     """
     folders = find_runs(runs)
     usable, skipped = read_runs(folders)
@@ -99,8 +102,10 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
         raise InputError(f"runs={runs}: no finished run is left to report ({reasons}{more})")
     comparisons, remarks = compare_what_can_be(usable)
     folder = Path(output).expanduser() if output is not None else _beside(runs, folders)
-    for part in (folder, folder / "tables", folder / "figures"):
-        part.mkdir(parents=True, exist_ok=True)
+    try:
+        _clear(folder)
+    except OSError as error:
+        raise InputError(f"output={folder}: cannot be written ({error.strerror}); give another folder") from None
     sections = []
     for number, comparison in enumerate(comparisons, 1):
         section = Section(comparison, compute(comparison), f"{number}-" if len(comparisons) > 1 else "")
@@ -113,13 +118,24 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
         lines = [json.dumps(example.row(), ensure_ascii=False) for one in sections for example in one.gained + one.lost]
         write_bytes(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines).encode())
     _write_pages(folder, sections, remarks, skipped)
-    return Written(folder, [" ".join(section.numbers.headline) for section in sections], len(usable), skipped)
+    headlines = [" ".join(section.numbers.headline) for section in sections]
+    return Written(folder, headlines, remarks, len(usable), skipped)
 
 
 def _beside(runs: str, folders: Sequence[Path]) -> Path:
     """Return `report/` in the one folder that was given, else in the closest folder that holds all runs."""
     given = Path(runs).expanduser()
     return (given if given.is_dir() else Path(os.path.commonpath(folders))) / "report"
+
+
+def _clear(folder: Path) -> None:
+    """Make the report's folders, and remove what an earlier one left there: it may have shown other runs, or texts."""
+    for part in (folder, folder / "tables", folder / "figures"):
+        part.mkdir(parents=True, exist_ok=True)
+    (folder / "examples.jsonl").unlink(missing_ok=True)
+    for path in [*(folder / "tables").iterdir(), *(folder / "figures").iterdir()]:
+        if OWN_FILES.fullmatch(path.name):
+            path.unlink()
 
 
 def _write_tables(section: Section, folder: Path) -> None:
@@ -144,7 +160,7 @@ def _find_examples(section: Section, number: int) -> None:
     names = order.sort_values("mean", ascending=False)["arm"].tolist()
     if len(names) > 1:
         section.gained, section.lost, section.no_examples = gains_and_losses(
-            section.comparison, names[0], names[1], number
+            section.comparison, names[0], names[1], section.numbers.queries, number
         )
 
 
