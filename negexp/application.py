@@ -145,9 +145,13 @@ def _refuse_flag(message: str) -> NoReturn:
 
 
 def job_name(override_dirname: str) -> str:
-    """Return a sweep job's folder name: its overrides as a readable slug, and their hash in case that was cut."""
+    """Return a sweep job's folder name: its overrides as a readable slug, short ones first, and their hash.
+
+    The slug is cut; what comes first is what a sweep tends to vary, and not the path of the corpus.
+    """
     digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
-    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", override_dirname)[:100].strip("._") or "job"
+    overrides = ",".join(sorted(override_dirname.split(","), key=len))
+    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", overrides)[:100].strip("._,") or "job"
     return f"{slug}-{digest}"
 
 

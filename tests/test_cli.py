@@ -287,4 +287,5 @@ def test_job_names_tell_overrides_apart_and_stay_readable() -> None:
     long = "x=" + "long" * 200
     overrides = ["a=1", "a=2", "a=/x", "a=_x", "a=:x", f"{long},a=1", f"{long},a=2", "A=1"]
     assert len({job_name(override).lower() for override in overrides}) == len(overrides)
-    assert job_name("sampler=hard,seed=0").startswith("sampler=hard,seed=0-")
+    path = "data.path=/" + "long" * 200
+    assert job_name(f"{path},sampler=hard,seed=0").startswith("seed=0,sampler=hard,data.path=_longlong")
