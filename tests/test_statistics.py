@@ -10,7 +10,7 @@ from scipy import stats
 
 from negexp.evaluation.statistics import Study, holm, needed_to_see
 
-SIMULATIONS = 500
+SIMULATIONS = 1000
 
 
 def simulate(
@@ -41,12 +41,12 @@ def simulate(
 SETTINGS = {
     "debates and seeds": ({"seeds": 3, "debate_sd": 0.7, "seed_sds": [0.15] * 4}, (0.93, 0.97), 0.06),
     "seeds that disagree": ({"seeds": 3, "debate_sd": 0.3, "seed_sds": [0.5] * 4}, (0.93, 0.97), 0.06),
-    # with two seeds, nothing between the seeds, or few debates, what is not known costs more than it should
-    "two seeds": ({"seeds": 2, "debate_sd": 0.5, "seed_sds": [0.2] * 4}, (0.93, 0.985), 0.06),
+    "two seeds": ({"seeds": 2, "debate_sd": 0.5, "seed_sds": [0.2] * 4}, (0.93, 0.97), 0.06),
+    # with nothing between the seeds, or few debates, what is not known costs more than it should
     "seeds that agree": ({"seeds": 3, "debate_sd": 0.7, "seed_sds": [0.0] * 4}, (0.93, 0.99), 0.06),
     "few debates": ({"seeds": 3, "debate_sd": 0.7, "seed_sds": [0.15] * 4, "debates": 8}, (0.93, 0.995), 0.06),
     # the arms' seeds are taken to vary alike; one arm that varies ten times as much breaks that
-    "one unruly arm": ({"seeds": 3, "debate_sd": 0.5, "seed_sds": [0.5, 0.05, 0.05, 0.05]}, (0.87, 0.97), 0.12),
+    "one unruly arm": ({"seeds": 3, "debate_sd": 0.5, "seed_sds": [0.5, 0.05, 0.05, 0.05]}, (0.85, 0.97), 0.12),
 }
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, f, norm, t
+from scipy.stats import f, norm, t
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,11 +57,11 @@ class Difference(NamedTuple):
 
 
 class SeedVariance(NamedTuple):
-    """Variance of seeds' means, its part that is due to the sample of queries, degrees of freedom, each (cells,)."""
+    """Variance of seeds' means (cells,), its part that is due to the sample of queries, and degrees of freedom."""
 
     between: Floats
     interaction: Floats
-    freedom: Ints
+    freedom: int
 
 
 @dataclass(frozen=True)
@@ -167,34 +167,32 @@ class Study:
         result = []
         for arm, one in enumerate(own):
             others = _pool(own[:arm] + own[arm + 1 :])
-            alone = np.zeros(len(pooled.between), dtype=bool)
-            if one.freedom[0] and others.freedom[0]:
+            if one.freedom and others.freedom:
                 alone = one.between > f.ppf(ALIKE, one.freedom, others.freedom) * others.between
-            result.append(SeedVariance(*(np.where(alone, mine, all_) for mine, all_ in zip(one, pooled, strict=True))))
+                between = np.where(alone, one.between, pooled.between)
+                interaction = np.where(alone, one.interaction, pooled.interaction)
+                result.append(SeedVariance(between, interaction, pooled.freedom))
+            else:
+                result.append(pooled)
         return result
 
     def _own_seed_variance(self, values: Floats) -> SeedVariance:
-        """Return an arm's variance between seeds, not yet divided by its degrees of freedom."""
-        seeds = values.mean(axis=1)
+        """Return the variance between the seeds of one arm's values (seeds, queries, cells)."""
+        seeds, freedom = values.mean(axis=1), len(values) - 1
         # what each group adds to each seed's mean, less what it adds to the mean over seeds
         added = np.stack([self._sums(one - one.mean(axis=0)) for one in values - values.mean(axis=0)]) / len(self.group)
-        freedom = np.full(values.shape[2], len(values) - 1)
-        between = ((seeds - seeds.mean(axis=0)) ** 2).sum(axis=0) / np.maximum(freedom, 1)
-        interaction = (added**2).sum(axis=(0, 1)) * self.groups / max(self.groups - 1, 1) / np.maximum(freedom, 1)
+        between = ((seeds - seeds.mean(axis=0)) ** 2).sum(axis=0) / max(freedom, 1)
+        interaction = (added**2).sum(axis=(0, 1)) * self.groups / max(self.groups - 1, 1) / max(freedom, 1)
         return SeedVariance(between, interaction, freedom)
 
     def _seed_effects(self, arm: int, side: str = "first") -> Floats:
         """Return draws (draws, cells) of the error that the choice of an arm's seeds brings."""
         between, interaction, freedom = self._between_seeds[arm]
-        if self.seed_freedom == 0:
-            return np.zeros((self.draws, len(between)))
-        # the same quantile of chi^2 for both sides of a difference: where the variance is pooled, it is one variance
-        quantile = self._rng("variance").random((self.draws, 1))
-        chi_square = np.concatenate([chi2.ppf(quantile, value) for value in np.unique(freedom)], axis=1)
-        spread = chi_square[:, np.searchsorted(np.unique(freedom), freedom)]
-        variance = np.maximum(freedom * between / spread - interaction, 0)
-        normal = self._rng(side).standard_normal((self.draws, 1))
-        effects: Floats = normal * np.sqrt(variance / len(self.arms[arm]))
+        if freedom == 0:
+            return np.zeros((self.draws, 1))
+        chi_square = self._rng("variance").chisquare(freedom, (self.draws, 1))  # one for both sides of a difference
+        variance = np.maximum(freedom * between / chi_square - interaction, 0)
+        effects: Floats = self._rng(side).standard_normal((self.draws, 1)) * np.sqrt(variance / len(self.arms[arm]))
         return effects
 
     def _sums(self, values: Floats) -> Floats:
@@ -210,13 +208,11 @@ class Study:
 
 def _pool(parts: Sequence[SeedVariance]) -> SeedVariance:
     """Return the mean of variances, weighted by their degrees of freedom."""
-    if not parts:
-        return SeedVariance(np.zeros(1), np.zeros(1), np.zeros(1, dtype=np.int64))
-    freedom = np.sum([part.freedom for part in parts], axis=0)
-    weights = [part.freedom / np.maximum(freedom, 1) for part in parts]
-    between, interaction = (
-        np.sum([weight * part[place] for weight, part in zip(weights, parts, strict=True)], axis=0) for place in (0, 1)
-    )
+    freedom = sum(part.freedom for part in parts)
+    if freedom == 0:
+        return SeedVariance(np.zeros(1), np.zeros(1), 0)
+    weights = np.array([part.freedom for part in parts]) / freedom
+    between, interaction = (weights @ np.stack([part[place] for part in parts]) for place in (0, 1))
     return SeedVariance(between, interaction, freedom)
 
 
