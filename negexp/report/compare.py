@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
@@ -137,13 +137,9 @@ def _headline(comparison: Comparison, arms: pd.DataFrame, pairs: pd.DataFrame, q
     sentences = [f"{best.arm} reaches {_points(best['mean'])} % in {where}{interval}, on {on}{of}."]
     if one_group:
         return [*sentences, "All queries are of one group of debates, so nothing shows how far chance could go."]
-    by_name = {arm.name: arm for arm in comparison.arms}
-    tests = primary(pairs, comparison, queries) if len(here) > 1 else pairs
     others = here["arm"].iloc[1:].tolist()
-    for other in others[:MANY_ARMS]:
-        sentences.append(_against(best.arm, other, tests, by_name))
-    if len(others) > MANY_ARMS:
-        sentences.append(f"The table has the other {len(others) - MANY_ARMS}.")
+    if others:
+        sentences += _against(best.arm, others, primary(pairs, comparison, queries), comparison.arms)
     if (here["seeds"] == 1).all():
         sentences.append("With one seed an arm, intervals and tests are about these runs, not about the strategies.")
     if best.group_count < FEW_GROUPS:
@@ -153,22 +149,33 @@ def _headline(comparison: Comparison, arms: pd.DataFrame, pairs: pd.DataFrame, q
     return sentences
 
 
-def _against(best: str, other: str, pairs: pd.DataFrame, arms: dict[str, Arm]) -> str:
-    """Return what the data say of the best arm and another one."""
-    pair = pairs[pairs["first"].isin([best, other]) & pairs["second"].isin([best, other])].iloc[0]
-    sign = 1 if pair["first"] == best else -1
-    low, high = sorted((sign * pair.low, sign * pair.high))
-    interval = f"[{_signed(low)}, {_signed(high)}]"
-    if pair.same:
-        return f"{other} hits and misses the same queries."
-    if pair.p_holm <= 0.05:
-        return f"It is above {other} by {_signed(sign * pair['mean'])} points {interval} (p = {pair.p_holm:.3g}, Holm)."
-    counts = (len(arms[best].runs), len(arms[other].runs))
-    needed = needed_to_see(ONE_POINT, pair.query_variance, pair.seed_variance, pair.query_count, counts)
-    return (
-        f"Against {other} no difference is shown: the interval is {interval} points (p = {pair.p_holm:.3g}, Holm); "
-        f"{_wanted(needed, pair.query_count, max(counts))}."
-    )
+def _against(best: str, others: list[str], pairs: pd.DataFrame, arms: Sequence[Arm]) -> list[str]:
+    """Return what the data say of the best arm and the others: above which it is, and where nothing is shown."""
+    seeds = {arm.name: len(arm.runs) for arm in arms}
+    above, same, open_ = [], [], []
+    wanted = ""
+    for other in others[:MANY_ARMS]:
+        pair = pairs[pairs["first"].isin([best, other]) & pairs["second"].isin([best, other])].iloc[0]
+        sign = 1 if pair["first"] == best else -1
+        low, high = sorted((sign * pair["low"], sign * pair["high"]))
+        said = f"[{_signed(low)}, {_signed(high)}] points, p = {pair['p_holm']:.2g}"
+        if pair["same"]:
+            same.append(other)
+        elif pair["p_holm"] <= 0.05:
+            above.append(f"{other} by {_signed(sign * pair['mean'])} ({said})")
+        else:
+            open_.append(f"{other} ({said})")
+            counts = (seeds[best], seeds[other])
+            needed = needed_to_see(
+                ONE_POINT, pair["query_variance"], pair["seed_variance"], pair["query_count"], counts
+            )
+            wanted = wanted or _wanted(needed, pair["query_count"], max(counts))
+    sentences = [f"It is above {_list(above)}."] if above else []
+    sentences += [f"{_list(same)} hits and misses the same queries."] if same else []
+    sentences += [f"No difference is shown against {_list(open_)}; {wanted}."] if open_ else []
+    if len(others) > MANY_ARMS:
+        sentences.append(f"The table has the other {len(others) - MANY_ARMS}.")
+    return sentences
 
 
 def _wanted(needed: Needed, queries: int, seeds: int) -> str:
@@ -181,12 +188,16 @@ def _wanted(needed: Needed, queries: int, seeds: int) -> str:
     return f"to see 1 point you would need {wanted}"
 
 
+def _list(parts: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
 def _points(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}"
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # never -0.0
 
 
 def _count(number: int, noun: str) -> str:
