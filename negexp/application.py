@@ -21,7 +21,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from negexp.config import CONF_DIR, EvaluateConfig, TrainConfig, parse_evaluate, parse_report, parse_train
+from negexp.config import (
+    CONF_DIR,
+    EvaluateConfig,
+    TrainConfig,
+    load_run_config,
+    parse_evaluate,
+    parse_report,
+    parse_train,
+)
 from negexp.corpus import check_path
 from negexp.errors import InputError
 from negexp.evaluation.monitor import check_monitor
@@ -41,6 +49,8 @@ def _evaluate_config(config: DictConfig) -> EvaluateConfig:
     parsed = parse_evaluate(config)
     if parsed.run is None:
         check_path(parsed.data)
+    else:
+        load_run_config(Path(parsed.run) / "config.yaml")
     return parsed
 
 
@@ -62,7 +72,7 @@ def run_command(command: str, arguments: list[str]) -> None:
     args = parser.parse_intermixed_args(arguments)
     flags = [argument for argument in arguments if argument not in args.overrides]
     sys.argv = ["negexp", *args.overrides, *flags]  # Hydra parses again, and takes flags between overrides amiss
-    _check_flags(args)
+    _check_flags(command, args)
     runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if runs_jobs:
         _check_jobs(command, args)
@@ -120,10 +130,12 @@ def _quote_path(argument: str) -> str:
     return f"{key}{equals}'{escaped}'"
 
 
-def _check_flags(args: Namespace) -> None:
+def _check_flags(command: str, args: Namespace) -> None:
     """Refuse what Hydra would answer with a traceback or with several lines."""
     if args.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")
+    if command == "report" and args.multirun:
+        raise InputError("--multirun: a report is no sweep; give all runs at once, runs=DIR,DIR")
     actions = [flag for flag in ("run", "multirun", "cfg", "info", "shell-completion") if _given(args, flag)]
     if len(actions) > 1:
         raise InputError(f"--{' --'.join(actions)}: only one of them at a time")

@@ -135,6 +135,8 @@ REFUSED = {
     "Hydra's own key": (["train", "hydra.run.fold=x"], "hydra.run.fold"),
     "pickled rerun": (["train", "--experimental-rerun", "config.pickle"], "--experimental-rerun: "),
     "nothing to report": (["report"], "runs: needs runs=DIR"),
+    "sweep of reports": (["report", "-m", "runs=.,.."], "--multirun: a report is no sweep"),
+    "run to evaluate": (["evaluate", "run=nowhere"], "nowhere/config.yaml: not found"),
     "typo in a report": (["report", "runs=.", "text=false"], "text"),
     "examples": (["report", "runs=.", "examples=-1"], "examples=-1: must be at least 0"),
     "evaluate": (["evaluate", "split=training"], "split=training: must be one of train, validation, test"),
