@@ -1,14 +1,15 @@
-"""The queries that one arm gains and loses against another, with their texts."""
+"""The queries that the best arm gains and loses against the others, with their texts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from negexp.corpus import load_corpus
+from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
 from negexp.evaluation.ranking import argument_ids
 from negexp.report.arms import Arm, Comparison
@@ -34,58 +35,82 @@ class Example:
         return asdict(self)
 
 
-def gains_and_losses(
-    comparison: Comparison, best: str, other: str, queries: str, number: int
-) -> tuple[list[Example], list[Example], str | None]:
-    """Return at most `number` queries that `best` gains against `other`, as many that it loses, and why there are none.
+@dataclass(frozen=True)
+class Exchange:
+    """The queries that the best arm gains against another, and those that it loses."""
+
+    other: str
+    gained: list[Example]
+    lost: list[Example]
+
+
+def exchanges(comparison: Comparison, order: Sequence[str], queries: str, number: int) -> list[Exchange]:
+    """Return what the first arm of `order` gains and loses against each other one, at most `number` queries of each.
 
     Taken from the headline's protocol, stage, task and subset of queries, by the difference of accuracy@1 averaged over
-    seeds, then by the difference of the ranks. The texts are read from the corpus that the run names, if it is there.
+    seeds, then by the difference of the ranks. The texts are read from the corpus that the runs name.
+
+    Raises
+    ------
+    InputError
+        When that corpus is no longer there, or is another one by now.
     """
     by_name = {arm.name: arm for arm in comparison.arms}
-    first, second = by_name[best], by_name[other]
-    run = first.runs[0]
-    try:
-        corpus = load_corpus(run.config.data)
-    except InputError as error:
-        return [], [], f"no texts: {error}"
-    if corpus.fingerprint() != run.result["data_fingerprint"]:
-        return [], [], f"no texts: data.path={run.config.data.path} holds another corpus than the runs used"
-    split = corpus["test"]
-    row = {id_: place for place, id_ in enumerate(split.ids)}
-    text_of = {id_: corpus.texts[text] for text, id_ in argument_ids(split).items()}
+    best = by_name[order[0]]
+    corpus = load_corpus(best.runs[0].config.data)
+    if corpus.fingerprint() != best.runs[0].result["data_fingerprint"]:
+        raise InputError(f"data.path={best.runs[0].config.data.path}: holds another corpus than the runs used")
     cell = comparison.monitor[:3]
-    table = _differences(cell, first, second)
-    place_of = {str(query): place for place, query in enumerate(table.index)}
-    if queries == "unseen":
-        table["change"] = table["change"].where(~first.runs[0].cells[cell]["seen_in_training"].to_numpy(), 0.0)
-    first_ranked, second_ranked = (arm.runs[0].cells[cell]["first"].tolist() for arm in (first, second))
+    texts = _Texts(corpus, best.runs[0].cells[cell]["query"].tolist())
+    result = []
+    for other in order[1:]:
+        table = _differences(cell, best, by_name[other])
+        if queries == "unseen":
+            table = table[~best.runs[0].cells[cell]["seen_in_training"].to_numpy()]
+        gained = table[table["change"] > 0].sort_values(["change", "ranks"], ascending=False, kind="stable")
+        lost = table[table["change"] < 0].sort_values(["change", "ranks"], kind="stable")
+        columns = ["place", "change", "first", "second"]
+        found = (
+            [texts.example(best.name, other, *row) for row in part[columns].head(number).itertuples(index=False)]
+            for part in (gained, lost)
+        )
+        result.append(Exchange(other, *found))
+    return result
 
-    def example(query: str) -> Example:
-        gold, place = corpus.texts[split.counter[row[query]]], place_of[query]
-        ranked = [text_of[ids[place]] for ids in (first_ranked, second_ranked)]
-        point, change = corpus.texts[split.point[row[query]]], float(table["change"].iloc[place])
+
+class _Texts:
+    """The texts of a comparison's test queries, which ranks name by id."""
+
+    def __init__(self, corpus: Corpus, queries: list[str]) -> None:
+        split = corpus["test"]
+        row = {id_: place for place, id_ in enumerate(split.ids)}
+        self.queries = queries
+        self.point = [corpus.texts[split.point[row[query]]] for query in queries]
+        self.gold = [corpus.texts[split.counter[row[query]]] for query in queries]
+        self.of = {id_: corpus.texts[text] for text, id_ in argument_ids(split).items()}
+
+    def example(self, best: str, other: str, place: int, change: float, first: str, second: str) -> Example:
+        """Return the example of the query at a place, with the ids of what either arm's first run ranked first."""
+        gold, ranked = self.gold[place], [self.of[first], self.of[second]]
+        query, point = self.queries[place], self.point[place]
         return Example(
             query, change, point, gold, best, ranked[0], ranked[0] == gold, other, ranked[1], ranked[1] == gold
         )
 
-    gained = table[table["change"] > 0].sort_values(["change", "ranks"], ascending=[False, False], kind="stable")
-    lost = table[table["change"] < 0].sort_values(["change", "ranks"], kind="stable")
-    return (
-        [example(str(query)) for query in gained.index[:number]],
-        [example(str(query)) for query in lost.index[:number]],
-        None,
-    )
-
 
 def _differences(cell: tuple[str, str, str], first: Arm, second: Arm) -> pd.DataFrame:
-    """Return by query the difference of accuracy@1 and of ranks, both means over seeds."""
+    """Return by query its place, the difference of accuracy@1 and of ranks over seeds, and what was ranked first."""
 
     def ranks(arm: Arm) -> np.ndarray:
         return np.stack([run.cells[cell]["rank"].to_numpy() for run in arm.runs])
 
     a, b = ranks(first), ranks(second)
-    change = (a == 1).mean(axis=0) - (b == 1).mean(axis=0)
     return pd.DataFrame(
-        {"change": change, "ranks": b.mean(axis=0) - a.mean(axis=0)}, index=first.runs[0].cells[cell]["query"]
+        {
+            "place": np.arange(a.shape[1]),
+            "change": (a == 1).mean(axis=0) - (b == 1).mean(axis=0),
+            "ranks": b.mean(axis=0) - a.mean(axis=0),
+            "first": first.runs[0].cells[cell]["first"].tolist(),
+            "second": second.runs[0].cells[cell]["first"].tolist(),
+        }
     )

@@ -17,8 +17,8 @@ import jinja2
 from negexp import __version__
 from negexp.errors import InputError
 from negexp.report.arms import Comparison, compare_what_can_be
-from negexp.report.compare import Numbers, compute, primary
-from negexp.report.examples import Example, gains_and_losses
+from negexp.report.compare import MANY_ARMS, Numbers, compute, primary
+from negexp.report.examples import Exchange, exchanges
 from negexp.report.figures import FIGURES, draw_figures, render
 from negexp.report.runs import Skipped, find_runs, read_runs
 from negexp.report.tables import (
@@ -53,8 +53,7 @@ class Section:
     numbers: Numbers
     prefix: str
     pictures: list[Picture] = field(default_factory=list)
-    gained: list[Example] = field(default_factory=list)
-    lost: list[Example] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     no_examples: str | None = None
 
     @cached_property
@@ -115,7 +114,10 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
             _find_examples(section, examples)
         sections.append(section)
     if texts:
-        lines = [json.dumps(example.row(), ensure_ascii=False) for one in sections for example in one.gained + one.lost]
+        found = [
+            one for section in sections for exchange in section.exchanges for one in exchange.gained + exchange.lost
+        ]
+        lines = [json.dumps(example.row(), ensure_ascii=False) for example in found]
         write_bytes(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines).encode())
     _write_pages(folder, sections, remarks, skipped)
     headlines = [" ".join(section.numbers.headline) for section in sections]
@@ -155,13 +157,13 @@ def _draw(section: Section, folder: Path) -> None:
 
 
 def _find_examples(section: Section, number: int) -> None:
-    """Compare the best arm with the next one."""
+    """Compare the best arm with the next ones."""
     order = primary(section.numbers.arms, section.comparison, section.numbers.queries)
-    names = order.sort_values("mean", ascending=False)["arm"].tolist()
-    if len(names) > 1:
-        section.gained, section.lost, section.no_examples = gains_and_losses(
-            section.comparison, names[0], names[1], section.numbers.queries, number
-        )
+    names = order.sort_values("mean", ascending=False)["arm"].tolist()[: 1 + MANY_ARMS]
+    try:
+        section.exchanges = exchanges(section.comparison, names, section.numbers.queries, number)
+    except InputError as error:
+        section.no_examples = f"no texts: {error}"
 
 
 def _write_pages(folder: Path, sections: list[Section], remarks: list[str], skipped: list[Skipped]) -> None:
