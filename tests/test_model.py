@@ -99,7 +99,7 @@ def test_the_loss_is_the_weighted_sum_of_three_hand_written_parts() -> None:
     negative = torch.randn(pairs, k, dim, generator=generator)
     positive_logits = torch.randn(pairs, 2, generator=generator)
     negative_logits = torch.randn(pairs, k, 2, generator=generator)
-    parts = TripletCrossEntropy(LossConfig("triplet_ce", 0.7, 2.0, 3.0, 0.5))(
+    parts = TripletCrossEntropy(LossConfig("triplet_ce", 0.7, 2.0, 3.0, 0.5, detach_classifier=False))(
         point, counter, negative, positive_logits, negative_logits
     )
     triplets = [
@@ -118,7 +118,7 @@ def test_the_loss_is_the_weighted_sum_of_three_hand_written_parts() -> None:
 
 def test_the_triplet_part_has_a_gradient_where_point_and_negative_are_one(config: ModelConfig) -> None:
     point = torch.ones(1, 3, requires_grad=True)
-    parts = TripletCrossEntropy(LossConfig("triplet_ce", 1.0, 1.0, 0.0, 0.0))(
+    parts = TripletCrossEntropy(LossConfig("triplet_ce", 1.0, 1.0, 0.0, 0.0, detach_classifier=False))(
         point, torch.zeros(1, 3), point[:, None], torch.zeros(1, 2), torch.zeros(1, 1, 2)
     )
     parts.total.backward()
@@ -132,7 +132,7 @@ def gradients(model: BiEncoder) -> tuple[bool, bool]:
     assert model.classifier is not None
     positive = model.classifier(r[:1], h[:1], r[1:2], h[1:2])
     negative = model.classifier(r[:1, None], h[:1, None], r[2:3, None], h[2:3, None])
-    criterion = TripletCrossEntropy(LossConfig("triplet_ce", 1.0, 1.0, 1.0, 1.0))
+    criterion = TripletCrossEntropy(LossConfig("triplet_ce", 1.0, 1.0, 1.0, 1.0, detach_classifier=False))
     criterion(r[:1], r[1:2], r[2:3, None], positive, negative).total.backward()
     encoder = model.towers[0].encoder.parameters()
     return (

@@ -204,9 +204,18 @@ def test_runs_that_cannot_be_compared_are_kept_apart_and_that_is_said(tmp_path: 
     assert [len(comparison.runs) for comparison in comparisons] == [2, 1]
     assert remark == f"These runs make 2 comparisons that are not mixed: they differ in {key}."
     assert len({comparison.title for comparison in comparisons}) == 2
+
+
+def test_two_comparisons_make_two_sections(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "seed=0")
+    write_run(tmp_path / "b", "data.copies=keep")
     written = write_report(str(tmp_path), None, texts=False, examples=0)
     assert len(written.headlines) == 2
-    assert remark in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    for copies in ("merge", "keep"):
+        assert f"(data.copies={copies}): demo" in text
+    assert written.remarks[0] in text
+    assert (tmp_path / "report" / "tables" / "2-arms.csv").exists()
 
 
 def test_arms_whose_short_names_would_be_one_are_named_in_full(tmp_path: Path) -> None:

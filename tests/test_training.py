@@ -206,7 +206,7 @@ def test_one_forward_pass_gives_the_loss_of_three(run_training: Train) -> None:
     negative = torch.stack([model.classifier(r_p, h_p, r_n[:, j], h_n[:, j]) for j in range(2)], dim=1)
     expected = criterion(r_p, r_c, r_n, positive, negative)
     for value, wanted in zip(parts, expected, strict=True):
-        assert float(value) == pytest.approx(float(wanted), abs=1e-5)
+        assert value.item() == pytest.approx(wanted.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("detach", [False, True])
