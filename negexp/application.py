@@ -54,6 +54,7 @@ def _evaluate_config(config: DictConfig) -> EvaluateConfig:
     return parsed
 
 
+PATHS = ("runs", "run", "output", "data.path", "model.pretrained")  # keys whose values are paths
 PARSERS: dict[str, Callable[[DictConfig], Any]] = {
     "train": _train_config,
     "evaluate": _evaluate_config,
@@ -67,10 +68,10 @@ def run_command(command: str, arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]  # its own prints the usage, over many lines
-    if command == "report":
-        arguments = [_quote_path(argument) for argument in arguments]
     args = parser.parse_intermixed_args(arguments)
     flags = [argument for argument in arguments if argument not in args.overrides]
+    if not args.multirun:
+        args.overrides = [_quote_path(override) for override in args.overrides]
     sys.argv = ["negexp", *args.overrides, *flags]  # Hydra parses again, and takes flags between overrides amiss
     _check_flags(command, args)
     runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
@@ -122,9 +123,9 @@ def _report_on_sweep(folder: str) -> None:
 
 
 def _quote_path(argument: str) -> str:
-    """Quote a path for Hydra, whose grammar would take its commas for a sweep and its stars for an error."""
+    """Quote a path for Hydra, whose grammar takes commas for a sweep, and stars and equals signs for an error."""
     key, equals, value = argument.partition("=")
-    if key not in ("runs", "output") or not value or value[0] in "'\"" or value == "null":
+    if key not in PATHS or not value or value[0] in "'\"" or value == "null":
         return argument
     escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
     return f"{key}{equals}'{escaped}'"

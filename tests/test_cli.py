@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 import negexp
 from negexp.application import job_name
 from negexp.cli import COMMANDS, main
-from negexp.config import TrainConfig
+from negexp.config import TrainConfig, to_yaml
 from negexp.errors import InputError
 
 Run = Callable[[TrainConfig, Path, list[str]], None]
@@ -210,6 +210,17 @@ def test_paths_of_a_report_may_hold_commas_stars_and_quotes(calls: Calls, tmp_pa
     assert main(["report", "runs='a,b'", "output=null"]) == 0
     assert (calls[-1][0].runs, calls[-1][0].output) == ("a,b", None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_of_a_run_may_hold_commas_and_equals_signs(calls: Calls, tmp_path: Path) -> None:
+    path = tmp_path / "seed=0,sampler=hard" / "a,b=c.csv"
+    path.parent.mkdir()
+    path.write_text("point,counter\n")
+    assert main(["train", "data=pairs", f"data.path={path}", "hydra.run.dir=out"]) == 0
+    assert calls[-1][0].data.path == str(path)
+    (path.parent / "config.yaml").write_text(to_yaml(calls[-1][0]), encoding="utf-8")
+    assert main(["evaluate", f"run={path.parent}", "output=x=1,y=2"]) == 0
+    assert (calls[-1][0].run, calls[-1][0].output) == (str(path.parent), "x=1,y=2")
 
 
 def test_run_folder_can_be_named(tmp_path: Path, calls: Calls) -> None:
