@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import compose_train
 
 from negexp.config import to_yaml
 from negexp.corpus import load_corpus
@@ -24,7 +25,6 @@ from negexp.evaluation.ranking import STAGES
 from negexp.report import write_report
 from negexp.report.arms import compare_what_can_be
 from negexp.report.runs import find_runs, read_runs
-from tests.conftest import compose_train
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
