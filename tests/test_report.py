@@ -295,7 +295,11 @@ def test_where_training_saw_queries_the_headline_is_about_the_others(tmp_path: P
     assert cell["query_count"].to_dict() == {"all": 40, "unseen": 25, "seen": 15}
     assert cell["mean"]["seen"] == pytest.approx(np.mean([hits(tmp_path / str(seed))[:15].mean() for seed in (0, 1)]))
     assert (written.folder / "figures" / "leakage.svg").exists()
-    assert "clean, unseen (25)" in (written.folder / "report.md").read_text(encoding="utf-8")
+    text = (written.folder / "report.md").read_text(encoding="utf-8")
+    assert "clean, unseen (25)" in text
+    for subset in ("all queries", "queries unseen in training", "queries seen in training"):
+        assert f"Test epa accuracy@1 in %, mean ± sd over seeds [95 % interval], {subset}\n" in text
+        assert f"Test accuracy@1 in %, clean, reranked, {subset}\n" in text
 
 
 # ---- examples --------------------------------------------------------------------------------------------------------

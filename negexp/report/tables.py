@@ -28,23 +28,21 @@ class Table:
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def main_table(comparison: Comparison, numbers: Numbers) -> Table:
+def main_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table:
     """Return the headline's metric by arm, in both protocols and stages, and what an epoch costs."""
     protocol, stage, task, metric = comparison.monitor
     columns = [
         (one, other) for one in dict.fromkeys([protocol, *PROTOCOLS]) for other in dict.fromkeys([stage, *STAGES])
     ]
-    order = primary(numbers.arms, comparison, numbers.queries).sort_values("mean", ascending=False)["arm"]
+    order = primary(numbers.arms, comparison, queries).sort_values("mean", ascending=False)["arm"]
     by_name = {arm.name: arm for arm in comparison.arms}
     rows = []
     for name in order:
         arm = by_name[name]
-        cells = [_cell(numbers, arm.name, one, numbers.queries, other, task, metric) for one, other in columns]
+        cells = [_cell(numbers, arm.name, one, queries, other, task, metric) for one, other in columns]
         rows.append([name, str(len(arm.runs)), *cells, f"{_seconds(arm):.1f}"])
     header = ["arm", "seeds", *(f"{one}, {other}" for one, other in columns), "seconds an epoch"]
-    return Table(
-        f"Test {task} {metric} in %, mean ± sd over seeds [95 % interval], {SEEN[numbers.queries]}", header, rows
-    )
+    return Table(f"Test {task} {metric} in %, mean ± sd over seeds [95 % interval], {SEEN[queries]}", header, rows)
 
 
 def seen_table(comparison: Comparison, numbers: Numbers) -> Table | None:
@@ -62,11 +60,11 @@ def seen_table(comparison: Comparison, numbers: Numbers) -> Table | None:
     return Table(f"Test {task} {metric} in % ({stage}) by whether training saw a text of the query", header, rows)
 
 
-def pair_table(comparison: Comparison, numbers: Numbers) -> Table | None:
+def pair_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table | None:
     """Return the tests of all pairs of arms in the headline's cell; None for one arm."""
     if numbers.pairs.empty:
         return None
-    pairs = primary(numbers.pairs, comparison, numbers.queries)
+    pairs = primary(numbers.pairs, comparison, queries)
     rows = [
         [
             f"{pair['first']} - {pair['second']}",
@@ -78,7 +76,7 @@ def pair_table(comparison: Comparison, numbers: Numbers) -> Table | None:
         for _, pair in pairs.iterrows()
     ]
     protocol, stage, task, metric = comparison.monitor
-    title = f"Pairs of arms: test {task} {metric} in points ({protocol}, {stage}, {SEEN[numbers.queries]})"
+    title = f"Pairs of arms: test {task} {metric} in points ({protocol}, {stage}, {SEEN[queries]})"
     return Table(title, ["difference of", "points", "95 % interval", "p", "p (Holm)"], rows)
 
 

@@ -58,14 +58,21 @@ class Section:
 
     @cached_property
     def main(self) -> list[Table]:
-        """Return the tables that stand at the top."""
-        tables = [f(self.comparison, self.numbers) for f in (main_table, seen_table, pair_table)]
+        """Return the tables that stand at the top, of the queries that the headline is about."""
+        about = self.numbers.queries
+        tables = [
+            main_table(self.comparison, self.numbers, about),
+            seen_table(self.comparison, self.numbers),
+            pair_table(self.comparison, self.numbers, about),
+        ]
         return [table for table in tables if table is not None]
 
     @cached_property
-    def tasks(self) -> list[Table]:
-        """Return the tables by task."""
-        return task_tables(self.comparison, self.numbers)
+    def more(self) -> list[Table]:
+        """Return the top tables of the other queries, where training saw some, and the tables by task."""
+        others = [subset for subset in self.numbers.arms["queries"].unique() if subset != self.numbers.queries]
+        tables = [make(self.comparison, self.numbers, one) for one in others for make in (main_table, pair_table)]
+        return [table for table in tables if table is not None] + task_tables(self.comparison, self.numbers)
 
     @cached_property
     def settings(self) -> list[Table]:
