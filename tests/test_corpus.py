@@ -24,8 +24,9 @@ from negexp.config import DataConfig
 from negexp.corpus import SPLITS, Corpus, Split, load_corpus
 from negexp.corpus.arguana import read_arguana
 from negexp.corpus.arguments import Record
+from negexp.corpus.groups import dependent_groups
 from negexp.corpus.load import DEMO
-from negexp.corpus.overlap import dependent_groups, seen_in_training
+from negexp.corpus.overlap import seen_in_training
 from negexp.corpus.pairs import draw_splits, read_pairs
 from negexp.errors import InputError
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from negexp.corpus.arguments import Ints, Split
 
@@ -57,18 +55,3 @@ def seen_in_training(split: Split, train: Split) -> np.ndarray:
     """Return a mask (pairs,) of the pairs whose point or counter text stands in the training pairs used."""
     known = train.texts()
     return np.isin(split.point, known) | np.isin(split.counter, known)
-
-
-def dependent_groups(split: Split) -> Ints:
-    """Number the pairs (pairs,) so that those of one debate, or of debates that share a text, have one number.
-
-    Queries of one number are not independent observations: a debate that is cross-listed under three themes is one.
-    """
-    rows = np.arange(len(split))
-    debate = rows if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
-    text = np.unique(np.stack([split.point, split.counter]), return_inverse=True)[1].reshape(2, -1) + len(split)
-    links = (np.concatenate([debate, debate]), text.ravel())
-    size = int(text.max()) + 1
-    graph = coo_array((np.ones(2 * len(split), dtype=np.int8), links), shape=(size, size))
-    component = connected_components(graph, directed=False)[1]
-    return np.unique(component[debate], return_inverse=True)[1]

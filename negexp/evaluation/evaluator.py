@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
-from negexp.corpus.overlap import dependent_groups, first_of_pair, seen_in_training
+from negexp.corpus.groups import dependent_groups
+from negexp.corpus.overlap import first_of_pair, seen_in_training
 from negexp.embedding import Embeddings
 from negexp.evaluation.ranking import Classifier, Scorer, rank_queries, squared_distance_scorer
 from negexp.model import BiEncoder

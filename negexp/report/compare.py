@@ -87,6 +87,11 @@ def primary(table: pd.DataFrame, comparison: Comparison, queries: str) -> pd.Dat
     return table[chosen & (table["metric"] == metric) & (table["queries"] == queries)]
 
 
+def best_first(arms: pd.DataFrame, comparison: Comparison, queries: str) -> pd.DataFrame:
+    """Return the arms' rows of the headline's cell, the highest mean first."""
+    return primary(arms, comparison, queries).sort_values("mean", ascending=False)
+
+
 def _study(comparison: Comparison, protocol: str, subset: str) -> tuple[Study, list[Cell], int]:
     """Return the arms' values on the same queries, the cells they stand in, and the number of queries."""
     run = comparison.runs[0]
@@ -130,7 +135,7 @@ def _adjust(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _headline(comparison: Comparison, arms: pd.DataFrame, pairs: pd.DataFrame, queries: str) -> list[str]:
     protocol, stage, task, metric = comparison.monitor
-    here = primary(arms, comparison, queries).sort_values("mean", ascending=False)
+    here = best_first(arms, comparison, queries)
     best = here.iloc[0]
     where = f"test {task} {metric} ({protocol}, {stage})"
     one_group = best.group_count == 1
@@ -162,11 +167,11 @@ def _against(best: str, others: list[str], pairs: pd.DataFrame, arms: Sequence[A
         pair = pairs[pairs["first"].isin([best, other]) & pairs["second"].isin([best, other])].iloc[0]
         sign = 1 if pair["first"] == best else -1
         low, high = sorted((sign * pair["low"], sign * pair["high"]))
-        said = f"[{_signed(low)}, {_signed(high)}] points, p = {pair['p_holm']:.2g}"
+        said = f"[{signed(low)}, {signed(high)}] points, p = {pair['p_holm']:.2g}"
         if pair["same"]:
             same.append(other)
         elif pair["p_holm"] <= 0.05:
-            above.append(f"{other} by {_signed(sign * pair['mean'])} ({said})")
+            above.append(f"{other} by {signed(sign * pair['mean'])} ({said})")
         else:
             open_.append(f"{other} ({said})")
             counts = (seeds[best], seeds[other])
@@ -200,7 +205,8 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _signed(share: float) -> str:
+def signed(share: float) -> str:
+    """Return a difference of shares in points, with its sign."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"  # never -0.0
 
 

@@ -17,7 +17,7 @@ from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.ranking import STAGES
 from negexp.report.arms import Arm, Comparison
 from negexp.report.compare import SEEN, Numbers
-from negexp.report.runs import PHASES
+from negexp.tracking.run_folder import PHASES
 
 COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
@@ -185,7 +185,7 @@ def _leakage(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
             rows = rows.loc[[arm.name for arm in comparison.arms]]
             x = np.arange(len(rows)) + (place - (len(subsets) - 1) / 2) * width
             errors = np.abs(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])) * 100
-            label = f"{SEEN[subset]} ({rows['query_count'].iloc[0]})" if protocol == "published" else None
+            label = f"{SEEN[subset]} ({rows['query_count'].iloc[0]})" if protocol == PROTOCOLS[0] else None
             style = {"color": GREYS[place], "hatch": ("", "////", "xxxx")[place], "edgecolor": "black"}
             axis.bar(x, rows["mean"] * 100, width, yerr=errors, capsize=2, label=label, **style)
         axis.set_xticks(np.arange(len(comparison.arms)), [arm.name for arm in comparison.arms], rotation=15, ha="right")

@@ -18,11 +18,11 @@ from negexp.config import TrainConfig, load_run_config
 from negexp.errors import InputError
 from negexp.evaluation.metrics import Metrics, flatten, summarise
 from negexp.tracking import RunFolder
+from negexp.tracking.run_folder import PHASES
 
 TEXT = ["query", "protocol", "stage", "task", "first"]
 RANKS = [*TEXT, "rank", "candidates", "group", "seen_in_training"]
 RESULT = ("data_fingerprint", "versions", "untrained", "test", "overrides", "corpus_summary")
-PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
 NEGATIVES = ("negative_distance", "positive_distance", "nearer_share", "neighbour_rank", "negatives_replaced")
 SHARES = ("gold_copy_share", "debate_share", "theme_share")
 EPOCH = ("epoch", "random_rate", *NEGATIVES, *SHARES, *(f"seconds_{phase}" for phase in PHASES))

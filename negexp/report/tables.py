@@ -11,7 +11,7 @@ import pandas as pd
 from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.ranking import STAGES
 from negexp.report.arms import Arm, Comparison
-from negexp.report.compare import SEEN, Numbers, primary
+from negexp.report.compare import SEEN, Numbers, best_first, primary, signed
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def main_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table:
     columns = [
         (one, other) for one in dict.fromkeys([protocol, *PROTOCOLS]) for other in dict.fromkeys([stage, *STAGES])
     ]
-    order = primary(numbers.arms, comparison, queries).sort_values("mean", ascending=False)["arm"]
+    order = best_first(numbers.arms, comparison, queries)["arm"]
     by_name = {arm.name: arm for arm in comparison.arms}
     rows = []
     for name in order:
@@ -68,8 +68,8 @@ def pair_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table 
     rows = [
         [
             f"{pair['first']} - {pair['second']}",
-            f"{100 * pair['mean']:+.1f}",
-            f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}]",
+            signed(pair["mean"]),
+            f"[{signed(pair['low'])}, {signed(pair['high'])}]",
             f"{pair['p']:.3g}",
             f"{pair['p_holm']:.3g}",
         ]

@@ -17,7 +17,7 @@ import jinja2
 from negexp import __version__
 from negexp.errors import InputError
 from negexp.report.arms import Comparison, compare_what_can_be
-from negexp.report.compare import MANY_ARMS, Numbers, compute, primary
+from negexp.report.compare import MANY_ARMS, Numbers, best_first, compute
 from negexp.report.examples import Exchange, exchanges
 from negexp.report.figures import FIGURES, draw_figures, render
 from negexp.report.runs import Skipped, find_runs, read_runs
@@ -165,8 +165,8 @@ def _draw(section: Section, folder: Path) -> None:
 
 def _find_examples(section: Section, number: int) -> None:
     """Compare the best arm with the next ones."""
-    order = primary(section.numbers.arms, section.comparison, section.numbers.queries)
-    names = order.sort_values("mean", ascending=False)["arm"].tolist()[: 1 + MANY_ARMS]
+    order = best_first(section.numbers.arms, section.comparison, section.numbers.queries)
+    names = order["arm"].tolist()[: 1 + MANY_ARMS]
     try:
         section.exchanges = exchanges(section.comparison, names, section.numbers.queries, number)
     except InputError as error:
@@ -181,7 +181,6 @@ def _write_pages(folder: Path, sections: list[Section], remarks: list[str], skip
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["slug"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     context: dict[str, Any] = {
         "sections": sections,
         "remarks": remarks,

@@ -15,6 +15,8 @@ from negexp.errors import InputError
 from negexp.evaluation.metrics import Metrics, flatten, summarise
 from negexp.tracking.files import write_bytes, write_csv, write_json, write_parquet
 
+# what an epoch's seconds are counted by: `seconds_<phase>` in metrics.csv
+PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy", "pandas", "hydra-core")
 
 

@@ -30,13 +30,12 @@ from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound
 from negexp.tokens import TokenTable, tokenize
 from negexp.tracking import RunFolder, build_ledger, write_evaluation
 from negexp.tracking.ledger import ledger_statistics
+from negexp.tracking.run_folder import PHASES
 from negexp.training.checkpoint import CheckpointStore
 from negexp.training.console import epoch_line
 from negexp.training.steps import Trainee, build_trainee, train_epoch
 
 log = logging.getLogger("negexp")
-
-PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
 
 
 @dataclass

@@ -1,0 +1,24 @@
+"""Which pairs of a split are no independent observations; apart from the readers, which every command imports."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from negexp.corpus.arguments import Ints, Split
+
+
+def dependent_groups(split: Split) -> Ints:
+    """Number the pairs (pairs,) so that those of one debate, or of debates that share a text, have one number.
+
+    Queries of one number are not independent observations: a debate that is cross-listed under three themes is one.
+    """
+    rows = np.arange(len(split))
+    debate = rows if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
+    text = np.unique(np.stack([split.point, split.counter]), return_inverse=True)[1].reshape(2, -1) + len(split)
+    links = (np.concatenate([debate, debate]), text.ravel())
+    size = int(text.max()) + 1
+    graph = coo_array((np.ones(2 * len(split), dtype=np.int8), links), shape=(size, size))
+    component = connected_components(graph, directed=False)[1]
+    return np.unique(component[debate], return_inverse=True)[1]
