@@ -38,6 +38,15 @@ class ScoredPool(NamedTuple):
     opinion: NDArray[np.float64]
 
 
+class RankedBlock(NamedTuple):
+    """Of one stage, for a block of queries (queries,): rows of the split, rank of the gold, candidates, first text."""
+
+    row: Ints
+    rank: Ints
+    candidates: Ints
+    first: Ints
+
+
 def rank_queries(
     split: Split,
     score: Scorer,
@@ -62,24 +71,36 @@ def rank_queries(
         `rerank_k` keep their retrieval order behind the k.
     """
     queries = np.arange(len(split)) if queries is None else queries
-    parts = []
+    id_of = argument_ids(split)
+    first_id = np.array([id_of.get(text, "") for text in range(max(id_of) + 1)], dtype=object)
+    cells: list[tuple[tuple[str, str, str], RankedBlock]] = []
     rounds = list(itertools.product(PROTOCOLS, possible_tasks(split)[0]))
     with progress_bar(len(rounds), "evaluating", "task", progress) as bar:
         for protocol, task in rounds:
-            for pool in pools(split, task, protocol, queries, block_bytes):
-                stages = _rank_pool(split, pool, score, classify, rerank_k)
-                for stage, (rank, first) in zip(STAGES, stages, strict=False):
-                    columns = {"row": pool.query, "protocol": protocol, "stage": stage, "task": task.name, "rank": rank}
-                    columns |= {"candidates": pool.allowed.sum(axis=1), "first": pool.text[first]}
-                    parts.append(pd.DataFrame(columns))
+            blocks = [
+                _rank_pool(split, pool, score, classify, rerank_k)
+                for pool in pools(split, task, protocol, queries, block_bytes)
+            ]
+            for stage, parts in zip(STAGES, zip(*blocks, strict=True), strict=False):
+                row, *values = (np.concatenate(column) for column in zip(*parts, strict=True))
+                order = np.argsort(row)  # one row order whatever the blocks were
+                cells.append(
+                    ((protocol, stage, task.name), RankedBlock(row[order], *(column[order] for column in values)))
+                )
             bar.update()
-    ranks = pd.concat(parts, ignore_index=True)
-    # one row order whatever the blocks were
-    ranks = ranks.groupby(["protocol", "stage", "task"], sort=False).apply(lambda part: part.sort_values("row"))
-    ranks = ranks.reset_index(level=[0, 1, 2]).reset_index(drop=True)
-    ranks["first"] = ranks["first"].map(argument_ids(split))
-    ranks.insert(0, "query", np.array(split.ids, dtype=object)[ranks["row"].to_numpy()])
-    return ranks
+    keys, tables = zip(*cells, strict=True)
+    row, rank, candidates, first = (np.concatenate(column) for column in zip(*tables, strict=True))
+    names = np.repeat(np.array(keys, dtype=object), [len(block.row) for block in tables], axis=0)
+    return pd.DataFrame(
+        {
+            "query": np.array(split.ids, dtype=object)[row],
+            **dict(zip(("protocol", "stage", "task"), names.T, strict=True)),
+            "rank": rank,
+            "candidates": candidates,
+            "first": first_id[first],
+            "row": row,
+        }
+    )
 
 
 def argument_ids(split: Split) -> dict[int, str]:
@@ -111,20 +132,22 @@ def ranking_order(scored: ScoredPool) -> Ints:
     return order
 
 
-def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[tuple[Ints, Ints]]:
-    """Return rank of the gold and best column (queries,) by score and, with a classifier, after re-ranking."""
+def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[RankedBlock]:
+    """Rank a pool by score and, with a classifier, once more after re-ranking."""
     scores, nearest, opinion = score_pool(split, pool, score, classify, k)
+    candidates = pool.allowed.sum(axis=1)
     gold_score = np.max(scores, axis=1, where=pool.gold, initial=-np.inf)
     rank = 1 + (scores > gold_score[:, None]).sum(axis=1)
-    retrieval = (rank, scores.argmax(axis=1))
+    retrieval = RankedBlock(pool.query, rank, candidates, pool.text[scores.argmax(axis=1)])
     if classify is None:
         return [retrieval]
     competes, is_gold = (np.take_along_axis(mask, nearest, axis=1) for mask in (pool.allowed, pool.gold))
     gold_opinion = np.max(opinion, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
     above = competes & ~is_gold & (opinion >= gold_opinion)
     first = np.where(is_gold & above.any(axis=1, keepdims=True), -np.inf, opinion).argmax(axis=1)
+    first_column = np.take_along_axis(nearest, first[:, None], axis=1)[:, 0]
     reranked = np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)
-    return [retrieval, (reranked, np.take_along_axis(nearest, first[:, None], axis=1)[:, 0])]
+    return [retrieval, RankedBlock(pool.query, reranked, candidates, pool.text[first_column])]
 
 
 def _lower_gold(values: NDArray[np.float64], gold: np.ndarray, tie: float) -> NDArray[np.float64]:
