@@ -1,6 +1,7 @@
 """`negexp COMMAND key=value ...`: one Hydra application per command, behind a dispatcher that starts fast.
 
-Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a defect of ours (traceback), 130 interrupted.
+Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a defect of ours (traceback), 130 / 143 stopped by
+SIGINT / SIGTERM.
 Hydra and torch are imported only once a command is known to need them.
 """
 
@@ -61,14 +62,22 @@ def _guarded(run: Callable[[], None]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from negexp.errors import InputError
+    from negexp.errors import InputError, JobsFailedError
+    from negexp.signals import Stopped, stops_at_once
 
     try:
-        run()
+        with stops_at_once():
+            run()
     except InputError as error:
         return _refuse(str(error))
+    except JobsFailedError as error:
+        _refuse(str(error))
+        return error.exit_code
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(_explain(error))
+    except Stopped as stop:
+        print(f"negexp: stopped by {stop.name}", file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         print("negexp: interrupted", file=sys.stderr)
         return 130

@@ -13,6 +13,7 @@ from torch import Tensor
 from negexp.model import BiEncoder, Role
 from negexp.progress import progress_bar
 from negexp.runtime import Runtime
+from negexp.signals import check_stop
 from negexp.tokens import TokenTable
 
 Ints = NDArray[np.int64]
@@ -77,6 +78,7 @@ def encode_batches(
 ) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
     """Yield (positions in `rows`, retrieval, pooled) in length-sorted batches, with gradients where they are on."""
     for positions in tokens.batches(rows, runtime.tokens_per_batch):
+        check_stop()
         ids, mask = (runtime.to_device(part) for part in tokens.pad(rows[positions]))
         with runtime.autocast():
             retrieval, pooled = model(ids, mask, role)

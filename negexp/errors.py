@@ -1,4 +1,4 @@
-"""The one exception that means: what the user gave cannot be used."""
+"""The exceptions that the command line turns into one line and an exit code."""
 
 
 class InputError(Exception):
@@ -6,3 +6,11 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class JobsFailedError(Exception):
+    """Some jobs of a sweep failed: by the user's input (exit code 2), or else (1)."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code

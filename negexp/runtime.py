@@ -18,11 +18,12 @@ TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 16384}
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, whether bfloat16 autocast is on, and how many padded tokens go into one forward call."""
+    """The device, whether bfloat16 autocast is on, how many padded tokens go into one forward call, CPU threads."""
 
     device: torch.device
     bfloat16: bool
     tokens_per_batch: int
+    threads: int
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of this runtime."""
@@ -42,10 +43,12 @@ class Runtime:
     def describe(self) -> str:
         """Return device, precision and threads for the log."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
-        return f"{name}, {'bfloat16 autocast' if self.bfloat16 else 'float32'}, {torch.get_num_threads()} threads"
+        return f"{name}, {'bfloat16 autocast' if self.bfloat16 else 'float32'}, {self.threads} threads"
 
 
-def choose_runtime(device: str, precision: str, tokens_per_batch: int | None, key: str = "trainer.") -> Runtime:
+def choose_runtime(
+    device: str, precision: str, tokens_per_batch: int | None, threads: int | None = None, key: str = "trainer."
+) -> Runtime:
     """Resolve `auto`: the GPU where there is one; bfloat16 on GPUs that have it and on CPUs with AMX.
 
     Raises
@@ -55,22 +58,26 @@ def choose_runtime(device: str, precision: str, tokens_per_batch: int | None, ke
     """
     chosen = _device(device, key)
     bfloat16 = precision == "bfloat16" or (precision == "auto" and _has_fast_bfloat16(chosen))
-    return Runtime(chosen, bfloat16, tokens_per_batch or TOKENS_PER_BATCH[chosen.type])
+    return Runtime(
+        chosen, bfloat16, tokens_per_batch or TOKENS_PER_BATCH[chosen.type], threads or torch.get_num_threads()
+    )
 
 
 @contextmanager
 def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
-    """Use deterministic algorithms and TF32 matrix products within, and leave torch's global state as it was.
+    """Use the runtime's threads, deterministic algorithms and TF32 products within; leave torch's state as it was.
 
     In a sweep several runs share one process: flags and generator states must not leak from one to the next.
     """
     algorithms = torch.are_deterministic_algorithms_enabled()
     matmul = torch.get_float32_matmul_precision()
     benchmark = torch.backends.cudnn.benchmark
+    threads = torch.get_num_threads()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
     devices = [runtime.device] if runtime.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
+        torch.set_num_threads(runtime.threads)
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = False
         if runtime.device.type == "cuda":
@@ -78,6 +85,7 @@ def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
         try:
             yield
         finally:
+            torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(algorithms)
             torch.backends.cudnn.benchmark = benchmark
             torch.set_float32_matmul_precision(matmul)

@@ -16,7 +16,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import negexp
-from negexp.application import job_name
+from negexp.application import slug
 from negexp.cli import COMMANDS, main
 from negexp.config import TrainConfig, to_yaml
 from negexp.errors import InputError
@@ -260,7 +260,9 @@ def test_job_that_fails_does_not_stop_the_others(
     stub_commands(monkeypatch, run)
     assert main(["train", "-m", "seed=0,1"]) == 2
     assert seeds == [0, 1]
-    assert capsys.readouterr().err == "negexp: data.path=x: does not exist\n"
+    job, reason = capsys.readouterr().err.removeprefix("negexp: 1 of 2 jobs failed: ").split(": ", 1)
+    assert job.startswith("seed=0-")
+    assert reason == "data.path=x: does not exist\n"
 
 
 def test_own_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,24 +283,47 @@ def test_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().err.count("\n") == 1
 
 
-# --- names of jobs ------------------------------------------------------------------------------------------------
+# --- names that become paths --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    ["", "seed=0", "data.path=/a/b\\c,seed=0", "x=" + "long" * 200, "a=[1,2] b='ü'", "../..", "..", "\n\0:*?"],
+    "name", ["../..", "..", "/etc", "a/b", "a\\b", "a b", "\n\0:*?", "x" * 300, "", "ü", ".hidden"]
 )
-def test_job_name_is_a_short_folder_name(overrides: str) -> None:
-    name = job_name(overrides)
-    assert 0 < len(name) <= 120
-    assert not set(name) & set("/\\: \n\0*?")
-    assert not name.startswith(".")
-    assert name == job_name(overrides)
+def test_a_name_cannot_lead_out_of_its_folder(name: str) -> None:
+    assert 0 < len(slug(name)) <= 120
+    assert not set(slug(name)) & set("/\\: \n\0*?")
+    assert not slug(name).startswith(".")
+    assert slug(name) == slug(name) != name
 
 
-def test_job_names_tell_overrides_apart_and_stay_readable() -> None:
-    long = "x=" + "long" * 200
-    overrides = ["a=1", "a=2", "a=/x", "a=_x", "a=:x", f"{long},a=1", f"{long},a=2", "A=1"]
-    assert len({job_name(override).lower() for override in overrides}) == len(overrides)
-    path = "data.path=/" + "long" * 200
-    assert job_name(f"{path},sampler=hard,seed=0").startswith("seed=0,sampler=hard,data.path=_longlong")
+def test_names_stay_as_they_are_where_they_can_and_apart_where_not() -> None:
+    assert slug("my-run_1.0") == "my-run_1.0"
+    names = ["a/b", "a_b", "a:b", "a b", "x" * 300, "x" * 301, "A/b"]
+    assert len({slug(name).lower() for name in names}) == len(names)
+
+
+def test_run_with_a_hostile_name_stays_below_outputs(tmp_path: Path, calls: Calls) -> None:
+    assert main(["train", "name='../../etc'"]) == 0
+    [(_, folder, _)] = calls
+    assert folder.parent.parent == tmp_path / "outputs"
+
+
+def test_job_folders_tell_configurations_apart_and_stay_readable(calls: Calls) -> None:
+    values = "1e-5,2e-5,3e-5"
+    assert main(["train", "-m", "sampler=hard,random", f"trainer.lr={values}", "model=minilm"]) == 0
+    names = [folder.name for _, folder, _ in calls]
+    assert len({name.rsplit("-", 1)[1] for name in names}) == 6
+    assert names[0].startswith("model=minilm,sampler=hard,trainer.lr=1e-05-")
+
+
+def test_job_folder_is_that_of_the_configuration_not_of_the_command(calls: Calls) -> None:
+    def digest(*overrides: str) -> str:
+        calls.clear()
+        assert main(["train", "-m", *overrides]) == 0
+        return calls[-1][1].name.rsplit("-", 1)[1]
+
+    assert digest("seed=0") == digest("seed=0", "sampler=decay") == digest("seed=0", "trainer.lr=3e-5")
+    assert digest("seed=0") != digest("seed=1")
+    whole = digest("seed=0"), calls[-1][1].name
+    for without_effect in ("resume=must", "name=other", "tracker.progress=never", "checkpoint.keep=5"):
+        assert (digest("seed=0", without_effect), calls[-1][1].name) == whole

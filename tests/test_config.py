@@ -255,7 +255,7 @@ def refused(command: str, values: dict[str, object], message: str) -> None:
 def command_of(key: str) -> str:
     if key in {field.name for field in fields(ReportConfig)}:
         return "report"
-    return "train" if "." in key or key == "seed" else "evaluate"
+    return "train" if "." in key or key in ("seed", "resume") else "evaluate"
 
 
 @pytest.mark.parametrize("key", CHOICES)
@@ -340,10 +340,17 @@ def test_run_folder_without_a_config_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"name": "x"}, {"tracker__ledger": False}, {"tracker__keep_checkpoints": 9}, {"tracker__progress": "never"}],
+    [
+        {"name": "x"},
+        {"resume": "must"},
+        {"checkpoint__keep": 9},
+        {"tracker__ledger": False},
+        {"tracker__progress": "never"},
+        {"data__max_bytes": 9},
+    ],
     ids=str,
 )
-def test_config_hash_ignores_name_and_tracker(values: dict[str, object]) -> None:
+def test_config_hash_ignores_what_cannot_change_the_result(values: dict[str, object]) -> None:
     assert config_hash(parse_train(with_values(composed("train"), **values))) == config_hash(train_config())
 
 

@@ -25,12 +25,14 @@ from negexp.corpus import SPLITS, Corpus, Split, load_corpus
 from negexp.corpus.arguana import read_arguana
 from negexp.corpus.arguments import Record
 from negexp.corpus.groups import dependent_groups
+from negexp.corpus.limits import Limits
 from negexp.corpus.load import DEMO
 from negexp.corpus.overlap import seen_in_training
 from negexp.corpus.pairs import draw_splits, read_pairs
 from negexp.errors import InputError
 
 Row = dict[str, str]
+LIMITS = Limits(max_bytes=2**24, max_files=1000)
 
 
 def data(path: Path | None, name: str = "pairs") -> DataConfig:
@@ -43,6 +45,8 @@ def data(path: Path | None, name: str = "pairs") -> DataConfig:
         test_share=0.15,
         split_seed=0,
         max_pairs=None,
+        max_bytes=LIMITS.max_bytes,
+        max_files=LIMITS.max_files,
     )
 
 
@@ -131,7 +135,7 @@ def test_root_inner_folder_and_archive_hold_the_same_records_in_plain_string_ord
     archive = write_archive(tmp_path / "corpus.tar.gz", arguana_files())
     expected = expected_arguana_records()
     for path in (root, root / INNER, archive):
-        records, found = read_arguana(path)
+        records, found = read_arguana(path, LIMITS)
         assert records == expected
         assert found == {"train": (6, 5), "validation": (2, 2), "test": (2, 2)}
     assert [record.id for record in records if record.split == "train"] == [
@@ -148,7 +152,7 @@ def test_archive_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     archive = write_archive(tmp_path / "corpus.tar.gz", arguana_files())
     before = archive.read_bytes()
-    read_arguana(archive)
+    read_arguana(archive, LIMITS)
     assert list(tmp_path.rglob("*")) == [archive]
     assert archive.read_bytes() == before
 
@@ -160,7 +164,7 @@ def test_only_regular_files_of_an_archive_count(tmp_path: Path) -> None:
             link = tarfile.TarInfo(argument_path(("train", "law", "links", "pro", "01"), kind))
             link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
             tar.addfile(link)
-    assert read_arguana(archive)[0] == expected_arguana_records()
+    assert read_arguana(archive, LIMITS)[0] == expected_arguana_records()
 
 
 def test_arguana_counts_name_points_counters_pairs_and_debates(tmp_path: Path) -> None:
@@ -228,7 +232,7 @@ def test_damaged_archive_is_never_read_as_other_texts(tmp_path: Path, mode: str)
 
 def read_or_refusal(path: Path) -> str:
     try:
-        records, _ = read_arguana(path)
+        records, _ = read_arguana(path, LIMITS)
     except InputError as error:
         return "refused" if str(path) in str(error) else f"refused without the path: {error}"
     return "the same records" if records == expected_arguana_records() else "other records"
@@ -288,7 +292,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 def test_every_kind_of_table_gives_the_same_records(tmp_path: Path, kind: str) -> None:
     splits = ["train", "validation", "test", "train", "validation", "validation", "validation", "test"]
     ids = [f"t/d/pro0{i}" for i in (1, 2, 3)] + [f"t/e/con0{i}" for i in (1, 2, 3, 4, 5)]
-    assert read_pairs(WRITERS[kind](tmp_path)) == [
+    assert read_pairs(WRITERS[kind](tmp_path), LIMITS) == [
         Record(row["point"], row["counter"].strip(), split, "t", row["debate"], row["stance"], id_)
         for row, split, id_ in zip(ROWS, splits, ids, strict=True)
     ]
@@ -296,7 +300,7 @@ def test_every_kind_of_table_gives_the_same_records(tmp_path: Path, kind: str) -
 
 def test_table_without_metadata_has_none_and_unique_ids(tmp_path: Path) -> None:
     rows = [{"point": f"p{i}", "counter": f"c{i}"} for i in range(5)]
-    records = read_pairs(write_csv(tmp_path / "a.csv", rows))
+    records = read_pairs(write_csv(tmp_path / "a.csv", rows), LIMITS)
     assert len({record.id for record in records}) == 5
     assert all((r.split, r.theme, r.debate, r.stance) == (None, None, None, None) for r in records)
     corpus = load_corpus(data(tmp_path / "a.csv"))
@@ -317,7 +321,7 @@ def test_any_text_survives_csv_and_jsonl(tmp_path: Path, pairs: list[tuple[str, 
         write_csv(tmp_path / "a.csv", rows, newline="\r\n", encoding=encoding),
         write_jsonl(tmp_path / "a.jsonl", rows, ensure_ascii=not raw),
     ):
-        assert [(record.point, record.counter) for record in read_pairs(path)] == expected
+        assert [(record.point, record.counter) for record in read_pairs(path, LIMITS)] == expected
 
 
 GOOD = '{"point": "p", "counter": "c"}\n'
@@ -360,7 +364,7 @@ def test_bad_table_is_refused_with_file_and_line(tmp_path: Path, case: str) -> N
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(message.format(path=path))):
-        read_pairs(path)
+        read_pairs(path, LIMITS)
 
 
 def invalid_utf8() -> pa.Array:
@@ -372,7 +376,7 @@ def invalid_utf8() -> pa.Array:
     ("columns", "message"),
     [
         ({"point": ["p", None], "counter": ["c", "c"]}, ": row 1: point is empty"),
-        ({"point": [1, 2], "counter": ["c", "c"]}, ": row 0: point=1 is no text"),
+        ({"point": [1, 2], "counter": ["c", "c"]}, ": rows 0 to 1: point holds int64, no text; write it as a string"),
         ({"point": ["p", "p"]}, ": has no column 'counter'; found point"),
         ({"x": ["p", "p"]}, ": has no column 'point'"),
         ({"point": invalid_utf8(), "counter": ["c", "c"]}, ""),
@@ -383,7 +387,7 @@ def test_bad_parquet_is_refused_with_file_and_row(tmp_path: Path, columns: dict[
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(columns), path)
     with pytest.raises(InputError, match=re.escape(f"{path}{message}")):
-        read_pairs(path)
+        read_pairs(path, LIMITS)
 
 
 def test_missing_table_is_refused(tmp_path: Path) -> None:
@@ -642,7 +646,7 @@ def test_fingerprint_tells_where_a_text_ends(tmp_path: Path) -> None:
 
 
 def test_demo_has_debates_with_both_stances_in_enough_themes() -> None:
-    records = read_pairs(DEMO)
+    records = read_pairs(DEMO, LIMITS)
     stances = defaultdict(set)
     splits = defaultdict(set)
     for record in records:
@@ -657,12 +661,12 @@ def test_demo_has_debates_with_both_stances_in_enough_themes() -> None:
 
 
 def test_demo_texts_are_distinct_and_have_two_to_four_sentences() -> None:
-    texts = [text for record in read_pairs(DEMO) for text in (record.point, record.counter)]
+    texts = [text for record in read_pairs(DEMO, LIMITS) for text in (record.point, record.counter)]
     assert len(set(texts)) == len(texts)
     assert {len(re.findall(r"[.!?][\"')]*(?=\s|$)", text)) for text in texts} <= {2, 3, 4}
 
 
 def test_demo_loads_whole_and_needs_no_path() -> None:
     corpus = load_corpus(data(None, "demo"))
-    assert sum(len(corpus[split]) for split in SPLITS) == len(read_pairs(DEMO))
+    assert sum(len(corpus[split]) for split in SPLITS) == len(read_pairs(DEMO, LIMITS))
     assert "No copies" in corpus.summary

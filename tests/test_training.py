@@ -300,7 +300,7 @@ def test_a_damaged_checkpoint_is_refused(run_training: Train) -> None:
 
     folder = run_training(SMOKE)
     built = restore_model(compose_train(SMOKE).model, folder / "encoder")
-    store = CheckpointStore(folder / "checkpoints", keep=1)
+    store = CheckpointStore(folder, keep=1)
     store.load_model("best", built.model)
     index = json.loads((folder / "checkpoints" / "index.json").read_text())
     weights = folder / "checkpoints" / index["best"] / "model.safetensors"
@@ -314,7 +314,7 @@ def test_a_damaged_checkpoint_is_refused(run_training: Train) -> None:
 
 
 def test_only_the_newest_and_the_best_checkpoints_stay(run_training: Train) -> None:
-    folder = run_training(SMOKE, "trainer.epochs=4", "tracker.keep_checkpoints=1")
+    folder = run_training(SMOKE, "trainer.epochs=4", "checkpoint.keep=1")
     index = json.loads((folder / "checkpoints" / "index.json").read_text())
     assert index["last"] == "epoch-003"
     assert {path.name for path in (folder / "checkpoints").glob("epoch-*")} == {index["last"], index["best"]}
@@ -332,14 +332,6 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step_and_keeps_the_last_commi
 def test_early_stopping_counts_epochs_since_the_best(run_training: Train) -> None:
     folder = run_training(SMOKE, "trainer.epochs=9", "trainer.patience=2", "trainer.lr=0", "trainer.head_lr=0")
     assert len(pd.read_csv(folder / "metrics.csv")) == 3  # nothing changes: epoch 0 is best, two more, stop
-
-
-def test_a_folder_that_holds_a_run_is_not_overwritten(run_training: Train) -> None:
-    folder = run_training(SMOKE)
-    before = (folder / "result.json").read_bytes()
-    with pytest.raises(InputError, match="already holds a finished run"):
-        run_training(SMOKE)
-    assert (folder / "result.json").read_bytes() == before
 
 
 def test_more_negatives_than_candidates_are_refused(run_training: Train) -> None:

@@ -88,5 +88,5 @@ def _model(config: EvaluateConfig, corpus: Corpus) -> BuiltModel:
         return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False)
     run_folder = RunFolder(Path(config.run))
     built = restore_model(config.model, run_folder.encoder)
-    CheckpointStore(run_folder.checkpoints, keep=1).load_model("best", built.model)
+    CheckpointStore(run_folder.path, keep=1).load_model("best", built.model)
     return built

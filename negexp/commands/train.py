@@ -1,4 +1,4 @@
-"""`negexp train`: from a configuration to a finished run folder."""
+"""`negexp train`: from a configuration to a finished run folder, from wherever the folder's run stands."""
 
 from __future__ import annotations
 
@@ -9,53 +9,98 @@ from typing import Any
 
 import transformers
 
-from negexp.config import TrainConfig, config_hash
+from negexp.config import TrainConfig, config_hash, load_run_config
 from negexp.corpus import Corpus, load_corpus
+from negexp.errors import InputError
 from negexp.evaluation.metrics import Metrics, flatten
 from negexp.evaluation.report_text import left_out, metrics_table
-from negexp.model import build_model
-from negexp.runtime import choose_runtime, memory_errors_name, reproducible
-from negexp.sampling import build_sampler
+from negexp.model import BuiltModel, build_model, restore_model
+from negexp.runtime import Runtime, choose_runtime, memory_errors_name, reproducible
+from negexp.signals import stops_at_steps
 from negexp.tracking import RunFolder
+from negexp.tracking.reading import read_json
+from negexp.tracking.resume import Standing, find_standing, refuse_other_data
 from negexp.tracking.run_folder import versions
-from negexp.training import Progress, train
+from negexp.training import CheckpointStore, Commit, Origin, Progress, train
 
 log = logging.getLogger("negexp")
 
 MEMORY_KEYS = "trainer.batch_size, trainer.tokens_per_batch or model.max_length"
 
 
-def run(config: TrainConfig, folder: Path, overrides: list[str]) -> None:
-    """Train as configured, write everything below `folder`, and print the test table."""
-    started = time.perf_counter()
+def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
+    """Train as configured, write everything below `folder`, and print the test table.
+
+    Returns
+    -------
+    `done`, `continued` (from the last commit of an earlier process) or `skipped` (the folder's run is finished).
+    """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    trainer = config.trainer
-    build_sampler(config.sampler)  # a name that nobody registered costs no time
-    runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch)
     run_folder = RunFolder(folder)
-    run_folder.refuse_a_run()
+    with stops_at_steps(), run_folder.locked():
+        standing = find_standing(run_folder, config)
+        if standing is Standing.FINISHED:
+            _show_finished(config, run_folder)
+            return "skipped"
+        return _train(config, run_folder, standing, overrides)
+
+
+def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overrides: list[str]) -> str:
+    started = time.perf_counter()
+    trainer = config.trainer
+    runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
     corpus = load_corpus(config.data)
     log.info(corpus.summary)
     missing = left_out(corpus["validation"])
     if missing is not None:
         log.info(missing)
+    commit = None if standing is Standing.NEW else _last_commit(config, run_folder)
+    origin = Origin.now(corpus, runtime)
+    if commit is not None:
+        origin = origin.after(commit, run_folder)
     with reproducible(runtime, trainer.deterministic), memory_errors_name(MEMORY_KEYS):
-        built = build_model(config.model, config.seed, [corpus.texts[row] for row in corpus["train"].texts()])
-        parameters = sum(parameter.numel() for parameter in built.model.parameters()) / 1e6
-        log.info(
-            f"model {config.model.pretrained or 'tiny'}, {parameters:.1f} M parameters, on {runtime.describe()}; "
-            f"sampler {config.sampler.name}, index {config.index.name}, seed {config.seed}"
-        )
-        progress, test = train(config, corpus, built, runtime, run_folder)
+        built = _model(config, corpus, run_folder, commit)
+        log.info(_describe(config, built, runtime))
+        progress, test = train(config, corpus, built, runtime, run_folder, origin, commit)
     result = _result(config, corpus, progress, test)
-    result |= {"runtime": runtime.describe(), "overrides": overrides, "seconds": time.perf_counter() - started}
+    result |= {
+        "earlier_environments": origin.earlier_environments,
+        "runtime": runtime.describe(),
+        "overrides": overrides,
+        "seconds": progress.earlier_seconds + time.perf_counter() - started,
+    }
     run_folder.write_result(result)
-    untrained = flatten(progress.untrained["validation"], "validation")[f"validation/{trainer.monitor}"]
-    log.info(
-        f"test, with epoch {progress.best_epoch} (best validation {trainer.monitor}: {progress.best_value:.4f}, "
-        f"untrained {untrained:.4f})\n\n{metrics_table(test)}\n\n"
-        f"files in {folder}: result.json, metrics.csv, evaluation/, negatives/, checkpoints/"
+    _show(result, run_folder)
+    return "done" if commit is None else "continued"
+
+
+def _last_commit(config: TrainConfig, run_folder: RunFolder) -> Commit | None:
+    """Return the commit to go on from; None when the run was stopped before its first one."""
+    commit = CheckpointStore(run_folder.path, config.checkpoint.keep).newest()
+    if commit is not None:
+        log.info(f"going on after epoch {commit.state['epoch']} of {run_folder.path}")
+    elif run_folder.result.exists():
+        raise InputError(
+            f"trainer.epochs={config.trainer.epochs}: the finished run in {run_folder.path} has no commit left to go "
+            "on from; give another folder"
+        )
+    else:
+        log.info(f"no commit to go on from in {run_folder.path}: starting at epoch 0")
+    return commit
+
+
+def _model(config: TrainConfig, corpus: Corpus, run_folder: RunFolder, commit: Commit | None) -> BuiltModel:
+    if commit is not None:
+        return restore_model(config.model, run_folder.encoder)
+    return build_model(config.model, config.seed, [corpus.texts[row] for row in corpus["train"].texts()])
+
+
+def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
+    parameters = sum(parameter.numel() for parameter in built.model.parameters()) / 1e6
+    return (
+        f"model {config.model.pretrained or 'tiny'}, {parameters:.1f} M parameters, on {runtime.describe()}; "
+        f"sampler {config.sampler.name}, index {config.index.name}, seed {config.seed}"
     )
 
 
@@ -73,3 +118,22 @@ def _result(config: TrainConfig, corpus: Corpus, progress: Progress, test: Metri
         "validation": progress.best_validation,
         "test": test,
     }
+
+
+def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
+    """Print the result of a finished run; the corpus is read only where it may be another one."""
+    result = read_json(run_folder.result, run_folder.path)
+    if config.data.path != load_run_config(run_folder.config).data.path:
+        refuse_other_data(run_folder, result["data_fingerprint"], load_corpus(config.data).fingerprint())
+    log.info(f"{run_folder.path} holds this run, finished; nothing is left to do")
+    _show(result, run_folder)
+
+
+def _show(result: dict[str, Any], run_folder: RunFolder) -> None:
+    untrained = flatten(result["untrained"]["validation"], "validation")[result["monitor"]]
+    monitor = result["monitor"].partition("/")[2]
+    log.info(
+        f"test, with epoch {result['best_epoch']} (best validation {monitor}: {result['best_value']:.4f}, "
+        f"untrained {untrained:.4f})\n\n{metrics_table(result['test'])}\n\n"
+        f"files in {run_folder.path}: result.json, metrics.csv, evaluation/, negatives/, checkpoints/"
+    )

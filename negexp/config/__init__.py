@@ -2,8 +2,18 @@
 
 from pathlib import Path
 
-from negexp.config.parse import config_hash, load_run_config, parse_evaluate, parse_report, parse_train, to_yaml
+from negexp.config.checks import flatten
+from negexp.config.parse import (
+    config_hash,
+    decides_result,
+    load_run_config,
+    parse_evaluate,
+    parse_report,
+    parse_train,
+    to_yaml,
+)
 from negexp.config.schema import (
+    CheckpointConfig,
     DataConfig,
     EvaluateConfig,
     EvaluationConfig,
@@ -23,6 +33,7 @@ if not CONF_DIR.is_dir():  # a checkout or an editable install: the wheel carrie
 
 __all__ = [
     "CONF_DIR",
+    "CheckpointConfig",
     "DataConfig",
     "EvaluateConfig",
     "EvaluationConfig",
@@ -35,6 +46,8 @@ __all__ = [
     "TrainConfig",
     "TrainerConfig",
     "config_hash",
+    "decides_result",
+    "flatten",
     "load_run_config",
     "parse_evaluate",
     "parse_report",

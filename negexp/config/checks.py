@@ -18,6 +18,7 @@ from negexp.config.schema import (
 from negexp.errors import InputError
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "resume": ("auto", "never", "must"),
     "split": ("train", "validation", "test"),
     "precision": ("auto", "float32", "bfloat16"),
     "progress": ("auto", "always", "never"),
@@ -45,6 +46,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "data.test_share": (0, 1),
     "data.split_seed": (0, 2**32 - 1),
     "data.max_pairs": (1, None),
+    "data.max_bytes": (1, None),
+    "data.max_files": (1, None),
     "model.max_length": (3, None),
     "model.retrieval_dim": (1, None),
     "model.default_lr": (0, None),
@@ -74,11 +77,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.gradient_clip": (0, None),
     "trainer.accumulation": (1, None),
     "trainer.tokens_per_batch": (1, None),
+    "trainer.threads": (1, 4096),
     "trainer.patience": (1, None),
     "evaluation.rerank_k": (1, None),
     "evaluation.train_queries": (0, None),
     "evaluation.block_bytes": (1, None),
-    "tracker.keep_checkpoints": (1, None),
+    "checkpoint.keep": (1, None),
 }
 
 LARGEST = 2**62  # a count beyond is a slip of the keyboard, and would not fit an array

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from negexp.config.checks import check_evaluate, check_report, check_train, flatten
 from negexp.config.schema import EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
+
+LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
+ENVIRONMENT = re.compile(r"\$\{.*\boc\.env\b", re.DOTALL)
+LIMITS = ("data.max_bytes", "data.max_files")
 
 Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, ReportConfig)
 
@@ -42,15 +48,30 @@ def parse_report(config: DictConfig) -> ReportConfig:
 
 
 def load_run_config(path: Path) -> TrainConfig:
-    """Read a run folder's `config.yaml`; nothing in it is executed, unknown keys are refused."""
+    """Read a run folder's `config.yaml`, which may come from a stranger: nothing in it is executed or looked up.
+
+    Raises
+    ------
+    InputError
+        When it is too large, no YAML, has anchors (which can grow without end), interpolations (a run's configuration
+        is resolved), or keys that are not known.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: not found; run= must name a folder that `negexp train` wrote")
+    if not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
+        raise InputError(f"{path}: is no regular file of at most {LARGEST_CONFIG} bytes, as a run's is")
     try:
-        loaded = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run= must name a folder that `negexp train` wrote") from None
-    except Exception as error:  # YAML errors have no common base that OmegaConf would re-raise
+        text = path.read_text(encoding="utf-8")
+        anchors = any(getattr(event, "anchor", None) for event in yaml.parse(text))
+        loaded = None if anchors else OmegaConf.create(text)
+    except Exception as error:  # YAML errors and OmegaConf's have no common base
         raise InputError(f"{path}: cannot be read as YAML: {error}") from None
+    if anchors:
+        raise InputError(f"{path}: has YAML anchors; a run's configuration has none")
     if not isinstance(loaded, DictConfig):
         raise InputError(f"{path}: holds no mapping; run= must name a folder that `negexp train` wrote")
+    if "${" in text:
+        raise InputError(f"{path}: has an interpolation; a run's configuration is resolved, and nothing is looked up")
     return parse_train(loaded)
 
 
@@ -59,13 +80,19 @@ def to_yaml(config: TrainConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
+def decides_result(key: str) -> bool:
+    """Return whether a dotted key can change what a run comes to; name, resuming, what is kept and limits cannot."""
+    return key.split(".")[0] not in ("name", "resume", "tracker", "checkpoint") and key not in LIMITS
+
+
 def config_hash(config: TrainConfig) -> str:
-    """Return a SHA-256 over what decides the result: everything but the run's name and what it writes."""
-    values = {key: value for key, value in asdict(config).items() if key not in ("name", "tracker")}
+    """Return a SHA-256 over every key that decides the result."""
+    values = {key: value for key, value in flatten(asdict(config)).items() if decides_result(key)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
+    _refuse_environment(config)
     try:
         typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
     except OmegaConfBaseException as error:
@@ -78,3 +105,14 @@ def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
         if isinstance(value, bool) and not isinstance(given, bool):  # OmegaConf takes any integer, and "on", for one
             raise InputError(f"{key}={given}: must be true or false")
     return typed
+
+
+def _refuse_environment(config: DictConfig) -> None:
+    """Raise `InputError` where a value is looked up in the environment: it would be saved with the run."""
+    values = flatten(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
+    for key, value in values.items():
+        if ENVIRONMENT.search(str(value)):
+            raise InputError(
+                f"{key}={value}: is looked up in the environment, and would be saved in config.yaml; let the shell do "
+                f"it if that is what you want: {key}=$NAME"
+            )

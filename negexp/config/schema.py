@@ -16,6 +16,8 @@ class DataConfig:
     test_share: float
     split_seed: int
     max_pairs: int | None
+    max_bytes: int
+    max_files: int
 
 
 @dataclass
@@ -84,6 +86,7 @@ class TrainerConfig:
     precision: str
     device: str
     deterministic: bool
+    threads: int | None
     tokens_per_batch: int | None
     monitor: str
     patience: int | None
@@ -100,7 +103,11 @@ class EvaluationConfig:
 class TrackerConfig:
     ledger: bool
     progress: str
-    keep_checkpoints: int
+
+
+@dataclass
+class CheckpointConfig:
+    keep: int
 
 
 @dataclass
@@ -109,6 +116,7 @@ class TrainConfig:
 
     name: str
     seed: int
+    resume: str
     data: DataConfig
     model: ModelConfig
     sampler: SamplerConfig
@@ -116,6 +124,7 @@ class TrainConfig:
     loss: LossConfig
     trainer: TrainerConfig
     evaluation: EvaluationConfig
+    checkpoint: CheckpointConfig
     tracker: TrackerConfig
 
 

@@ -5,14 +5,18 @@ Layout: SPLIT/THEME/DEBATE/{pro,con}/{pro,con}NN{a-point,b-counter}.txt, below `
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from negexp.corpus.arguments import Record
+from negexp.corpus.limits import BoundedStream, Limits, check_length
 from negexp.errors import InputError
 
 SPLIT_FOLDERS = {"training": "train", "validation": "validation", "test": "test"}
@@ -23,7 +27,7 @@ INNER_FOLDER = "02-extracted-arguments"
 Key = tuple[str, str, str, str, str]
 
 
-def read_arguana(path: Path) -> tuple[list[Record], dict[str, tuple[int, int]]]:
+def read_arguana(path: Path, limits: Limits) -> tuple[list[Record], dict[str, tuple[int, int]]]:
     """Read all pairs, ordered by (theme, debate, stance, number) as plain strings within each split.
 
     A point without a counter, or a counter without a point, makes no pair and is left out; the second value counts
@@ -32,9 +36,10 @@ def read_arguana(path: Path) -> tuple[list[Record], dict[str, tuple[int, int]]]:
     Raises
     ------
     InputError
-        When the path holds no such corpus, a split has no pair, or a file is empty or not UTF-8.
+        When the path holds no such corpus or more than the limits, a split has no pair, a file is empty or not UTF-8,
+        or a name or link leads out of the corpus.
     """
-    files = _folder_files(path) if path.is_dir() else _archive_files(path)
+    files = _folder_files(path, limits) if path.is_dir() else _archive_files(path, limits)
     points: dict[Key, str] = {}
     counters: dict[Key, str] = {}
     for parts, location, data in files:
@@ -68,34 +73,69 @@ def read_arguana(path: Path) -> tuple[list[Record], dict[str, tuple[int, int]]]:
 def decode(data: bytes, location: str) -> str:
     """Decode UTF-8 (a byte order mark is dropped), or raise `InputError` with the location and the byte offset."""
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(f"{location}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    if "\0" in text:
+        raise InputError(f"{location}: byte {data.index(0)} is NUL, as in UTF-16 or binary files; convert it to UTF-8")
+    return text
 
 
-def _folder_files(path: Path) -> Iterator[tuple[list[str], str, bytes]]:
+def _folder_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, bytes]]:
     root = path / INNER_FOLDER if (path / INNER_FOLDER).is_dir() else path
-    for file in sorted(root.glob("*/*/*/*/*.txt")):
+    real = root.resolve()
+    total = 0
+    for number, file in enumerate(sorted(root.glob("*/*/*/*/*.txt")), 1):
+        limits.check_files(number, path)
         parts = list(file.relative_to(root).parts)
         if _is_argument(parts) and file.is_file():
+            if not file.resolve().is_relative_to(real):
+                raise InputError(f"{file}: is a link out of the corpus; put the file itself there")
+            size = file.stat().st_size
+            check_length(size, str(file))
+            limits.check_bytes(total := total + size, path)
             yield parts, str(file), file.read_bytes()
 
 
-def _archive_files(path: Path) -> Iterator[tuple[list[str], str, bytes]]:
+def _archive_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, bytes]]:
     """Yield the argument files of a tar archive, read in place: nothing is written, only regular files count."""
+    if not path.is_file():
+        raise InputError(f"data.path={path}: is neither a folder nor a file; give the corpus, unpacked or as .tar.gz")
     try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                parts = member.name.split("/")[-5:]
-                if member.isreg() and _is_argument(parts):
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    yield parts, f"{path}:{member.name}", content.read()
-            # the archive ends before the compressed stream does, whose checksum stands at its end
-            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+        with _decompressed(path) as stream:
+            bounded = BoundedStream(stream, limits, path)
+            with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
+                for number, member in enumerate(archive, 1):
+                    _check_member(member, path)
+                    limits.check_files(number, path)
+                    parts = member.name.split("/")[-5:]
+                    if member.isreg() and _is_argument(parts):
+                        location = f"{path}:{member.name}"
+                        check_length(member.size, location)
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        yield parts, location, content.read()
+            while bounded.read(1 << 20):  # the archive ends before the stream does, whose checksum stands at its end
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError) as error:
         raise InputError(f"data.path={path}: cannot be read as a tar archive ({error}); download it again") from None
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    with open(path, "rb") as file:
+        start = file.read(6)
+    for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
+        if start.startswith(magic):
+            return cast(BinaryIO, opener(path, "rb"))
+    return open(path, "rb")
+
+
+def _check_member(member: tarfile.TarInfo, path: Path) -> None:
+    """Raise `InputError` for what no honest archive of texts has; nothing would be written there, but why trust it."""
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise InputError(f"{path}:{member.name}: a name that leads out of the archive; do not trust this file")
+    if member.issparse():
+        raise InputError(f"{path}:{member.name}: is sparse, larger than what is stored; do not trust this file")
 
 
 def _is_argument(parts: list[str]) -> bool:

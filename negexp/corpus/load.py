@@ -9,6 +9,7 @@ import numpy as np
 from negexp.config import DataConfig
 from negexp.corpus.arguana import read_arguana
 from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records
+from negexp.corpus.limits import Limits
 from negexp.corpus.overlap import Overlap, find_overlap, rows_to_keep
 from negexp.corpus.pairs import draw_splits, read_pairs
 from negexp.errors import InputError
@@ -35,11 +36,12 @@ def load_corpus(config: DataConfig) -> Corpus:
     """
     check_path(config)
     path = DEMO if config.path is None else Path(config.path).expanduser()
+    limits = Limits(config.max_bytes, config.max_files)
     found: dict[str, tuple[int, int]] = {}
     if config.name == "arguana":
-        records, found = read_arguana(path)
+        records, found = read_arguana(path, limits)
     else:
-        records = read_pairs(path)
+        records = read_pairs(path, limits)
         if records[0].split is None:
             records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
     texts, splits = index_records(records)

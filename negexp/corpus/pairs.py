@@ -8,13 +8,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from negexp.corpus.arguana import decode
 from negexp.corpus.arguments import Record
+from negexp.corpus.limits import LONGEST_TEXT, Limits, check_length
 from negexp.errors import InputError
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 REQUIRED = ("point", "counter")
 OPTIONAL = ("theme", "debate", "stance", "split")
@@ -27,26 +31,27 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
-LARGEST_CELL = 10_000_000  # characters; the csv module's own limit (131072) is shorter than some arguments
+ROWS_AT_ONCE = 64  # of a Parquet table, each text of at most LONGEST_TEXT
 
 Row = tuple[str, dict[str, Any]]  # location (file:line or file:row N), cells
 
 
-def read_pairs(path: Path) -> list[Record]:
+def read_pairs(path: Path, limits: Limits) -> list[Record]:
     """Read a pair table in the order of the file; `split` stays None when the table has no such column.
 
     Raises
     ------
     InputError
-        When the path is no file, the file of an unknown kind or not UTF-8, when a column is missing, or when a cell is
-        empty, not a text or an unknown split: the row is named.
+        When the path is no file, the file of an unknown kind, too large or not UTF-8, when a column is missing, or when
+        a cell is empty, too long, not a text or an unknown split: the row is named.
     """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     if path.suffix.lower() not in readers:
         raise InputError(f"data.path={path}: must end in .csv, .jsonl or .parquet")
     if not path.is_file():
         raise InputError(f"data.path={path}: is no file; give a table with the columns point and counter")
-    rows = list(readers[path.suffix.lower()](path))
+    limits.check_bytes(path.stat().st_size, path)
+    rows = list(_within(limits, path, readers[path.suffix.lower()](path)))
     if not rows:
         raise InputError(f"data.path={path}: holds no row; one pair a row is expected")
     present = {column for _, cells in rows for column in cells}
@@ -98,6 +103,9 @@ def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: C
             raise InputError(f"{location}: {column}={value!r} is no text; write it as a string")
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise InputError(f"{location}: {column} holds half of a surrogate pair; write the character whole")
+        if "\0" in value:
+            raise InputError(f"{location}: {column} holds a NUL character; take it out")
+        check_length(len(value), f"{location}: {column}")
         values[column] = value.strip()
     split = values.get("split")
     if split is not None and split.lower() not in SPLIT_NAMES:
@@ -116,8 +124,23 @@ def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: C
     )
 
 
+def _within(limits: Limits, path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    total = 0
+    for location, cells in rows:
+        total += sum(len(value) for value in cells.values() if isinstance(value, str))
+        limits.check_bytes(total, path)
+        yield location, cells
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        raise ValueError("a key stands twice")
+    return cells
+
+
 def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(LARGEST_CELL)
+    csv.field_size_limit(LONGEST_TEXT)  # the csv module's own (131072) is shorter than some arguments
     reader = csv.reader(io.StringIO(decode(path.read_bytes(), str(path)), newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -133,7 +156,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                     )
                 yield f"{path}:{line}", dict(zip(header, cells, strict=True))
             line = reader.line_num + 1
-    except csv.Error as error:
+    except csv.Error as error:  # also for a cell that never ends, which is most often an open quote
         raise InputError(f"{path}:{reader.line_num}: {error}; check the quotes around this cell") from None
 
 
@@ -142,7 +165,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
+            cells = json.loads(line, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:  # broken JSON, or a number of thousands of digits
             raise InputError(f"{path}:{number}: is no JSON ({error}); one object a line is expected") from None
         if not isinstance(cells, dict):
@@ -156,12 +179,33 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
     try:
         names = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in (*REQUIRED, *OPTIONAL) if name in names])
+        columns = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
+        twice = [name for name in columns if names.count(name) > 1]
+        if twice:
+            raise InputError(f"{path}: column {twice[0]!r} stands twice; rename one")
+        # a repeated text is one in memory as it is in the file, else a small file could become an endless table
+        file = pq.ParquetFile(path, read_dictionary=columns)
+        row = 0
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+            _check_texts(batch, f"{path}: rows {row} to {row + len(batch) - 1}")
+            for cells in batch.to_pylist():
+                yield f"{path}: row {row}", cells
+                row += 1
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"data.path={path}: cannot be read as Parquet ({error})") from None
-    try:
-        rows = table.to_pylist()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: a cell is not UTF-8 ({error}); write the table anew") from None
-    for row, cells in enumerate(rows):
-        yield f"{path}: row {row}", cells
+
+
+def _check_texts(batch: RecordBatch, location: str) -> None:
+    """Raise `InputError` for columns that hold no texts, and for texts that would be too long in memory."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        values = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_null(values.type):
+            continue
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            raise InputError(f"{location}: {name} holds {values.type}, no text; write it as a string")
+        check_length(pc.max(pc.binary_length(values)).as_py() or 0, f"{location}: {name}")

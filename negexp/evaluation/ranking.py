@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pools import PROTOCOLS, Pool, pools, possible_tasks
 from negexp.progress import progress_bar
+from negexp.signals import check_stop
 
 STAGES = ("retrieval", "reranked")
 
@@ -134,6 +135,7 @@ def ranking_order(scored: ScoredPool) -> Ints:
 
 def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[RankedBlock]:
     """Rank a pool by score and, with a classifier, once more after re-ranking."""
+    check_stop()
     scores, nearest, opinion = score_pool(split, pool, score, classify, k)
     candidates = pool.allowed.sum(axis=1)
     gold_score = np.max(scores, axis=1, where=pool.gold, initial=-np.inf)

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from negexp.signals import check_stop
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -45,6 +47,7 @@ class NeighbourIndex(ABC):
             open_ties = []
             block = max(1, self.block_bytes // (8 * width * self.vectors.shape[1]))
             for start in range(0, len(todo), block):
+                check_stop()
                 asked = todo[start : start + block]
                 rows = self._nearest(queries[asked], width)
                 squared = ((self.vectors[rows] - queries[asked][:, None]) ** 2).sum(axis=2)

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, flush, fsync, rename."""
+"""Files and folders that are either whole or absent: temporary name, flush, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -6,21 +6,51 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from negexp.errors import InputError
+
+
+def _nothing(operation: str, path: Path) -> None:
+    pass
+
+
+# Called before every operation on a file that a run writes: `write`, `sync`, `rename`, `sync folder`, `remove`. Tests
+# put a function here that kills the process, fails, or looks at what others would see at that moment.
+before_operation: Callable[[str, Path], None] = _nothing
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically.
+
+    Raises
+    ------
+    InputError
+        When the system refuses, as a full disk does; what stood there before still does.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
+    with _explained(path):
+        try:
+            before_operation("write", temporary)
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:  # x: a link that somebody laid there is not followed
+                file.write(data)
+                file.flush()
+                before_operation("sync", temporary)
+                os.fsync(file.fileno())
+            before_operation("rename", path)
+            os.replace(temporary, path)
+        except Exception:
+            temporary.unlink(missing_ok=True)  # a full disk stays full otherwise
+            raise
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -40,9 +70,81 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
     write_bytes(path, frame.to_csv(index=False).encode())
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; it takes the place of `path` when all went well, and is removed when not."""
+    temporary = start_folder(path)
+    with filling(temporary):
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            sync_file(file)
+    finish_folder(temporary, path)
+
+
+def start_folder(path: Path) -> Path:
+    """Make the empty temporary folder that is to become `path`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _explained(path):
+        remove_folder(temporary)
+        before_operation("write", temporary)
+        temporary.mkdir(parents=True)
+    return temporary
+
+
+@contextmanager
+def filling(temporary: Path) -> Iterator[None]:
+    """Remove a temporary folder when what fills it fails: a full disk stays full otherwise."""
+    with _explained(temporary):
+        try:
+            yield
+        except Exception:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def finish_folder(temporary: Path, path: Path) -> None:
+    """Give a temporary folder, whose files are synced, its name; what stood there before goes."""
+    with filling(temporary):
+        sync_folder(temporary)
+        remove_folder(path)
+        before_operation("rename", path)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if it is there; a kill in between leaves nothing behind that looks like it."""
+    if not path.exists():
+        return
+    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name}.old")
+    with _explained(path):
+        if doomed != path:
+            remove_folder(doomed)
+            before_operation("rename", doomed)
+            os.replace(path, doomed)
+        before_operation("remove", doomed)
+        shutil.rmtree(doomed)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there, and make that last."""
+    with _explained(path):
+        before_operation("remove", path)
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file that another library wrote survive a power cut."""
+    before_operation("sync", path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in this folder survive a power cut, where the system can."""
     if os.name == "posix":
+        before_operation("sync folder", folder)
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -54,3 +156,23 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))  # how safetensors passes on what the system said
+        if code is None:
+            raise
+        reason = os.strerror(int(code[1]))
+    else:
+        return
+    raise InputError(
+        f"{path}: cannot be written ({reason}); what was complete is untouched. Make room or mend it, and run the same "
+        "command again"
+    )

@@ -62,7 +62,9 @@ def _origin(train: Split, pair: np.ndarray, row: np.ndarray) -> pd.Series:
     return pd.Series(origin if known else None, index=range(len(pair)), dtype="str")
 
 
-def ledger_statistics(ledger: pd.DataFrame, previous: pd.DataFrame | None) -> dict[str, float | None]:
+def ledger_statistics(
+    ledger: pd.DataFrame, negatives: Negatives, previous: Negatives | None
+) -> dict[str, float | None]:
     """Return an epoch's negative statistics for metrics.csv.
 
     `nearer_share` is the share of negatives that are nearer to their point than its own counter. `debate_share` are
@@ -71,9 +73,8 @@ def ledger_statistics(ledger: pd.DataFrame, previous: pd.DataFrame | None) -> di
     """
     replaced = None
     if previous is not None:
-        columns = ["pair", "source", "row"]
-        kept = ledger.merge(previous[columns].drop_duplicates(), on=columns)
-        replaced = 1 - len(kept) / len(ledger)
+        kept = (negatives.argument[:, :, None] == previous.argument[:, None, :]).any(axis=2)
+        replaced = float(1 - kept.mean())
     return {
         "mined_share": float(ledger["mined"].mean()),
         "point_share": float((ledger["source"] == "point").mean()),

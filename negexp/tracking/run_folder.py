@@ -1,19 +1,31 @@
-"""A run's folder: where each file is, and how it is written."""
+"""A run's folder: where each file is, how it is written, and who may write."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from negexp import __version__
 from negexp.config import TrainConfig, to_yaml
 from negexp.errors import InputError
-from negexp.evaluation.metrics import Metrics, flatten, summarise
-from negexp.tracking.files import write_bytes, write_csv, write_json, write_parquet
+from negexp.evaluation.metrics import Metrics, summarise
+from negexp.tracking.files import (
+    new_folder,
+    remove_file,
+    remove_folder,
+    sync_folder,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_parquet,
+)
 
 # what an epoch's seconds are counted by: `seconds_<phase>` in metrics.csv
 PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
@@ -32,34 +44,55 @@ class RunFolder:
         self.negatives = path / "negatives"
         self.evaluation = path / "evaluation"
         self.result = path / "result.json"
-        self._rows: list[dict[str, Any]] = []
 
-    def refuse_a_run(self) -> None:
-        """Raise `InputError` when the folder holds a run already."""
-        if self.config.exists():
-            state = "a finished run" if self.result.exists() else "an unfinished run"
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only writer of this folder within; the system frees the lock when the process dies.
+
+        Raises
+        ------
+        InputError
+            When another process is writing.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
             raise InputError(
-                f"hydra.run.dir={self.path}: already holds {state}; give another folder "
-                "(in a sweep: name=...), or move it away"
-            )
+                f"hydra.run.dir={self.path}: another process is writing this run; wait for it, or give another folder"
+            ) from None
+        except OSError as error:
+            raise InputError(f"hydra.run.dir={self.path}: cannot be written ({error.strerror})") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
-    def create(self, config: TrainConfig) -> None:
-        """Make the folders of a run and save its configuration."""
-        self.refuse_a_run()
-        for folder in (self.path, self.encoder, self.checkpoints, self.negatives, self.evaluation):
-            folder.mkdir(parents=True, exist_ok=True)
+    def create(self, config: TrainConfig, save_encoder: Callable[[Path], None]) -> None:
+        """Begin a run: take away what an attempt without a commit left, save configuration, encoder and tokenizer."""
+        for folder in (self.checkpoints, self.negatives, self.evaluation):
+            if folder.is_symlink():
+                raise InputError(f"{folder}: is a link; nothing is written outside of a run's folder, so remove it")
+            remove_folder(folder)
+            folder.mkdir(parents=True)
+        remove_file(self.metrics)
+        sync_folder(self.path)
+        self.save_config(config)
+        with new_folder(self.encoder) as temporary:
+            save_encoder(temporary)
+
+    def save_config(self, config: TrainConfig) -> None:
+        """Write `config.yaml`."""
         write_bytes(self.config, to_yaml(config).encode())
 
     def write_ledger(self, epoch: int, ledger: pd.DataFrame) -> None:
         """Write `negatives/epoch-NNN.parquet`."""
         write_parquet(self.negatives / f"epoch-{epoch:03d}.parquet", ledger)
 
-    def append_metrics(self, row: dict[str, Any], scores: dict[str, Metrics]) -> None:
-        """Add an epoch's row to metrics.csv; `scores` (split -> metrics) become `split/protocol/stage/task/metric`."""
-        for split, metrics in scores.items():
-            row = row | flatten(metrics, split)
-        self._rows.append(row)
-        write_csv(self.metrics, pd.DataFrame(self._rows))
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.csv, a row for every committed epoch."""
+        write_csv(self.metrics, pd.DataFrame(history))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, the last file of a run."""

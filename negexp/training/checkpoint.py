@@ -1,67 +1,137 @@
 """Commits: model, optimizer and the loop's state at the end of an epoch, whole or absent.
 
-A checkpoint folder is written under a temporary name, flushed, described by a manifest with the SHA-256 of every
-file, and renamed. `index.json` then names the last and the best. Tensors are safetensors, the rest is JSON: nothing
-that is loaded can execute.
+A commit is a folder that is filled under a temporary name, flushed, described by a manifest with the SHA-256 of every
+file, and renamed; it is never written to again. `index.json` then names the last and the best. Tensors are
+safetensors, the rest is JSON: nothing that is loaded can execute.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import shutil
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from negexp.errors import InputError
 from negexp.model import BiEncoder
 from negexp.sampling import Negatives
-from negexp.tracking.files import sha256, sync_folder, write_json
+from negexp.tracking.files import (
+    filling,
+    finish_folder,
+    remove_folder,
+    sha256,
+    start_folder,
+    sync_file,
+    sync_folder,
+    write_json,
+)
+from negexp.tracking.reading import own_file, read_json
 from negexp.training.steps import Trainee
+
+log = logging.getLogger("negexp")
+
+MODEL, OPTIMIZER, NEGATIVES = "model.safetensors", "optimizer.safetensors", "negatives.safetensors"
+STEPS, STATE = "steps.json", "state.json"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit that verified, and the state that the loop wrote into it."""
+
+    folder: Path
+    state: dict[str, Any]
 
 
 class CheckpointStore:
-    """The checkpoints of a run: the newest `keep` and the best."""
+    """The commits of a run: the newest `keep` and the best."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder = folder
+    def __init__(self, run: Path, keep: int) -> None:
+        self.run = run
+        self.folder = run / "checkpoints"
         self.keep = keep
 
-    def commit(
-        self, epoch: int, best_epoch: int, trainee: Trainee, negatives: Negatives, state: dict[str, Any]
-    ) -> None:
-        """Write `epoch-NNN`, point `last` and `best` to what they now are, and remove what neither needs."""
-        name = _name(epoch)
-        temporary = self.folder / f".{name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        weights = {key: value.contiguous() for key, value in trainee.model.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors")
-        optimizer_tensors, optimizer_state = _split_optimizer(trainee.optimizer.state_dict())
-        save_file(optimizer_tensors, temporary / "optimizer.safetensors")
-        save_file(
-            {
-                "argument": torch.from_numpy(np.ascontiguousarray(negatives.argument)),
-                "neighbour_rank": torch.from_numpy(np.ascontiguousarray(negatives.neighbour_rank)),
-            },
-            temporary / "negatives.safetensors",
-        )
-        schedule = {"last_epoch": trainee.schedule.last_epoch}
-        write_json(
-            temporary / "state.json", {"epoch": epoch, "optimizer": optimizer_state, "schedule": schedule, **state}
-        )
-        files = sorted(temporary.iterdir())
-        for file in files:
-            _sync(file)
-        write_json(temporary / "manifest.json", {"epoch": epoch, "sha256": {file.name: sha256(file) for file in files}})
-        os.replace(temporary, self.folder / name)
-        sync_folder(self.folder)
-        write_json(self.folder / "index.json", {"last": name, "best": _name(best_epoch)})
-        self._prune(epoch, best_epoch)
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def begin(self, epoch: int, trainee: Trainee, negatives: Negatives) -> Path:
+        """Write an epoch's tensors below a temporary name, which `finish` makes a commit."""
+        temporary = start_folder(self.folder / _name(epoch))
+        optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
+        tensors = {
+            MODEL: {key: value.contiguous() for key, value in trainee.model.state_dict().items()},
+            OPTIMIZER: optimizer,
+            NEGATIVES: {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in vars(negatives).items()},
+        }
+        with filling(temporary):
+            for name, values in tensors.items():
+                save_file(values, temporary / name)
+                sync_file(temporary / name)
+            steps = {"param_groups": groups, "schedule": trainee.schedule.state_dict()}
+            write_json(temporary / STEPS, steps)
+        return temporary
+
+    def finish(self, temporary: Path, epoch: int, best_epoch: int, state: dict[str, Any]) -> None:
+        """Add the loop's state and the manifest, rename, point `last` and `best` to what they now are, and prune."""
+        with filling(temporary):
+            write_json(temporary / STATE, {"epoch": epoch, "best_epoch": best_epoch, **state})
+            digests = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+            write_json(temporary / "manifest.json", {"epoch": epoch, "sha256": digests})
+        finish_folder(temporary, self.folder / _name(epoch))
+        self._point(epoch, best_epoch)
+        wanted = {_name(best_epoch), *(_name(kept) for kept in range(epoch - self.keep + 1, epoch + 1))}
+        for folder in self._commits():
+            if folder.name not in wanted:
+                remove_folder(folder)
+
+    def _point(self, epoch: int, best_epoch: int) -> None:
+        write_json(self.folder / "index.json", {"last": _name(epoch), "best": _name(best_epoch)})
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def newest(self) -> Commit | None:
+        """Return the newest commit that verifies together with its best epoch's, and make it the last one.
+
+        Newer ones, which are damaged or whose best epoch's is, are reported and set aside as `epoch-NNN.damaged`;
+        what a kill left under a temporary name is removed.
+        """
+        for leftover in self.folder.glob(".epoch-*"):
+            remove_folder(leftover)
+        for folder in self._commits():
+            try:
+                state = self._verified_state(folder)
+                best = self.folder / _name(state["best_epoch"])
+                if best != folder:
+                    self._verify(best)
+            except InputError as damage:
+                aside = folder.with_name(f"{folder.name}.damaged")
+                log.warning(f"{damage}: that commit is set aside as {aside.name}, the one before is used")
+                remove_folder(aside)
+                os.replace(folder, aside)
+                sync_folder(self.folder)
+                continue
+            self._point(state["epoch"], state["best_epoch"])
+            return Commit(folder, state)
+        return None
+
+    def restore(self, commit: Commit, trainee: Trainee) -> Negatives:
+        """Put model, optimizer and schedule where they stood at the commit; return the negatives in force then."""
+        _load_model(commit.folder / MODEL, trainee.model)
+        steps = read_json(commit.folder / STEPS, self.run)
+        with _fits_its_run(commit.folder):
+            state = _join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
+            trainee.optimizer.load_state_dict(state)
+            trainee.schedule.load_state_dict(steps["schedule"])
+            negatives = load_file(commit.folder / NEGATIVES)
+            return Negatives(**{key: value.numpy().copy() for key, value in negatives.items()})
 
     def load_model(self, which: str, model: BiEncoder) -> None:
         """Load the weights of `best` or `last` into the model, after checking them against the manifest.
@@ -71,49 +141,69 @@ class CheckpointStore:
         InputError
             When there is no such checkpoint, or a file of it is damaged.
         """
-        index = self._read_json(self.folder / "index.json")
+        index = read_json(self.folder / "index.json", self.run)
         folder = self.folder / Path(str(index.get(which))).name
-        digests = self._read_json(folder / "manifest.json").get("sha256", {})
-        weights = folder / "model.safetensors"
-        if not weights.is_file() or sha256(weights) != digests.get(weights.name):
-            raise InputError(f"{weights}: does not match its manifest.json; the checkpoint is damaged")
-        try:
-            model.load_state_dict(load_file(weights))
-        except RuntimeError as error:  # other names or shapes than the configuration says
-            raise InputError(f"{weights}: does not fit config.yaml ({str(error).splitlines()[0]})") from None
+        self._verify(folder)
+        _load_model(folder / MODEL, model)
 
-    def _read_json(self, path: Path) -> dict[str, Any]:
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: not found; the run has no finished epoch, or its folder is damaged") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from None
-        if not isinstance(value, dict):
-            raise InputError(f"{path}: holds no JSON object")
-        return value
+    def _commits(self) -> list[Path]:
+        """Return the folders of commits, newest first."""
+        found = [(int(name[1]), path) for path in self.folder.glob("epoch-*") if (name := COMMIT.fullmatch(path.name))]
+        return [path for _, path in sorted(found, reverse=True)]
 
-    def _prune(self, epoch: int, best_epoch: int) -> None:
-        wanted = {_name(best_epoch), *(_name(kept) for kept in range(epoch - self.keep + 1, epoch + 1))}
-        for folder in self.folder.glob("epoch-*"):
-            if folder.name not in wanted:
-                shutil.rmtree(folder)
+    def _verified_state(self, folder: Path) -> dict[str, Any]:
+        self._verify(folder)
+        state = read_json(folder / STATE, self.run)
+        if _name(state.get("epoch", -1)) != folder.name or not isinstance(state.get("best_epoch"), int):
+            raise InputError(f"{folder / STATE}: is not the state of this epoch")
+        return state
+
+    def _verify(self, folder: Path) -> None:
+        """Raise `InputError` unless every file of a commit has the SHA-256 of its manifest."""
+        digests = read_json(folder / "manifest.json", self.run).get("sha256")
+        if not isinstance(digests, dict) or digests.keys() != {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}:
+            raise InputError(f"{folder / 'manifest.json'}: does not name the files of a commit")
+        for name, digest in digests.items():
+            file = own_file(folder / name, self.run)
+            if sha256(file) != digest:
+                raise InputError(f"{file}: does not match its manifest.json; the checkpoint is damaged")
+
+
+COMMIT = re.compile(r"epoch-(\d{3,9})")
 
 
 def _name(epoch: int) -> str:
     return f"epoch-{epoch:03d}"
 
 
-def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Split an optimizer's state into tensors, named `parameter.key`, and what JSON can hold."""
+def _load_model(weights: Path, model: BiEncoder) -> None:
+    with _fits_its_run(weights):
+        model.load_state_dict(load_file(weights))
+
+
+@contextmanager
+def _fits_its_run(path: Path) -> Iterator[None]:
+    """Name the file that verified and yet cannot be used: other names or shapes than the configuration says."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: does not fit config.yaml ({reason})") from None
+
+
+def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Split an optimizer's state into tensors, named `parameter.key`, and the groups, which JSON can hold."""
     tensors = {
         f"{parameter}.{key}": value.contiguous()
         for parameter, values in state["state"].items()
         for key, value in values.items()
     }
-    return tensors, {"param_groups": state["param_groups"]}
+    return tensors, state["param_groups"]
 
 
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+def _join_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        parameter, _, key = name.partition(".")
+        state.setdefault(int(parameter), {})[key] = value.clone()  # in memory of its own, not in the file's
+    return {"state": state, "param_groups": groups}

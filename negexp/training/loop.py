@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -27,12 +27,15 @@ from negexp.model import BuiltModel, TripletCrossEntropy
 from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound, build_sampler
+from negexp.signals import check_stop
 from negexp.tokens import TokenTable, tokenize
 from negexp.tracking import RunFolder, build_ledger, write_evaluation
+from negexp.tracking.files import remove_file
 from negexp.tracking.ledger import ledger_statistics
 from negexp.tracking.run_folder import PHASES
-from negexp.training.checkpoint import CheckpointStore
+from negexp.training.checkpoint import CheckpointStore, Commit
 from negexp.training.console import epoch_line
+from negexp.training.origin import Origin
 from negexp.training.steps import Trainee, build_trainee, train_epoch
 
 log = logging.getLogger("negexp")
@@ -42,13 +45,26 @@ log = logging.getLogger("negexp")
 class Progress:
     """What the loop carries from epoch to epoch, beside model and optimizer."""
 
+    COMMITTED: ClassVar = ("history", "best_epoch", "best_value", "best_validation", "untrained")
+
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row of metrics.csv for every committed epoch
     statistics: dict[str, float | None] = field(default_factory=dict)
     negatives: Negatives | None = None
-    ledger: pd.DataFrame | None = None
     best_epoch: int = -1
     best_value: float = -math.inf
     best_validation: Metrics = field(default_factory=dict)
     untrained: dict[str, Metrics] = field(default_factory=dict)
+    earlier_seconds: float = 0.0  # of the processes before this one, up to their last commits
+
+    @classmethod
+    def of(cls, state: dict[str, Any], negatives: Negatives) -> Progress:
+        """Return the progress that a commit's state holds."""
+        committed = {key: state[key] for key in cls.COMMITTED}
+        return cls(negatives=negatives, earlier_seconds=state["seconds"], **committed)
+
+    def committed(self) -> dict[str, Any]:
+        """Return what a commit's state has to hold; `best_epoch` is among the store's own keys."""
+        return {key: getattr(self, key) for key in self.COMMITTED}
 
 
 class PhaseClock:
@@ -85,33 +101,55 @@ class Experiment:
         folder: RunFolder,
     ) -> None:
         self.config, self.corpus, self.tokens, self.trainee = config, corpus, tokens, trainee
-        self.runtime, self.folder = runtime, folder
+        self.runtime, self.folder, self.started = runtime, folder, time.perf_counter()
         self.train_split = corpus["train"]
         self.sampler: NegativeSampler = build_sampler(config.sampler)
         self.forbidden = Forbidden(self.train_split.point, self.train_split.counter, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
         self.train_queries = sample_queries(self.train_split, config.evaluation.train_queries, config.seed)
         self.criterion = TripletCrossEntropy(config.loss)
-        self.store = CheckpointStore(folder.checkpoints, config.tracker.keep_checkpoints)
+        self.store = CheckpointStore(folder.path, config.checkpoint.keep)
         self.clock = PhaseClock(runtime)
         self.progress = Progress()
         check_monitor(config.trainer.monitor, corpus["validation"])
 
+    def begin(self, built: BuiltModel, origin: Origin) -> None:
+        """Make the run's folder; not before all checks, so that what was refused leaves no run behind."""
+        self.folder.create(self.config, built.save)
+        self.origin = origin.with_encoder(self.folder)
+
+    def restore(self, commit: Commit, origin: Origin) -> None:
+        """Stand where the run stood at a commit: all that the next epochs depend on, and the files up to there."""
+        self.progress = Progress.of(commit.state, self.store.restore(commit, self.trainee))
+        self.origin = origin
+        remove_file(self.folder.result)  # a finished run that is given more epochs is unfinished again
+        self.folder.save_config(self.config)
+        self.folder.write_metrics(self.progress.history)
+
     def run(self) -> Progress:
-        """Train all epochs, or until validation has not improved for `trainer.patience` of them."""
-        embeddings = self.embed("train")
-        self.progress.untrained = summarise_all(self.evaluate(embeddings))
-        log.info(epoch_line({}, self.progress.untrained, self.config.trainer.monitor, self.clock.take()))
-        for epoch in range(self.config.trainer.epochs):
+        """Train the epochs that are left, or until validation has not improved for `trainer.patience` of them."""
+        if not self.over():
+            embeddings = self.embed("train")
+        if not self.progress.history:
+            self.progress.untrained = summarise_all(self.evaluate(embeddings))
+            log.info(epoch_line({}, self.progress.untrained, self.config.trainer.monitor, self.clock.take()))
+        while not self.over():
+            epoch = len(self.progress.history)
             self.sample(epoch, embeddings)
             losses = self.train(epoch)
             embeddings = self.embed("train")  # of the model as it stands when the next epoch starts
             ranks = self.evaluate(embeddings)
             self.commit(epoch, losses, ranks)
-            if self.out_of_patience(epoch):
-                log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
-                break
+            check_stop()
+        if len(self.progress.history) < self.config.trainer.epochs:
+            log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
         return self.progress
+
+    def over(self) -> bool:
+        """Return whether all epochs are done, or early stopping is on and due."""
+        done, patience = len(self.progress.history), self.config.trainer.patience
+        waited = done - 1 - self.progress.best_epoch
+        return done >= self.config.trainer.epochs or (done > 0 and patience is not None and waited >= patience)
 
     def embed(self, split: str) -> Embeddings:
         """Embed all arguments of a split."""
@@ -130,17 +168,18 @@ class Experiment:
         query = embeddings.retrieval("query", self.train_split.point)
         point = embeddings.retrieval("candidate", self.train_split.point)
         counter = embeddings.retrieval("candidate", self.train_split.counter)
-        if self.sampler.refreshes(epoch) or self.progress.negatives is None:
+        previous = negatives = self.progress.negatives
+        if negatives is None or self.sampler.refreshes(epoch):
             indexes = self.index({"point": point, "counter": counter}) if self.sampler.mines(epoch) else None
             with self.clock("sample"):
                 rng = generator(self.config.seed, epoch, "negatives")
                 k, candidates = self.config.sampler.num_negatives, self.config.sampler.candidates
                 round_ = SamplingRound(epoch, k, candidates, self.forbidden, rng, indexes, query)
-                self.progress.negatives = self.sampler.sample(round_)
+                negatives = self.sampler.sample(round_)
         with self.clock("sample"):
-            ledger = build_ledger(self.train_split, self.progress.negatives, query, point, counter)
-            self.progress.statistics = ledger_statistics(ledger, self.progress.ledger)
-            self.progress.ledger = ledger
+            ledger = build_ledger(self.train_split, negatives, query, point, counter)
+            self.progress.negatives = negatives
+            self.progress.statistics = ledger_statistics(ledger, negatives, previous)
             if self.config.tracker.ledger:
                 self.folder.write_ledger(epoch, ledger)
 
@@ -191,30 +230,28 @@ class Experiment:
         )
 
     def commit(self, epoch: int, losses: dict[str, float], ranks: dict[str, pd.DataFrame]) -> None:
-        """Write the checkpoint, the validation ranks when they are the best yet, then the epoch's row and line."""
+        """Write the validation ranks when they are the best yet, the checkpoint, the epoch's row, and say so."""
+        progress = self.progress
         scores = summarise_all(ranks)
         value = flatten(scores["validation"], "validation")[f"validation/{self.config.trainer.monitor}"]
-        if value > self.progress.best_value:
-            self.progress.best_epoch, self.progress.best_value = epoch, value
-            self.progress.best_validation = write_evaluation(self.folder.evaluation, "validation", ranks["validation"])
+        if value > progress.best_value:
+            progress.best_epoch, progress.best_value = epoch, value
+            progress.best_validation = write_evaluation(self.folder.evaluation, "validation", ranks["validation"])
+        assert progress.negatives is not None
         with self.clock("checkpoint"):
-            assert self.progress.negatives is not None
-            state = {
-                "best_epoch": self.progress.best_epoch,
-                "best_value": self.progress.best_value,
-                "untrained": self.progress.untrained,
-            }
-            self.store.commit(epoch, self.progress.best_epoch, self.trainee, self.progress.negatives, state)
-        row: dict[str, Any] = {"epoch": epoch, "random_rate": self.sampler.random_rate(epoch)}
-        seconds = self.clock.take()
-        row |= self.progress.statistics | losses | seconds
-        self.folder.append_metrics(row, scores)
+            temporary = self.store.begin(epoch, self.trainee, progress.negatives)
+        seconds = self.clock.take()  # the row is part of the commit, so the rest of it counts with the next epoch
+        row = {"epoch": epoch, "random_rate": self.sampler.random_rate(epoch), **progress.statistics, **losses}
+        row |= seconds
+        for split, metrics in scores.items():
+            row |= flatten(metrics, split)
+        progress.history.append(row)
+        with self.clock("checkpoint"):
+            so_far = progress.earlier_seconds + time.perf_counter() - self.started
+            state = progress.committed() | self.origin.recorded() | {"seconds": so_far}
+            self.store.finish(temporary, epoch, progress.best_epoch, state)
+            self.folder.write_metrics(progress.history)
         log.info(epoch_line(row, scores, self.config.trainer.monitor, seconds))
-
-    def out_of_patience(self, epoch: int) -> bool:
-        """Return whether early stopping is on and due."""
-        patience = self.config.trainer.patience
-        return patience is not None and epoch - self.progress.best_epoch >= patience
 
 
 def summarise_all(ranks: dict[str, pd.DataFrame]) -> dict[str, Metrics]:
@@ -223,9 +260,15 @@ def summarise_all(ranks: dict[str, pd.DataFrame]) -> dict[str, Metrics]:
 
 
 def train(
-    config: TrainConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime, folder: RunFolder
+    config: TrainConfig,
+    corpus: Corpus,
+    built: BuiltModel,
+    runtime: Runtime,
+    folder: RunFolder,
+    origin: Origin,
+    commit: Commit | None,
 ) -> tuple[Progress, Metrics]:
-    """Run the experiment, then evaluate test once, with the best epoch.
+    """Run the experiment, from a commit where there is one, then evaluate test once, with the best epoch.
 
     Returns
     -------
@@ -234,8 +277,10 @@ def train(
     trainee = build_trainee(built.model, config.trainer, runtime)
     tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
     experiment = Experiment(config, corpus, tokens, trainee, runtime, folder)
-    folder.create(config)  # not before all checks: what was refused leaves no run behind
-    built.save(folder.encoder)
+    if commit is None:
+        experiment.begin(built, origin)
+    else:
+        experiment.restore(commit, origin)
     progress = experiment.run()
     experiment.store.load_model("best", trainee.model)
     ranks = experiment.rank("test", experiment.embed("test"))

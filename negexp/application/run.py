@@ -1,14 +1,11 @@
-"""Hydra around a command: compose, refuse what is wrong before a folder is made, run once or as a sweep."""
+"""One command: flags and overrides checked, every job's configuration composed and checked, then run by Hydra."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import os
-import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,54 +14,21 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from negexp.config import (
-    CONF_DIR,
-    EvaluateConfig,
-    TrainConfig,
-    load_run_config,
-    parse_evaluate,
-    parse_report,
-    parse_train,
-)
-from negexp.corpus import check_path
+from negexp.application.parsers import PARSERS
+from negexp.application.sweep import Job, Sweep, write_sweep_report
+from negexp.config import CONF_DIR, parse_report
 from negexp.errors import InputError
-from negexp.evaluation.monitor import check_monitor
-from negexp.sampling import build_sampler
-
-
-def _train_config(config: DictConfig) -> TrainConfig:
-    """Parse, and look up what only the parts know: strategies (also other packages'), metrics, files."""
-    parsed = parse_train(config)
-    build_sampler(parsed.sampler)
-    check_monitor(parsed.trainer.monitor)
-    check_path(parsed.data)
-    return parsed
-
-
-def _evaluate_config(config: DictConfig) -> EvaluateConfig:
-    parsed = parse_evaluate(config)
-    if parsed.run is None:
-        check_path(parsed.data)
-    else:
-        load_run_config(Path(parsed.run) / "config.yaml")
-    return parsed
-
 
 PATHS = ("runs", "run", "output", "data.path", "model.pretrained")  # keys whose values are paths
-PARSERS: dict[str, Callable[[DictConfig], Any]] = {
-    "train": _train_config,
-    "evaluate": _evaluate_config,
-    "report": parse_report,
-}
 
 
 def run_command(command: str, arguments: list[str]) -> None:
     """Compose and check `command`'s configuration, then run it: once, or as every job of a sweep."""
-    OmegaConf.register_new_resolver("negexp.job", job_name, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]  # its own prints the usage, over many lines
@@ -74,52 +38,42 @@ def run_command(command: str, arguments: list[str]) -> None:
         args.overrides = [_quote_path(override) for override in args.overrides]
     sys.argv = ["negexp", *args.overrides, *flags]  # Hydra parses again, and takes flags between overrides amiss
     _check_flags(command, args)
-    runs_jobs = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
-    if runs_jobs:
-        _check_jobs(command, args)
+    jobs: int | None = 1
+    if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
+        jobs = _check_jobs(command, args)
     elif args.cfg or args.info:
         with _config_dir(command, args) as (name, overrides):
             _compose(name, overrides)
-
-    failures: list[InputError] = []
-    sweep_folders: set[str] = set()
-
-    def job(config: DictConfig) -> None:
-        # An InputError is kept, not raised: Hydra would print lines of its own and drop the rest of the sweep.
-        try:
-            parsed = PARSERS[command](config)
-            module = importlib.import_module(f"negexp.commands.{command}")
-            hydra_config = HydraConfig.get()
-            if command == "train" and args.multirun:
-                sweep_folders.add(str(hydra_config.sweep.dir))
-            module.run(parsed, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
-        except InputError as error:
-            failures.append(error)
-
-    try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
-    finally:
-        for folder in sweep_folders:
-            _report_on_sweep(folder)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise InputError(f"{len(failures)} jobs failed: " + "; ".join(str(failure) for failure in failures))
-
-
-def _report_on_sweep(folder: str) -> None:
-    """Write the report of a sweep, of what it finished, and print where it is."""
-    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        config = parse_report(compose("report", [_quote_path(f"runs={folder}")]))
-    report = importlib.import_module("negexp.report")
-    try:
-        written = report.write_report(config.runs, config.output, config.texts, config.examples)
-    except InputError as error:  # no job came to its end; their own reasons follow
-        print(f"no report of the sweep: {error}")
+    if args.multirun:
+        _run_sweep(command, jobs)
         return
-    left_out = [f"left out {one.folder}: {one.reason}" for one in written.skipped]
-    lines = [*left_out, *written.remarks, *written.headlines]
-    print("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))
+    job = Job(command)
+    _run_hydra(command, job)
+    for refusal in job.refused:
+        raise refusal
+
+
+def _run_sweep(command: str, jobs: int | None) -> None:
+    """Run all jobs, print what became of them, and write the report of what they finished."""
+    sweep, launcher = Sweep(command, jobs), None
+    try:
+        _run_hydra(command, Job(command, sweep.inbox))
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:  # a job never raises, so this is the launcher's: a process of its was killed
+        launcher = error
+    finally:
+        outcomes = sweep.finish()
+    if command == "train":
+        for folder in sorted({outcome.sweep for outcome in outcomes}):
+            with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+                config = parse_report(compose("report", [_quote_path(f"runs={folder}")]))
+            write_sweep_report(config)
+    sweep.raise_failures(outcomes, launcher)
+
+
+def _run_hydra(command: str, job: Job) -> None:
+    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
 
 
 def _quote_path(argument: str) -> str:
@@ -157,33 +111,26 @@ def _refuse_flag(message: str) -> NoReturn:
     raise InputError(f"{message}; --help lists the flags")
 
 
-def job_name(override_dirname: str) -> str:
-    """Return a sweep job's folder name: its overrides as a readable slug, short ones first, and their hash.
+def _check_jobs(command: str, args: Namespace) -> int | None:
+    """Parse the configuration of every job, so that a mistake costs no time and leaves no folder behind.
 
-    The slug is cut; what comes first is what a sweep tends to vary, and not the path of the corpus.
+    Returns the number of jobs; None when the sweeper chooses them while it runs.
     """
-    digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
-    overrides = ",".join(sorted(override_dirname.split(","), key=len))
-    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", overrides)[:100].strip("._,") or "job"
-    return f"{slug}-{digest}"
-
-
-def _check_jobs(command: str, args: Namespace) -> None:
-    """Parse the configuration of every job, so that a mistake costs no time and leaves no folder behind."""
     with _config_dir(command, args) as (name, overrides):
         if not args.multirun:
             PARSERS[command](_compose(name, overrides))
-            return
+            return 1
         parsed = OverridesParser.create().parse_overrides(overrides)
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         config = _compose(name, fixed, return_hydra_config=True)  # an overlay may bring a sweep of its own
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
-            return  # another sweeper chooses its jobs while it runs; each is then checked as it starts
+            return None  # another sweeper chooses its jobs while it runs; each is then checked as it starts
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         parsed = OverridesParser.create().parse_overrides(params) + parsed
-        for jobs in BasicSweeper.split_arguments(parsed, None):
-            for job in jobs:
-                PARSERS[command](_compose(name, job))
+        jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        for job in jobs:
+            PARSERS[command](_compose(name, job))
+        return len(jobs)
 
 
 @contextmanager

@@ -1,0 +1,167 @@
+"""Jobs: what Hydra calls for each configuration, in this process or another, and what becomes of a sweep of them."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+import negexp.application.names  # noqa: F401  # a launcher's process needs the resolvers
+from negexp.application.parsers import PARSERS
+from negexp.config import ReportConfig
+from negexp.errors import InputError, JobsFailedError
+from negexp.tracking.files import write_bytes, write_csv
+
+log = logging.getLogger("negexp")
+
+OUTCOMES = ("done", "continued", "skipped", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job; `reason` says in one line why it failed, `defect` that this is ours to mend."""
+
+    number: int
+    job: str
+    sweep: str
+    outcome: str
+    seconds: float
+    reason: str = ""
+    defect: bool = False
+
+
+@dataclass
+class Job:
+    """What Hydra calls with each job's configuration. Pickled to other processes by launchers that start some.
+
+    A job of a sweep never raises: Hydra would drop the rest. It leaves its outcome as a file in `inbox` instead.
+    """
+
+    command: str
+    inbox: Path | None = None
+    refused: list[InputError] = field(default_factory=list)  # of a single run; raised, Hydra would add lines to it
+
+    def __call__(self, config: DictConfig) -> None:
+        """Run one job."""
+        if self.inbox is not None:
+            self._run_in_sweep(config, self.inbox)
+            return
+        try:
+            self._run(config)
+        except InputError as error:
+            self.refused.append(error)
+
+    def _run(self, config: DictConfig) -> str:
+        parsed = PARSERS[self.command](config)
+        command = importlib.import_module(f"negexp.commands.{self.command}")
+        hydra = HydraConfig.get()
+        outcome: str | None = command.run(parsed, Path(hydra.runtime.output_dir), list(hydra.overrides.task))
+        return outcome or "done"
+
+    def _run_in_sweep(self, config: DictConfig, inbox: Path) -> None:
+        started, outcome, reason, defect = time.perf_counter(), "stopped", "", False
+        try:
+            outcome = self._run(config)
+        except InputError as error:
+            outcome, reason = "failed", str(error)
+            log.error(reason)  # into the job's log
+        except Exception as error:
+            first = (str(error).strip() or "no message").splitlines()[0]
+            outcome, reason, defect = "failed", f"{type(error).__name__}: {first} (a defect, see the job's log)", True
+            log.exception("a defect of negexp, not of your input")
+        finally:
+            hydra = HydraConfig.get()
+            folder, seconds = Path(hydra.runtime.output_dir), time.perf_counter() - started
+            found = Outcome(hydra.job.num, folder.name, str(folder.parent), outcome, seconds, reason, defect)
+            with suppress(InputError):  # a full disk: the sweep then says that this job left no word
+                write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
+        # the exceptions are gone, and with them what their tracebacks held: a model, embeddings
+        _free_memory()
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@dataclass
+class Sweep:
+    """A sweep's inbox, in which its jobs leave their outcomes wherever they ran."""
+
+    command: str
+    jobs: int | None  # None: the sweeper chooses while it runs
+    folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="negexp-sweep-")
+    )
+
+    @property
+    def inbox(self) -> Path:
+        """Return the folder of outcomes."""
+        return Path(self.folder.name)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcomes so far, in the order of the jobs."""
+        found = [Outcome(**json.loads(path.read_bytes())) for path in self.inbox.glob("*.json")]
+        return sorted(found, key=lambda outcome: outcome.number)
+
+    def finish(self) -> list[Outcome]:
+        """Print the table of outcomes and keep it as `jobs.csv` in the folder of the sweep."""
+        outcomes = self.outcomes()
+        for sweep in sorted({outcome.sweep for outcome in outcomes}):
+            own = [outcome for outcome in outcomes if outcome.sweep == sweep]
+            print(_table(sweep, own))
+            table = pd.DataFrame([asdict(outcome) for outcome in own]).drop(columns="sweep")
+            write_csv(Path(sweep) / "jobs.csv", table)
+        return outcomes
+
+    def raise_failures(self, outcomes: Sequence[Outcome], launcher: Exception | None) -> None:
+        """Raise `JobsFailedError` when a job failed, or did not come to leave word."""
+        failed = [outcome for outcome in outcomes if outcome.outcome == "failed"]
+        missing = 0 if self.jobs is None else self.jobs - len(outcomes)
+        reasons = [f"{one.job}: {one.reason}" for one in failed]
+        if missing or launcher is not None:
+            said = "" if launcher is None else f" ({type(launcher).__name__}: {str(launcher).strip().splitlines()[0]})"
+            reasons.append(f"{missing} did not come to an end, killed or out of memory{said}; run the command again")
+        if reasons:
+            total = self.jobs or len(outcomes)
+            ours = launcher is not None or missing > 0 or any(one.defect for one in failed)
+            first, more = reasons[0], len(reasons) - 1
+            message = f"{len(failed) + missing} of {total} jobs failed: {first}"
+            message += f"; and {more} more, see jobs.csv beside the jobs" if more else ""
+            raise JobsFailedError(message, exit_code=1 if ours else 2)
+
+
+def _table(sweep: str, outcomes: Sequence[Outcome]) -> str:
+    counts = [(name, sum(one.outcome == name for one in outcomes)) for name in OUTCOMES]
+    told = ", ".join(f"{count} {name}" for name, count in counts if count)
+    lines = [f"\nsweep {sweep}: {told}", f"{'outcome':<10}{'seconds':>9}  job"]
+    for one in outcomes:
+        lines.append(f"{one.outcome:<10}{one.seconds:>9.1f}  {one.job}{': ' if one.reason else ''}{one.reason}")
+    return "\n".join(lines)
+
+
+def write_sweep_report(config: ReportConfig) -> None:
+    """Write the report of a sweep, of what it finished, and print where it is."""
+    report = importlib.import_module("negexp.report")
+    try:
+        written = report.write_report(config.runs, config.output, config.texts, config.examples)
+    except InputError as error:  # no job came to its end; their own reasons follow
+        print(f"no report of the sweep: {error}")
+        return
+    left_out = [f"left out {one.folder}: {one.reason}" for one in written.skipped]
+    lines = [*left_out, *written.remarks, *written.headlines]
+    print("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))

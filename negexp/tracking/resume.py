@@ -1,0 +1,73 @@
+"""May this configuration go on where the folder's run stopped? Decided before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import Enum
+
+from negexp.config import TrainConfig, decides_result, flatten, load_run_config
+from negexp.errors import InputError
+from negexp.tracking.run_folder import RunFolder
+
+
+class Standing(Enum):
+    """How far the run of a folder is."""
+
+    NEW = "new"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+
+
+def find_standing(folder: RunFolder, config: TrainConfig) -> Standing:
+    """Return how far the folder's run is, as `config.resume` allows; a finished one may be given more epochs.
+
+    Raises
+    ------
+    InputError
+        When there is nothing and there must be, something and there must not be, or when the run was begun with
+        another configuration: what changed is listed.
+    """
+    if not folder.config.exists():
+        if config.resume == "must":
+            raise InputError(f"resume=must: {folder.path} holds no run; give its hydra.run.dir, or leave resume=auto")
+        return Standing.NEW
+    finished = folder.result.exists()
+    if config.resume == "never":
+        state = "a finished" if finished else "an unfinished"
+        raise InputError(
+            f"resume=never: {folder.path} holds {state} run already, which is not overwritten; give another "
+            "hydra.run.dir (in a sweep: name=...)"
+        )
+    earlier = load_run_config(folder.config)
+    changes = _changes(earlier, config)
+    if changes:
+        raise InputError(
+            f"hydra.run.dir={folder.path}: its run was begun with another configuration: {'; '.join(changes)}. Give "
+            "another folder, or take the change back"
+        )
+    grown = config.trainer.epochs > earlier.trainer.epochs
+    return Standing.FINISHED if finished and not grown else Standing.UNFINISHED
+
+
+def refuse_other_data(folder: RunFolder, before: str, now: str) -> None:
+    """Raise `InputError` when two fingerprints of the data differ."""
+    if before != now:
+        raise InputError(
+            f"hydra.run.dir={folder.path}: its run was begun with other data: what data.* gives now has the "
+            f"fingerprint {now[:12]}, then it was {before[:12]}. Give another folder, or the earlier data"
+        )
+
+
+def _changes(earlier: TrainConfig, now: TrainConfig) -> list[str]:
+    """Say what differs and decides the result; where the corpus lies may change, its texts may not (`fingerprint`)."""
+    before = flatten(asdict(earlier))
+    changes = []
+    for key, value in flatten(asdict(now)).items():
+        was = before.get(key)
+        if value == was or key == "data.path" or not decides_result(key):
+            continue
+        if key != "trainer.epochs":
+            changes.append(f"{key} was {was}, now {value}")
+        elif value < was:
+            changes.append(f"{key} was {was}, now {value} (it may only grow)")
+    return changes

@@ -1,0 +1,66 @@
+"""What a run began with: its texts, its encoder's files and its surroundings; and whether it may go on with others."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from negexp.corpus import Corpus
+from negexp.errors import InputError
+from negexp.runtime import Runtime
+from negexp.tracking import RunFolder
+from negexp.tracking.files import sha256
+from negexp.tracking.reading import own_file
+from negexp.tracking.resume import refuse_other_data
+from negexp.tracking.run_folder import versions
+from negexp.training.checkpoint import Commit
+
+log = logging.getLogger("negexp")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Fingerprint of the data, versions and device, those of earlier processes that differed, digests of `encoder/`."""
+
+    data_fingerprint: str
+    environment: dict[str, str]
+    earlier_environments: list[dict[str, str]]
+    encoder: dict[str, str]
+
+    @classmethod
+    def now(cls, corpus: Corpus, runtime: Runtime) -> Origin:
+        """Return the origin of a run that begins here."""
+        return cls(corpus.fingerprint(), versions() | {"runtime": runtime.describe()}, [], {})
+
+    def with_encoder(self, folder: RunFolder) -> Origin:
+        """Return this origin with the digests of the encoder's files, which no commit holds."""
+        return replace(self, encoder={file.name: sha256(file) for file in sorted(folder.encoder.iterdir())})
+
+    def after(self, commit: Commit, folder: RunFolder) -> Origin:
+        """Return the origin of a run that goes on from a commit; what differs in the surroundings is logged and kept.
+
+        Raises
+        ------
+        InputError
+            When the data or the encoder's files are not those that the run began with.
+        """
+        earlier = Origin(**{key: commit.state[key] for key in asdict(self)})
+        refuse_other_data(folder, earlier.data_fingerprint, self.data_fingerprint)
+        for name, digest in earlier.encoder.items():
+            if sha256(own_file(folder.encoder / name, folder.path)) != digest:
+                raise InputError(f"{folder.encoder / name}: changed since the run began; put the earlier file back")
+        changes = _changes(earlier.environment, self.environment)
+        if not changes:
+            return earlier
+        log.warning(f"going on with {', '.join(changes)}: the numbers may differ from those of an undisturbed run")
+        environments = [*earlier.earlier_environments, earlier.environment]
+        return replace(earlier, environment=self.environment, earlier_environments=environments)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what every commit's state holds of this."""
+        return asdict(self)
+
+
+def _changes(earlier: dict[str, str], now: dict[str, str]) -> list[str]:
+    return [f"{key} {now.get(key)} (was {was})" for key, was in earlier.items() if now.get(key) != was]
