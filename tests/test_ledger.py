@@ -11,7 +11,7 @@ import pytest
 from negexp.corpus import Split
 from negexp.sampling import Negatives
 from negexp.tracking import build_ledger
-from negexp.tracking.ledger import ledger_statistics
+from negexp.tracking.ledger import ledger_statistics, replaced_share
 
 COLUMNS = ["pair", "negative", "source", "row", "mined", "distance", "positive_distance", "neighbour_rank"]
 COLUMNS += ["gold_copy", "origin"]
@@ -29,13 +29,6 @@ def ledger() -> pd.DataFrame:
     candidate_points = np.array([[9, 1], [3, 4]], dtype=np.float32)
     counters = np.array([[0, 2], [6, 8]], dtype=np.float32)
     return build_ledger(TRAIN, negatives, points, candidate_points, counters)
-
-
-def pairs_and_rows(*entries: tuple[int, str, int]) -> pd.DataFrame:
-    """Return a ledger of these pairs' negatives; how near they are does not matter."""
-    frame = pd.DataFrame(entries, columns=["pair", "source", "row"])
-    frame = frame.assign(mined=True, distance=1.0, positive_distance=1.0, neighbour_rank=1, gold_copy=False)
-    return frame.assign(origin=pd.Series(None, index=frame.index, dtype="str"))
 
 
 def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
@@ -61,7 +54,7 @@ def test_random_draws_have_no_rank(ledger: pd.DataFrame) -> None:
 
 
 def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
-    assert ledger_statistics(ledger, None) == {
+    assert ledger_statistics(ledger) == {
         "mined_share": 0.5,
         "point_share": 0.5,
         "negative_distance": pytest.approx((5 + 10 + 8 + 2**0.5) / 4),
@@ -71,7 +64,6 @@ def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
         "gold_copy_share": 1 / 4,
         "debate_share": 0,
         "theme_share": 1,
-        "negatives_replaced": None,
     }
 
 
@@ -85,19 +77,22 @@ def test_origin_is_null_where_the_corpus_names_neither_debate_nor_theme() -> Non
     vectors = np.zeros((2, 2), dtype=np.float32)
     plain = build_ledger(replace(TRAIN, theme=None, debate=None), negatives, vectors, vectors, vectors)
     assert plain["origin"].isna().all()
-    assert ledger_statistics(plain, None)["debate_share"] is None
+    assert ledger_statistics(plain)["debate_share"] is None
     themed = build_ledger(replace(TRAIN, theme=np.array([0, 1]), debate=None), negatives, vectors, vectors, vectors)
     assert themed["origin"].tolist() == ["elsewhere", "elsewhere"]
     debate = build_ledger(replace(TRAIN, debate=np.array([3, 3])), negatives, vectors, vectors, vectors)
     assert debate["origin"].tolist() == ["debate", "debate"]
-    assert ledger_statistics(debate, None)["debate_share"] == 1
+    assert ledger_statistics(debate)["debate_share"] == 1
+
+
+def negatives(*arguments: list[int]) -> Negatives:
+    return Negatives(np.array(arguments), np.zeros((len(arguments), len(arguments[0])), dtype=np.int64))
 
 
 def test_replaced_negatives_are_those_that_the_pair_did_not_have() -> None:
-    before = pairs_and_rows((0, "point", 5), (0, "counter", 5), (1, "point", 2), (1, "point", 3))
-    after = pairs_and_rows((0, "counter", 5), (0, "counter", 6), (1, "counter", 2), (1, "point", 5))
-    assert ledger_statistics(after, before)["negatives_replaced"] == 3 / 4
+    assert replaced_share(negatives([12, 13], [19, 5]), negatives([5, 12], [2, 3])) == 3 / 4
+    assert replaced_share(negatives([12, 13], [19, 5]), None) is None
 
 
-def test_the_same_negatives_in_another_order_are_not_replaced(ledger: pd.DataFrame) -> None:
-    assert ledger_statistics(ledger, ledger[::-1])["negatives_replaced"] == 0
+def test_the_same_negatives_in_another_order_are_not_replaced() -> None:
+    assert replaced_share(negatives([1, 2], [3, 4]), negatives([2, 1], [4, 3])) == 0

@@ -16,9 +16,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from negexp.application.code import refuse_code
 from negexp.application.parsers import PARSERS
 from negexp.application.sweep import Job, Sweep, write_sweep_report
 from negexp.config import CONF_DIR, parse_report
@@ -118,11 +119,14 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
     """
     with _config_dir(command, args) as (name, overrides):
         if not args.multirun:
-            PARSERS[command](_compose(name, overrides))
+            config = _compose(name, overrides, return_hydra_config=True)
+            refuse_code(config.hydra)
+            PARSERS[command](OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             return 1
         parsed = OverridesParser.create().parse_overrides(overrides)
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         config = _compose(name, fixed, return_hydra_config=True)  # an overlay may bring a sweep of its own
+        refuse_code(config.hydra)
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return None  # another sweeper chooses its jobs while it runs; each is then checked as it starts
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]

@@ -84,11 +84,17 @@ class Job:
         finally:
             hydra = HydraConfig.get()
             folder, seconds = Path(hydra.runtime.output_dir), time.perf_counter() - started
-            found = Outcome(hydra.job.num, folder.name, str(folder.parent), outcome, seconds, reason, defect)
+            found = Outcome(hydra.job.num, folder.name, _shown(folder.parent), outcome, seconds, reason, defect)
             with suppress(InputError):  # a full disk: the sweep then says that this job left no word
                 write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
         # the exceptions are gone, and with them what their tracebacks held: a model, embeddings
         _free_memory()
+
+
+def _shown(folder: Path) -> str:
+    """Return a folder as one would type it here."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def _free_memory() -> None:

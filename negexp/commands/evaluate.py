@@ -20,7 +20,7 @@ from negexp.runtime import choose_runtime, memory_errors_name, reproducible
 from negexp.tokens import tokenize
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
-from negexp.training import CheckpointStore
+from negexp.training import CheckpointStore, load_weights
 
 log = logging.getLogger("negexp")
 
@@ -87,6 +87,7 @@ def _model(config: EvaluateConfig, corpus: Corpus) -> BuiltModel:
         vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
         return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False)
     run_folder = RunFolder(Path(config.run))
-    built = restore_model(config.model, run_folder.encoder)
-    CheckpointStore(run_folder.path, keep=1).load_model("best", built.model)
+    weights = CheckpointStore(run_folder.path, keep=1).weights("best")
+    built = restore_model(config.model, run_folder.encoder, weights.stat().st_size)
+    load_weights(weights, built.model)
     return built

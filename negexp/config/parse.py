@@ -58,7 +58,7 @@ def load_run_config(path: Path) -> TrainConfig:
     """
     if not path.exists():
         raise InputError(f"{path}: not found; run= must name a folder that `negexp train` wrote")
-    if not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_CONFIG:
         raise InputError(f"{path}: is no regular file of at most {LARGEST_CONFIG} bytes, as a run's is")
     try:
         text = path.read_text(encoding="utf-8")

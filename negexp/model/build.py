@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from negexp.errors import InputError
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Tower
 from negexp.randomness import derive
 from negexp.tokens import train_vocabulary
+
+LARGEST_ENCODER_FILE = 256 * 2**20  # bytes; the largest vocabularies take a tenth of that
+MOST_LAYERS = 1000
 
 
 class BuiltModel(NamedTuple):
@@ -61,16 +65,45 @@ def build_model(config: ModelConfig, seed: int, vocabulary_texts: Sequence[str],
         return BuiltModel(_assemble(encoder, config, heads), tokenizer, encoder.config)
 
 
-def restore_model(config: ModelConfig, folder: Path) -> BuiltModel:
-    """Build the model of a run from its `encoder/` folder, with weights still to be loaded."""
+def restore_model(config: ModelConfig, folder: Path, weights_bytes: int) -> BuiltModel:
+    """Build the model of a run from its `encoder/` folder, with weights still to be loaded.
+
+    Raises
+    ------
+    InputError
+        When the folder is damaged, or describes an encoder that is larger than the file of its weights.
+    """
+    _check_files(folder)
     try:
         encoder_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
+        _check_size(encoder_config, weights_bytes)
+        with torch.random.fork_rng():
+            encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation="sdpa")
+            return BuiltModel(_assemble(encoder, config, heads=True), tokenizer, encoder.config)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # the JSON reader, the tokenizer and the encoders each raise types of their own
         raise InputError(f"{folder}: cannot be loaded ({_first_line(error)}); the run folder is damaged") from None
-    with torch.random.fork_rng():
+
+
+def _check_files(folder: Path) -> None:
+    """Raise `InputError` for what would be read for ever, or from elsewhere."""
+    for file in folder.iterdir() if folder.is_dir() else []:
+        if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST_ENCODER_FILE:
+            raise InputError(f"{file}: is no regular file of at most {LARGEST_ENCODER_FILE} bytes, as a run's are")
+
+
+def _check_size(encoder_config: PreTrainedConfig, weights_bytes: int) -> None:
+    """Raise `ValueError` when a configuration, perhaps a stranger's, asks for more memory than its weights have."""
+    for key, value in encoder_config.to_dict().items():
+        if isinstance(value, int) and value > MOST_LAYERS and re.search("layer|block|expert", key):
+            raise ValueError(f"config.json: {key}={value} is more than any encoder has")
+    with torch.device("meta"):  # shapes without memory
         encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation="sdpa")
-        return BuiltModel(_assemble(encoder, config, heads=True), tokenizer, encoder.config)
+    size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
+    if size > weights_bytes:
+        raise ValueError(f"config.json describes {size} bytes of weights, model.safetensors has {weights_bytes}")
 
 
 def zero_shot_config(config: ModelConfig) -> ModelConfig:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from negexp.config.checks import flatten
+from negexp.config import decides_result, flatten
 from negexp.report.runs import Run
 
 # What may differ within an arm: where things lie, what is written, how work is cut into pieces.
 NO_MATTER = (
-    *("seed", "name", "tracker.", "data.path", "trainer.device", "trainer.tokens_per_batch"),
+    *("seed", "data.path", "trainer.device", "trainer.threads", "trainer.tokens_per_batch"),
     *("index.block_bytes", "evaluation.block_bytes"),
 )
 
@@ -130,7 +130,8 @@ def _comparison(runs: list[Run], prefix: str) -> Comparison:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in flatten(asdict(run.config)).items() if not key.startswith(NO_MATTER)}
+    values = flatten(asdict(run.config))
+    return {key: value for key, value in values.items() if decides_result(key) and not key.startswith(NO_MATTER)}
 
 
 def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from negexp.config import TrainConfig, load_run_config
 from negexp.errors import InputError
 from negexp.evaluation.metrics import Metrics, flatten, summarise
 from negexp.tracking import RunFolder
+from negexp.tracking.reading import read_csv, read_json, read_parquet
 from negexp.tracking.run_folder import PHASES
 
 TEXT = ["query", "protocol", "stage", "task", "first"]
@@ -121,23 +120,53 @@ def _read_run(folder: Path) -> Run:
     if not paths.result.exists():
         raise _UnusableError("unfinished: it has no result.json")
     try:
-        result = json.loads(paths.result.read_text(encoding="utf-8"))
         config = load_run_config(paths.config)
-        epochs = pd.read_csv(paths.metrics)
-        ranks = pd.read_parquet(paths.evaluation / "test-ranks.parquet")
     except InputError as error:
         raise _UnusableError(f"damaged, or written by another version: {error}") from None
-    except (OSError, ValueError, pa.ArrowException) as error:  # JSON's, the CSV reader's and UTF-8's are ValueErrors
-        raise _UnusableError(f"damaged: {' '.join(str(error).split())}") from None
-    missing = [key for key in RESULT if not isinstance(result, dict) or key not in result]
+    try:
+        result = read_json(paths.result, folder)
+        epochs = read_csv(paths.metrics, folder)
+        ranks = read_parquet(paths.evaluation / "test-ranks.parquet", folder, RANKS)
+    except InputError as error:
+        raise _UnusableError(f"damaged: {error}") from None
+    missing = [key for key in RESULT if key not in result]
     missing += [f"metrics.csv's {column}" for column in EPOCH if column not in epochs]
     missing += [f"test-ranks.parquet's {column}" for column in RANKS if column not in ranks]
     if missing:
         raise _UnusableError(f"written by another version: it has no {', '.join(missing)}")
+    wrong = _wrong_types(result, epochs, ranks)
+    if wrong is not None:
+        raise _UnusableError(f"damaged: {wrong} is not what a run writes there")
     if not _agree(result["test"], summarise(ranks)):
         raise _UnusableError("damaged: evaluation/test-ranks.parquet does not give the test metrics of result.json")
     ranks = ranks[RANKS].astype(dict.fromkeys(TEXT, "category"))  # so that a hundred runs fit in memory
     return Run(folder, config, result, epochs, ranks)
+
+
+def _wrong_types(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.DataFrame) -> str | None:
+    """Return the name of a value that is not of the kind a run writes; a folder may come from a stranger."""
+    for key in ("data_fingerprint", "corpus_summary"):
+        if not isinstance(result[key], str):
+            return f"result.json's {key}"
+    overrides, known = result["overrides"], result["versions"]
+    if not isinstance(overrides, list) or not all(isinstance(one, str) for one in overrides):
+        return "result.json's overrides"
+    if not isinstance(known, dict) or not all(isinstance(one, str) for one in known.values()):
+        return "result.json's versions"
+    scores = [str(column) for column in epochs if str(column).startswith("validation/")]
+    try:
+        untrained = flatten(result["untrained"]["validation"], "validation")
+        float(sum(untrained[column] for column in scores))
+    except (AttributeError, KeyError, TypeError):
+        return "result.json's untrained"
+    for column in [*EPOCH, *scores]:
+        if not pd.api.types.is_numeric_dtype(epochs[column]):
+            return f"metrics.csv's {column}"
+    for column in RANKS:
+        kinds = {"seen_in_training": pd.api.types.is_bool_dtype, **dict.fromkeys(TEXT, pd.api.types.is_string_dtype)}
+        if not kinds.get(column, pd.api.types.is_integer_dtype)(ranks[column]):
+            return f"test-ranks.parquet's {column}"
+    return None if len(epochs) and len(ranks) else "an empty table"
 
 
 def _agree(stored: Metrics, computed: Metrics) -> bool:

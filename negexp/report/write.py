@@ -109,7 +109,7 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
     comparisons, remarks = compare_what_can_be(usable)
     folder = Path(output).expanduser() if output is not None else _beside(runs, folders)
     try:
-        _clear(folder)
+        _clear(folder, chosen=output is not None)
     except OSError as error:
         raise InputError(f"output={folder}: cannot be written ({error.strerror}); give another folder") from None
     sections = []
@@ -137,9 +137,14 @@ def _beside(runs: str, folders: Sequence[Path]) -> Path:
     return (given if given.is_dir() else Path(os.path.commonpath(folders))) / "report"
 
 
-def _clear(folder: Path) -> None:
-    """Make the report's folders, and remove what an earlier one left there: it may have shown other runs, or texts."""
+def _clear(folder: Path, chosen: bool) -> None:
+    """Make the report's folders, and remove what an earlier one left there: it may have shown other runs, or texts.
+
+    A run's folder may come from a stranger, so links in it are not followed; a folder that the user chose may be one.
+    """
     for part in (folder, folder / "tables", folder / "figures"):
+        if part.is_symlink() and (part != folder or not chosen):
+            raise InputError(f"{part}: is a link, which a report does not follow; remove it, or give output=FOLDER")
         part.mkdir(parents=True, exist_ok=True)
     (folder / "examples.jsonl").unlink(missing_ok=True)
     for path in [*(folder / "tables").iterdir(), *(folder / "figures").iterdir()]:

@@ -62,19 +62,12 @@ def _origin(train: Split, pair: np.ndarray, row: np.ndarray) -> pd.Series:
     return pd.Series(origin if known else None, index=range(len(pair)), dtype="str")
 
 
-def ledger_statistics(
-    ledger: pd.DataFrame, negatives: Negatives, previous: Negatives | None
-) -> dict[str, float | None]:
+def ledger_statistics(ledger: pd.DataFrame) -> dict[str, float | None]:
     """Return an epoch's negative statistics for metrics.csv.
 
     `nearer_share` is the share of negatives that are nearer to their point than its own counter. `debate_share` are
     from the pair's own debate, `theme_share` from its theme but another debate, the rest from elsewhere.
-    `negatives_replaced` is the share of negatives that the pair did not have in the epoch before, null in the first.
     """
-    replaced = None
-    if previous is not None:
-        kept = (negatives.argument[:, :, None] == previous.argument[:, None, :]).any(axis=2)
-        replaced = float(1 - kept.mean())
     return {
         "mined_share": float(ledger["mined"].mean()),
         "point_share": float((ledger["source"] == "point").mean()),
@@ -85,8 +78,15 @@ def ledger_statistics(
         "gold_copy_share": float(ledger["gold_copy"].mean()),
         "debate_share": _mean(ledger["origin"].eq("debate").where(ledger["origin"].notna())),
         "theme_share": _mean(ledger["origin"].eq("theme").where(ledger["origin"].notna())),
-        "negatives_replaced": replaced,
     }
+
+
+def replaced_share(negatives: Negatives, previous: Negatives | None) -> float | None:
+    """Return the share of negatives that the pair did not have in the epoch before; null in the first."""
+    if previous is None:
+        return None
+    kept = (negatives.argument[:, :, None] == previous.argument[:, None, :]).any(axis=2)
+    return float(1 - kept.mean())
 
 
 def _mean(values: pd.Series) -> float | None:

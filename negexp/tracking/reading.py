@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from negexp.errors import InputError
 
 LARGEST_TEXT = 256 * 2**20  # bytes of a JSON or CSV file; 200 epochs of ArguAna have a hundredth of that
+LARGEST_TABLE = 2 * 2**30  # bytes of a Parquet table once it is unpacked; a million queries have a fifth of that
 
 
 def own_file(path: Path, folder: Path) -> Path:
@@ -30,9 +36,7 @@ def own_file(path: Path, folder: Path) -> Path:
 
 def read_json(path: Path, folder: Path) -> dict[str, Any]:
     """Return the JSON object of a file inside a run's folder, or raise `InputError`."""
-    own_file(path, folder)
-    if path.stat().st_size > LARGEST_TEXT:
-        raise InputError(f"{path}: is larger than {LARGEST_TEXT} bytes; no run writes such a file")
+    _check_size(own_file(path, folder))
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -40,3 +44,39 @@ def read_json(path: Path, folder: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds no JSON object")
     return value
+
+
+def read_csv(path: Path, folder: Path) -> pd.DataFrame:
+    """Return the table of a CSV file inside a run's folder, or raise `InputError`."""
+    _check_size(own_file(path, folder))
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError, OverflowError) as error:  # the reader's own and UTF-8's are ValueErrors
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def read_parquet(path: Path, folder: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the given columns that are there of a Parquet file inside a run's folder, or raise `InputError`."""
+    own_file(path, folder)
+    try:
+        file = pq.ParquetFile(path)
+        rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
+        size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+        if max(size, 8 * rows * len(columns)) > LARGEST_TABLE:
+            raise InputError(f"{path}: has {rows} rows; no run writes such a file")
+        names = [column for column in columns if file.schema_arrow.names.count(column) == 1]
+        # texts that repeat are one in memory as in the file: else a small file could become an endless table
+        text = [name for name in names if _is_text(file.schema_arrow.field(name).type)]
+        table = pq.ParquetFile(path, read_dictionary=text).read(columns=names)
+        return pd.DataFrame(table.to_pandas(ignore_metadata=True))
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _check_size(path: Path) -> None:
+    if path.stat().st_size > LARGEST_TEXT:
+        raise InputError(f"{path}: is larger than {LARGEST_TEXT} bytes; no run writes such a file")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -1,7 +1,7 @@
 """Training: the epoch loop, one epoch of steps, and checkpoints."""
 
-from negexp.training.checkpoint import CheckpointStore, Commit
+from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.loop import Progress, train
 from negexp.training.origin import Origin
 
-__all__ = ["CheckpointStore", "Commit", "Origin", "Progress", "train"]
+__all__ = ["CheckpointStore", "Commit", "Origin", "Progress", "load_weights", "train"]

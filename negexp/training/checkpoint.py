@@ -51,6 +51,11 @@ class Commit:
     folder: Path
     state: dict[str, Any]
 
+    @property
+    def weights(self) -> Path:
+        """Return the file of the model's weights."""
+        return self.folder / MODEL
+
 
 class CheckpointStore:
     """The commits of a run: the newest `keep` and the best."""
@@ -124,7 +129,7 @@ class CheckpointStore:
 
     def restore(self, commit: Commit, trainee: Trainee) -> Negatives:
         """Put model, optimizer and schedule where they stood at the commit; return the negatives in force then."""
-        _load_model(commit.folder / MODEL, trainee.model)
+        load_weights(commit.weights, trainee.model)
         steps = read_json(commit.folder / STEPS, self.run)
         with _fits_its_run(commit.folder):
             state = _join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
@@ -133,8 +138,8 @@ class CheckpointStore:
             negatives = load_file(commit.folder / NEGATIVES)
             return Negatives(**{key: value.numpy().copy() for key, value in negatives.items()})
 
-    def load_model(self, which: str, model: BiEncoder) -> None:
-        """Load the weights of `best` or `last` into the model, after checking them against the manifest.
+    def weights(self, which: str) -> Path:
+        """Return the file of the weights of `best` or `last`, after checking it against the manifest.
 
         Raises
         ------
@@ -144,7 +149,7 @@ class CheckpointStore:
         index = read_json(self.folder / "index.json", self.run)
         folder = self.folder / Path(str(index.get(which))).name
         self._verify(folder)
-        _load_model(folder / MODEL, model)
+        return folder / MODEL
 
     def _commits(self) -> list[Path]:
         """Return the folders of commits, newest first."""
@@ -176,7 +181,8 @@ def _name(epoch: int) -> str:
     return f"epoch-{epoch:03d}"
 
 
-def _load_model(weights: Path, model: BiEncoder) -> None:
+def load_weights(weights: Path, model: BiEncoder) -> None:
+    """Load a checkpoint's weights into the model, or raise `InputError` when they do not fit it."""
     with _fits_its_run(weights):
         model.load_state_dict(load_file(weights))
 

@@ -31,9 +31,9 @@ from negexp.signals import check_stop
 from negexp.tokens import TokenTable, tokenize
 from negexp.tracking import RunFolder, build_ledger, write_evaluation
 from negexp.tracking.files import remove_file
-from negexp.tracking.ledger import ledger_statistics
+from negexp.tracking.ledger import ledger_statistics, replaced_share
 from negexp.tracking.run_folder import PHASES
-from negexp.training.checkpoint import CheckpointStore, Commit
+from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.console import epoch_line
 from negexp.training.origin import Origin
 from negexp.training.steps import Trainee, build_trainee, train_epoch
@@ -179,7 +179,8 @@ class Experiment:
         with self.clock("sample"):
             ledger = build_ledger(self.train_split, negatives, query, point, counter)
             self.progress.negatives = negatives
-            self.progress.statistics = ledger_statistics(ledger, negatives, previous)
+            replaced = {"negatives_replaced": replaced_share(negatives, previous)}
+            self.progress.statistics = ledger_statistics(ledger) | replaced
             if self.config.tracker.ledger:
                 self.folder.write_ledger(epoch, ledger)
 
@@ -282,6 +283,6 @@ def train(
     else:
         experiment.restore(commit, origin)
     progress = experiment.run()
-    experiment.store.load_model("best", trainee.model)
+    load_weights(experiment.store.weights("best"), trainee.model)
     ranks = experiment.rank("test", experiment.embed("test"))
     return progress, write_evaluation(folder.evaluation, "test", ranks)
