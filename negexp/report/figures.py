@@ -42,7 +42,11 @@ def draw_figures(comparison: Comparison, numbers: Numbers) -> dict[str, tuple[st
     leaks = (numbers.arms["queries"] != "all").any()
     makers = {name: make for name, make in FIGURES.items() if leaks or name != "leakage"}
     with mpl.rc_context(STYLE):
-        return {name: make(comparison, numbers) for name, make in makers.items()}
+        figures = {name: make(comparison, numbers) for name, make in makers.items()}
+        for _, figure in figures.values():
+            figure.draw_without_rendering()  # lays it out, once for both kinds of file: that is most of the work
+            figure.set_layout_engine(None)
+    return figures
 
 
 def render(figure: Figure, kind: str) -> bytes:

@@ -141,9 +141,19 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, and make that last."""
+    with _explained(path):
+        before_operation("write", path)
+        path.mkdir(parents=True, exist_ok=True)
+        sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in this folder survive a power cut, where the system can."""
-    if os.name == "posix":
+    if os.name != "posix":
+        return
+    with _explained(folder):
         before_operation("sync folder", folder)
         handle = os.open(folder, os.O_RDONLY)
         try:

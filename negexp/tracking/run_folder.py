@@ -17,10 +17,10 @@ from negexp.config import TrainConfig, to_yaml
 from negexp.errors import InputError
 from negexp.evaluation.metrics import Metrics, summarise
 from negexp.tracking.files import (
+    make_folder,
     new_folder,
     remove_file,
     remove_folder,
-    sync_folder,
     write_bytes,
     write_csv,
     write_json,
@@ -54,7 +54,7 @@ class RunFolder:
         InputError
             When another process is writing.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(blocking=False)
@@ -75,9 +75,8 @@ class RunFolder:
             if folder.is_symlink():
                 raise InputError(f"{folder}: is a link; nothing is written outside of a run's folder, so remove it")
             remove_folder(folder)
-            folder.mkdir(parents=True)
+            make_folder(folder)
         remove_file(self.metrics)
-        sync_folder(self.path)
         self.save_config(config)
         with new_folder(self.encoder) as temporary:
             save_encoder(temporary)
@@ -101,7 +100,7 @@ class RunFolder:
 
 def write_evaluation(folder: Path, split: str, ranks: pd.DataFrame) -> Metrics:
     """Write `<split>.json` and `<split>-ranks.parquet` into a folder, and return the metrics."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     metrics = summarise(ranks)
     write_parquet(folder / f"{split}-ranks.parquet", ranks)
     write_json(folder / f"{split}.json", {"split": split, "metrics": metrics})

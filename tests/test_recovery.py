@@ -1,0 +1,568 @@
+"""Nothing is lost: runs that are killed, stopped, or out of disk go on, and come to what undisturbed ones come to."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from attempts import Attempts, Ended, contents, differences, random_moments
+from conftest import QUICK, Train, compose_train
+
+from negexp.errors import InputError
+from negexp.signals import Stopped, check_stop, stops_at_steps
+from negexp.tracking import RunFolder, files
+from negexp.training import CheckpointStore
+from negexp.training.loop import Experiment
+
+SMOKE = "experiment=smoke"
+# three epochs, the last of which keeps the negatives of the one before, a schedule that has not ended at any commit
+LONGER = [SMOKE, "trainer.epochs=3", "sampler.refresh_every=2", "trainer.warmup_steps=9", "sampler.start_rate=0.5"]
+CLI = ["train", *QUICK, *LONGER, "hydra.run.dir=run"]
+
+
+@pytest.fixture(scope="module")
+def attempt() -> Iterator[Attempts]:
+    with Attempts() as attempts:
+        yield attempts
+
+
+@pytest.fixture(scope="module")
+def undisturbed(attempt: Attempts, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """Return the folder of a run that nothing disturbs, and how it ended."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ended = attempt(folder, *CLI)
+    assert ended.code == 0, ended.err
+    return folder / "run", ended
+
+
+# --- kills --------------------------------------------------------------------------------------------------------
+
+
+def kill_until(
+    kills: int, seed: int, attempt: Callable[..., Ended], folder: Path, reference: tuple[Path, Ended]
+) -> int:
+    """Kill runs at random moments until there were so many kills; return how many runs came to their end.
+
+    Every run is begun again, by the same command, until it ends; then it must equal the reference, file by file.
+    """
+    undisturbed, ended = reference
+    killed = runs = 0
+    for moment in random_moments(seed, 1.1 * ended.seconds, 10 * kills):
+        now = attempt(folder / str(runs), after=moment)
+        if now.code == 0:
+            assert differences(folder / str(runs) / "run", undisturbed) == []
+            runs += 1
+            if killed >= kills:
+                return runs
+        else:
+            assert now.code == -signal.SIGKILL, now.err
+            killed += 1
+    raise AssertionError("the moments did not suffice")
+
+
+def command_line(attempt: Attempts) -> Callable[..., Ended]:
+    return lambda folder, **fault: attempt(folder, *CLI, **fault)
+
+
+def test_killed_at_a_few_random_moments_a_run_comes_to_the_same(attempt: Attempts, tmp_path: Path) -> None:
+    def run(folder: Path, **fault: Any) -> Ended:
+        return attempt(folder, SMOKE, direct=True, **fault)
+
+    reference = run(tmp_path / "undisturbed")
+    assert kill_until(3, 0, run, tmp_path, (tmp_path / "undisturbed" / "run", reference)) >= 1
+
+
+@pytest.mark.kills
+def test_killed_at_twenty_random_moments_a_run_comes_to_the_same(
+    attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    assert kill_until(20, 0, command_line(attempt), tmp_path, undisturbed) > 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_two_hundred_kills(attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path, seed: int) -> None:
+    runs = kill_until(50, seed, command_line(attempt), tmp_path, undisturbed)
+    print(f"\nseed {seed}: 50 kills, {runs} runs, all equal to the undisturbed one")
+
+
+@pytest.mark.kills
+def test_killed_before_every_file_operation_of_a_commit_a_run_comes_to_the_same(
+    attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    # Each attempt goes on where the last one was killed, and is killed one operation later: through the beginning of a
+    # run, the commits of its epochs and what follows, until an attempt has fewer operations left than the next number.
+    number, ended = 0, None
+    while ended is None or ended.code != 0:
+        number += 1
+        ended = attempt(tmp_path, *LONGER, direct=True, operation=number)
+        assert ended.code in (0, -signal.SIGKILL), ended.err
+    assert number > 40  # a commit has some thirty
+    assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]  # its `overrides` are not the same
+    assert result(tmp_path / "run") == result(undisturbed[0])
+
+
+def result(run: Path) -> dict[str, object]:
+    values = contents(run)["result.json"]
+    assert isinstance(values, dict)
+    return {key: value for key, value in values.items() if key != "overrides"}
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("part", ["weights", "optimizer", "schedule", "negatives", "best", "loss"])
+def test_a_part_that_is_not_restored_shows(
+    attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path, part: str
+) -> None:
+    killed = attempt(tmp_path, *LONGER, direct=True, phase="train", times=2, signals=[signal.SIGKILL])
+    assert killed.code == -signal.SIGKILL
+    shutil.copytree(tmp_path / "run", tmp_path / "whole" / "run")
+    assert attempt(tmp_path, *LONGER, direct=True, forget=part).code == 0
+    different = differences(tmp_path / "run", undisturbed[0])
+    assert "metrics.csv" in different or "checkpoints/index.json" in different
+    assert attempt(tmp_path / "whole", *LONGER, direct=True).code == 0
+    assert differences(tmp_path / "whole" / "run", undisturbed[0]) == ["result.json"]
+
+
+@pytest.mark.kills
+def test_a_job_of_a_sweep_equals_the_job_alone(attempt: Attempts, tmp_path: Path) -> None:
+    job = ["train", SMOKE, "trainer.epochs=1", "trainer.precision=float32"]
+    assert attempt(tmp_path / "sweep", *job, "-m", "seed=0,1", "sampler=hard").code == 0
+    assert attempt(tmp_path / "alone", *job, "seed=1", "sampler=hard", "hydra.run.dir=run").code == 0
+    [run] = (tmp_path / "sweep").glob("outputs/sweeps/smoke/seed=1*")
+    assert set(differences(run, tmp_path / "alone" / "run")) <= {"result.json"}  # the order of its `overrides`
+    assert result(run) == result(tmp_path / "alone" / "run")
+
+
+# --- going on -----------------------------------------------------------------------------------------------------
+
+KINDS = {
+    "hard, balltree": ["sampler=hard"],
+    "static": ["sampler=static"],
+    "decay": ["sampler=decay", "sampler.start_rate=0.7", "sampler.step=0.2", "index=exact"],
+    "random, refreshed every two": ["sampler=random", "sampler.refresh_every=2"],
+    "optimizer and schedule": [
+        *("trainer.optimizer=adamw", "trainer.weight_decay=0.1", "trainer.warmup_steps=20", "trainer.gradient_clip=1"),
+        *("trainer.accumulation=2", "trainer.batch_size=3"),
+    ],
+    "two towers, three negatives": ["model.shared_encoder=false", "sampler.num_negatives=3", "model.layer_norm=true"],
+    "frozen, bfloat16, no ledger": ["model.freeze_encoder=true", "trainer.precision=bfloat16", "tracker.ledger=false"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_going_on_equals_not_having_stopped(kind: str, run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = [SMOKE, "trainer.epochs=3", *KINDS[kind]]
+    reference = run_training(*overrides, folder="reference")
+    stop_in_epoch(1, monkeypatch)
+    with pytest.raises(Stopped):
+        run_training(*overrides)
+    monkeypatch.undo()
+    torch.manual_seed(5)  # what is drawn elsewhere does not matter
+    assert differences(run_training(*overrides), reference) == []
+
+
+def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Experiment.train
+
+    def stopped(self: Experiment, epoch: int) -> dict[str, float]:
+        losses = train(self, epoch)
+        if epoch == number:
+            raise Stopped(signal.SIGTERM)
+        return losses
+
+    monkeypatch.setattr(Experiment, "train", stopped)
+
+
+def test_early_stopping_counts_the_epochs_before_the_interruption(
+    run_training: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [SMOKE, "trainer.epochs=9", "trainer.patience=3", "trainer.lr=0", "trainer.head_lr=0"]
+    stop_in_epoch(2, monkeypatch)
+    with pytest.raises(Stopped):
+        run_training(*overrides)
+    monkeypatch.undo()
+    folder = run_training(*overrides)
+    assert pd.read_csv(folder / "metrics.csv")["epoch"].tolist() == [0, 1, 2, 3]  # 0 is the best, and three more
+    run_training(*overrides[:1], "trainer.epochs=20", *overrides[2:])  # more epochs do not undo that
+    assert pd.read_csv(folder / "metrics.csv")["epoch"].tolist() == [0, 1, 2, 3]
+
+
+def test_more_epochs_go_on_from_a_finished_run(run_training: Train) -> None:
+    reference = run_training(SMOKE, "trainer.epochs=3", folder="reference")
+    folder = run_training(SMOKE, "trainer.epochs=1")
+    run_training(SMOKE, "trainer.epochs=3")
+    assert differences(folder, reference) == []
+
+
+def test_a_finished_run_is_shown_and_not_touched(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
+    folder = run_training(SMOKE, "trainer.epochs=1")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in (".lock", "run")}
+    with caplog.at_level("INFO"):
+        run_training(SMOKE, "trainer.epochs=1")
+    assert "holds this run, finished" in caplog.text
+    assert "test, with epoch 0" in caplog.text
+    assert "corpus demo" not in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_a_run_before_its_first_commit_left_is_taken_away(
+    run_training: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = run_training(SMOKE, folder="reference")
+    stop_in_epoch(0, monkeypatch)
+    with pytest.raises(Stopped):
+        run_training(SMOKE)
+    monkeypatch.undo()
+    folder = reference.parent / "run"
+    (folder / "negatives" / "epoch-007.parquet").write_bytes(b"of another run")
+    (folder / "metrics.csv").write_text("epoch\n0\n")
+    assert differences(run_training(SMOKE), reference) == []
+
+
+def test_resume_must_and_never(run_training: Train) -> None:
+    with pytest.raises(InputError, match=r"resume=must: .*run holds no run; give its hydra\.run\.dir"):
+        run_training(SMOKE, "resume=must")
+    folder = run_training(SMOKE, "trainer.epochs=1", "resume=never")
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"resume=never: .*run holds a finished run already"):
+        run_training(SMOKE, "trainer.epochs=1", "resume=never")
+    assert contents(folder) == before
+    run_training(SMOKE, "trainer.epochs=2", "resume=must")
+    assert len(pd.read_csv(folder / "metrics.csv")) == 2
+    (folder / "result.json").unlink()
+    with pytest.raises(InputError, match=r"resume=never: .*run holds an unfinished run already"):
+        run_training(SMOKE, "trainer.epochs=2", "resume=never")
+
+
+# --- refusing to mix ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
+def test_another_configuration_is_refused_with_what_changed(run_training: Train, finished: bool) -> None:
+    folder = run_training(SMOKE, "trainer.epochs=2")
+    if not finished:
+        (folder / "result.json").unlink()
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"configuration: seed was 0, now 1; loss\.margin was 1\.0, now 0\.5\."):
+        run_training(SMOKE, "trainer.epochs=2", "seed=1", "loss.margin=0.5")
+    with pytest.raises(InputError, match=r"trainer\.epochs was 2, now 1 \(it may only grow\)"):
+        run_training(SMOKE, "trainer.epochs=1")
+    assert contents(folder) == before
+    run_training(SMOKE, "trainer.epochs=2", "name=other", "tracker.progress=never", "checkpoint.keep=1")
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
+def test_a_corpus_may_move_but_not_change(run_training: Train, tmp_path: Path, finished: bool) -> None:
+    rows = [{"point": f"point {i} of some length", "counter": f"counter {i} that differs"} for i in range(60)]
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame(rows[:-1]).to_csv(tmp_path / "changed.csv", index=False)
+    shutil.copy(tmp_path / "a.csv", tmp_path / "moved.csv")
+    overrides = [SMOKE, "trainer.epochs=1", "data=pairs", "trainer.monitor=clean/retrieval/epa/accuracy@1"]
+    folder = run_training(*overrides, f"data.path={tmp_path}/a.csv")
+    if not finished:
+        (folder / "result.json").unlink()
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"begun with other data: what data\.\* gives now has the fingerprint \w{12}"):
+        run_training(*overrides, f"data.path={tmp_path}/changed.csv")
+    assert contents(folder) == before
+    run_training(*overrides, f"data.path={tmp_path}/moved.csv")
+    assert (folder / "result.json").exists()
+
+
+def test_other_versions_are_warned_of_and_recorded(
+    run_training: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop_in_epoch(1, monkeypatch)
+    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.8.0", "numpy": "2.0"})
+    with pytest.raises(Stopped):
+        run_training(SMOKE)
+    monkeypatch.undo()
+    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
+    folder = run_training(SMOKE)
+    assert "going on with torch 2.9.0 (was 2.8.0): the numbers may differ" in caplog.text
+    [earlier] = json.loads((folder / "result.json").read_text())["earlier_environments"]
+    assert (earlier["torch"], earlier["numpy"]) == ("2.8.0", "2.0")
+
+
+def test_a_changed_tokenizer_is_refused(run_training: Train) -> None:
+    folder = run_training(SMOKE, "trainer.epochs=1")
+    tokenizer = folder / "encoder" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("the", "teh"))
+    with pytest.raises(InputError, match=r"encoder/tokenizer\.json: changed since the run began"):
+        run_training(SMOKE, "trainer.epochs=2")
+
+
+# --- damage -------------------------------------------------------------------------------------------------------
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "a bit flipped": lambda path: path.write_bytes(path.read_bytes()[:-2] + bytes([path.read_bytes()[-2] ^ 4]) + b"\n"),
+    "missing": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+}
+COMMITTED = ["model.safetensors", "optimizer.safetensors", "negatives.safetensors", "steps.json", "state.json"]
+
+
+@pytest.fixture(scope="module")
+def three_epochs(attempt: Attempts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of three epochs that was stopped before its result; its best epoch is the first."""
+    folder = tmp_path_factory.mktemp("three")
+    assert attempt(folder, SMOKE, "trainer.epochs=3", direct=True).code == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [(name, "a bit flipped") for name in COMMITTED]
+    + [("manifest.json", damage) for damage in ("truncated", "missing", "emptied")]
+    + [("model.safetensors", damage) for damage in ("truncated", "missing", "emptied")],
+)
+def test_a_damaged_commit_is_reported_and_the_one_before_used(
+    three_epochs: Path, run_training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(three_epochs, folder)
+    (folder / "result.json").unlink()
+    DAMAGES[damage](folder / "checkpoints" / "epoch-002" / name)
+    run_training(SMOKE, "trainer.epochs=3")
+    assert re.search(rf"epoch-002/{name}: .*set aside as epoch-002\.damaged, the one before is used", caplog.text)
+    assert (folder / "checkpoints" / "epoch-002.damaged").is_dir()
+    shutil.rmtree(folder / "checkpoints" / "epoch-002.damaged")
+    assert set(differences(folder, three_epochs)) <= {"result.json"}
+    assert result(folder) == result(three_epochs)
+
+
+def test_a_commit_whose_best_epoch_is_damaged_is_not_used(
+    three_epochs: Path, run_training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert json.loads((three_epochs / "checkpoints" / "index.json").read_text())["best"] == "epoch-000"
+    folder = tmp_path / "run"
+    shutil.copytree(three_epochs, folder)
+    (folder / "result.json").unlink()
+    (folder / "checkpoints" / "epoch-000" / "model.safetensors").write_bytes(b"")
+    with caplog.at_level("INFO"):
+        run_training(SMOKE, "trainer.epochs=3")
+    assert caplog.text.count("is set aside") == 3  # the first itself, and those that cannot do without it
+    assert "no commit to go on from" in caplog.text
+    for aside in (folder / "checkpoints").glob("*.damaged"):
+        shutil.rmtree(aside)
+    assert set(differences(folder, three_epochs)) <= {"result.json"}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_of_commits_does_not_matter(
+    three_epochs: Path, run_training: Train, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(three_epochs, folder)
+    (folder / "result.json").unlink()
+    DAMAGES[damage](folder / "checkpoints" / "index.json")
+    run_training(SMOKE, "trainer.epochs=3")
+    assert set(differences(folder, three_epochs)) <= {"result.json"}
+
+
+def test_a_finished_run_without_commits_cannot_be_given_more_epochs(run_training: Train) -> None:
+    folder = run_training(SMOKE, "trainer.epochs=1")
+    shutil.rmtree(folder / "checkpoints")
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"trainer\.epochs=2: the finished run in .* has no commit left"):
+        run_training(SMOKE, "trainer.epochs=2")
+    assert contents(folder) == before
+
+
+def test_the_last_two_and_the_best_are_kept(three_epochs: Path, run_training: Train) -> None:
+    assert names(three_epochs / "checkpoints") == ["epoch-000", "epoch-001", "epoch-002", "index.json"]
+    four = run_training(SMOKE, "trainer.epochs=4", "checkpoint.keep=1")
+    assert names(four / "checkpoints") == ["epoch-000", "epoch-003", "index.json"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- a full disk --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kills
+def test_a_full_disk_is_said_in_one_line_and_costs_the_epoch_only(
+    attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    number, ended, commits = 0, None, 0
+    while ended is None or ended.code != 0:
+        number += 1
+        ended = attempt(tmp_path, *LONGER, direct=True, operation=number, error="ENOSPC")
+        store = CheckpointStore(tmp_path / "run", keep=2)
+        if ended.code != 0:
+            assert ended.code == 2, ended.err
+            assert ended.err.count("\n") == 1
+            assert "cannot be written (No space left on device); what was complete is untouched" in ended.err
+            assert not [path for path in tmp_path.rglob(".*.tmp") if path.is_file()]
+        found = store.newest() if store.folder.exists() else None
+        now = 0 if found is None else 1 + found.state["epoch"]
+        assert now >= commits
+        commits = now
+    assert number > 40
+    assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]
+
+
+def test_what_another_library_says_of_a_full_disk_is_said_too(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="cannot be written \\(No space left on device\\)"),
+        files.filling(tmp_path / "x"),
+    ):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(RuntimeError, match="ours"), files.filling(tmp_path / "x"):
+        raise RuntimeError("ours")
+
+
+# --- one writer ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_has_one_writer(run_training: Train, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(InputError, match="another process is writing this run"):
+        run_training(SMOKE)
+    run_training(SMOKE, "trainer.epochs=1")
+
+
+# --- signals ------------------------------------------------------------------------------------------------------
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143}
+
+
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [(phase, signal.SIGTERM) for phase in ("embed", "train", "evaluate", "checkpoint")]
+    + [("train", signal.SIGINT), ("train", signal.SIGUSR1)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_signal_stops_at_the_next_step(
+    attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path, phase: str, number: signal.Signals
+) -> None:
+    stopped = attempt(tmp_path, *LONGER, direct=True, phase=phase, times=2, signals=[number])
+    assert stopped.code == CODES[number]
+    first, second = stopped.err.splitlines()
+    assert first.startswith(f"negexp: {number.name}: stopping at the next step")
+    assert second == f"negexp: stopped by {number.name}"
+    with RunFolder(tmp_path / "run").locked():  # nobody holds it any more
+        pass
+    assert attempt(tmp_path, *LONGER, direct=True).code == 0
+    assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]
+
+
+def test_a_commit_is_finished_before_a_signal_stops(attempt: Attempts, tmp_path: Path) -> None:
+    stopped = attempt(tmp_path, *LONGER, direct=True, phase="checkpoint", signals=[signal.SIGTERM])
+    assert stopped.code == 143
+    commit = CheckpointStore(tmp_path / "run", keep=2).newest()
+    assert commit is not None
+    assert commit.state["epoch"] == 0
+    assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 1
+
+
+def test_a_second_sigint_stops_at_once(attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path) -> None:
+    stopped = attempt(tmp_path, *LONGER, direct=True, phase="train", times=2, signals=[signal.SIGINT] * 2)
+    assert stopped.code == 130
+    assert stopped.err.splitlines() == ["negexp: SIGINT: stopping at the next step; once more to stop at once"]
+    assert attempt(tmp_path, *LONGER, direct=True).code == 0
+    assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]
+
+
+def test_a_signal_before_the_run_stops_the_command_line(attempt: Attempts, tmp_path: Path) -> None:
+    stopped = attempt(tmp_path, *CLI, after=0.3, signal=signal.SIGTERM)
+    assert stopped.code in (143, -signal.SIGTERM)  # minus: before the command line was there to answer
+    assert "Traceback" not in stopped.err
+
+
+def test_stopping_leaves_handlers_and_requests_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stops_at_steps():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            check_stop()
+    assert signal.getsignal(signal.SIGTERM) is before
+    check_stop()
+    with pytest.raises(Stopped), stops_at_steps():  # also when no step came after it
+        signal.raise_signal(signal.SIGTERM)
+
+
+# --- honest files -------------------------------------------------------------------------------------------------
+
+
+def test_nobody_ever_sees_half_a_file(run_training: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    seen: list[str] = []
+
+    def look(operation: str, path: Path) -> None:
+        for file in folder.rglob("*"):
+            if not any(part.startswith(".") for part in file.relative_to(folder).parts):
+                if file.suffix == ".json":
+                    json.loads(file.read_bytes())
+                elif file.suffix == ".parquet":
+                    pd.read_parquet(file)
+        rows = len(pd.read_csv(folder / "metrics.csv")) if (folder / "metrics.csv").exists() else 0
+        commits = len(list((folder / "checkpoints").glob("epoch-*")))
+        assert commits - 1 <= rows <= commits
+        seen.append(operation)
+        if (folder / "result.json").exists():
+            seen.append("result")
+
+    monkeypatch.setattr(files, "before_operation", look)
+    run_training(SMOKE, "checkpoint.keep=9")
+    assert {"write", "sync", "rename", "sync folder"} <= set(seen)
+    assert seen[-2:] == ["sync folder", "result"]  # nothing is written after it
+    assert seen.count("result") == 1
+
+
+# --- sweeps -------------------------------------------------------------------------------------------------------
+
+SWEEP = ["train", SMOKE, "-m", "seed=0,1", "sampler.num_negatives=1,2,1000", "index=exact"]  # no thousand candidates
+
+
+def outcomes(folder: Path) -> list[str]:
+    return pd.read_csv(folder / "outputs" / "sweeps" / "smoke" / "jobs.csv")["outcome"].tolist()
+
+
+@pytest.mark.kills
+def test_a_sweep_of_which_two_fail_and_one_is_killed_runs_what_is_missing(attempt: Attempts, tmp_path: Path) -> None:
+    first = attempt(tmp_path, *SWEEP, phase="train", times=6, signals=[signal.SIGKILL])  # fourth job, second epoch
+    assert first.code == -signal.SIGKILL
+    jobs = tmp_path / "outputs" / "sweeps" / "smoke"
+    finished = {path: path.stat().st_mtime_ns for path in jobs.glob("*/result.json")}
+    assert len(finished) == 2
+    second = attempt(tmp_path, *SWEEP)
+    assert second.code == 2
+    assert outcomes(tmp_path) == ["skipped", "skipped", "failed", "continued", "done", "failed"]
+    assert "2 done" not in second.out
+    assert "sweep outputs/sweeps/smoke: 1 done, 1 continued, 2 skipped, 2 failed" in second.out
+    assert second.err.startswith("negexp: 2 of 6 jobs failed: num_negatives=1000") or "1000" in second.err
+    assert second.err.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    failed = [path for path in jobs.glob("*1000*/train.log") if "sampler.num_negatives=1000: " in path.read_text()]
+    assert len(failed) == 2  # each keeps its log, with the reason
+    third = attempt(tmp_path, *SWEEP[:4], "sampler.num_negatives=1,2", *SWEEP[5:])
+    assert third.code == 0
+    assert outcomes(tmp_path) == ["skipped"] * 4
+
+
+def test_failed_jobs_do_not_stop_the_batches_after_theirs(attempt: Attempts, tmp_path: Path) -> None:
+    sweep = ["sampler.num_negatives=1000,1,2", "hydra.sweeper.max_batch_size=1", "trainer.epochs=1"]
+    assert attempt(tmp_path, "train", SMOKE, "-m", *sweep).code == 2
+    assert outcomes(tmp_path) == ["failed", "done", "done"]
+
+
+def test_a_signal_stops_the_whole_sweep(attempt: Attempts, tmp_path: Path) -> None:
+    stopped = attempt(tmp_path, *SWEEP, phase="train", times=3, signals=[signal.SIGTERM])
+    assert stopped.code == 143
+    assert outcomes(tmp_path) == ["done", "stopped"]
+
+
+def test_configuration_of_the_recovery_tests_is_what_they_say() -> None:
+    config = compose_train(*LONGER)
+    assert (config.trainer.epochs, config.sampler.refresh_every, config.trainer.warmup_steps) == (3, 2, 9)
