@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,12 @@ import torch
 from attempts import Attempts, Ended, contents, differences, random_moments
 from conftest import QUICK, Train, compose_train
 
+from negexp.cli import main
+from negexp.commands import train
+from negexp.config import DataConfig
+from negexp.corpus import Corpus
 from negexp.errors import InputError
+from negexp.model import BiEncoder
 from negexp.signals import Stopped, check_stop, stops_at_steps
 from negexp.tracking import RunFolder, files
 from negexp.training import CheckpointStore
@@ -481,15 +489,23 @@ def test_a_signal_before_the_run_stops_the_command_line(attempt: Attempts, tmp_p
 
 
 def test_stopping_leaves_handlers_and_requests_as_they_were() -> None:
+    steps = []
+
+    def signalled(look: bool) -> None:
+        with stops_at_steps():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("goes on until a step looks")
+            if look:
+                check_stop()
+                steps.append("not reached")
+
     before = signal.getsignal(signal.SIGTERM)
-    with stops_at_steps():
-        signal.raise_signal(signal.SIGTERM)
+    for look in (True, False):  # also where no step comes after the signal
         with pytest.raises(Stopped):
-            check_stop()
-    assert signal.getsignal(signal.SIGTERM) is before
-    check_stop()
-    with pytest.raises(Stopped), stops_at_steps():  # also when no step came after it
-        signal.raise_signal(signal.SIGTERM)
+            signalled(look)
+        assert signal.getsignal(signal.SIGTERM) is before
+        check_stop()
+    assert steps == ["goes on until a step looks"] * 2
 
 
 # --- honest files -------------------------------------------------------------------------------------------------
@@ -561,6 +577,57 @@ def test_a_signal_stops_the_whole_sweep(attempt: Attempts, tmp_path: Path) -> No
     stopped = attempt(tmp_path, *SWEEP, phase="train", times=3, signals=[signal.SIGTERM])
     assert stopped.code == 143
     assert outcomes(tmp_path) == ["done", "stopped"]
+
+
+def test_memory_does_not_grow_from_job_to_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(type(one) is BiEncoder for one in gc.get_objects())
+
+    found: list[int] = []
+    load = train.load_corpus
+
+    def counted(config: DataConfig) -> Corpus:  # the first thing that a job does
+        found.append(alive())
+        return load(config)
+
+    rank = Experiment.rank
+
+    def defective(self: Experiment, *arguments: Any) -> pd.DataFrame:
+        if self.config.seed == 1:
+            raise ZeroDivisionError("a defect, with a model in its traceback")
+        return rank(self, *arguments)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["negexp"])
+    monkeypatch.setattr(train, "load_corpus", counted)
+    monkeypatch.setattr(Experiment, "rank", defective)
+    before = alive()
+    lr = "trainer.lr=1e30,1e-4"  # the first of each seed fails by its loss
+    assert main(["train", SMOKE, *QUICK, "-m", "trainer.epochs=1", "seed=0,1,2", lr]) == 1
+    assert found == [before] * 6
+    assert alive() == before
+    jobs = pd.read_csv(tmp_path / "outputs" / "sweeps" / "smoke" / "jobs.csv")
+    assert jobs["outcome"].tolist() == ["failed", "done", "failed", "failed", "failed", "done"]
+    assert jobs["defect"].tolist() == [False, False, True, True, False, False]
+    assert "ZeroDivisionError: a defect" in jobs["reason"][3]
+    logs = [path.read_text() for path in tmp_path.rglob("seed=1*/train.log")]
+    assert len(logs) == 2
+    assert all("Traceback" in text and "ZeroDivisionError" in text for text in logs)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("negexp: 4 of 6 jobs failed: ")
+
+
+@pytest.mark.kills
+def test_jobs_in_parallel_processes_are_told_of_like_others(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "negexp", "train", SMOKE, *QUICK, "-m", "hydra/launcher=joblib"]
+    command += ["trainer.epochs=1", "trainer.threads=1", "seed=0,1", "sampler.num_negatives=1,1000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert outcomes(tmp_path) == ["done", "failed", "done", "failed"]
+    assert "negexp: 2 of 4 jobs failed: " in done.stderr
+    assert "report of 2 runs in outputs/sweeps/smoke/report/report.html" in done.stdout
 
 
 def test_configuration_of_the_recovery_tests_is_what_they_say() -> None:

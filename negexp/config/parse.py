@@ -18,6 +18,7 @@ from negexp.config.schema import EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
+DEEPEST = 20  # levels of a configuration; a run's has three
 ENVIRONMENT = re.compile(r"\$\{.*\boc\.env\b", re.DOTALL)
 LIMITS = ("data.max_bytes", "data.max_files")
 
@@ -62,17 +63,29 @@ def load_run_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: is no regular file of at most {LARGEST_CONFIG} bytes, as a run's is")
     try:
         text = path.read_text(encoding="utf-8")
-        anchors = any(getattr(event, "anchor", None) for event in yaml.parse(text))
-        loaded = None if anchors else OmegaConf.create(text)
+        bomb = _bomb(text)
+        loaded = OmegaConf.create(text) if bomb is None else None
     except Exception as error:  # YAML errors and OmegaConf's have no common base
         raise InputError(f"{path}: cannot be read as YAML: {error}") from None
-    if anchors:
-        raise InputError(f"{path}: has YAML anchors; a run's configuration has none")
+    if bomb is not None:
+        raise InputError(f"{path}: has {bomb}; a run's configuration has none")
     if not isinstance(loaded, DictConfig):
         raise InputError(f"{path}: holds no mapping; run= must name a folder that `negexp train` wrote")
     if "${" in text:
         raise InputError(f"{path}: has an interpolation; a run's configuration is resolved, and nothing is looked up")
     return parse_train(loaded)
+
+
+def _bomb(text: str) -> str | None:
+    """Return what in a YAML text could take memory or time without end; events are looked at as they come."""
+    depth = 0
+    for event in yaml.parse(text):
+        if getattr(event, "anchor", None):
+            return "YAML anchors"
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            return f"more than {DEEPEST} levels"
+    return None
 
 
 def to_yaml(config: TrainConfig) -> str:
