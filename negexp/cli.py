@@ -100,6 +100,8 @@ def _explain(error: Exception) -> str:
     if cause and cause not in str(error):
         kept.append(cause)
     message = " ".join(" ".join(kept).split())
+    if "hydra/launcher/joblib" in message:
+        message += "; pip install 'negexp[joblib]' brings it"
     if "is not in struct" in message:
         message += "; --cfg job lists the keys there are"
     return message

@@ -85,7 +85,7 @@ def test_killed_at_a_few_random_moments_a_run_comes_to_the_same(attempt: Attempt
         return attempt(folder, SMOKE, direct=True, **fault)
 
     reference = run(tmp_path / "undisturbed")
-    assert kill_until(3, 0, run, tmp_path, (tmp_path / "undisturbed" / "run", reference)) >= 1
+    assert kill_until(2, 0, run, tmp_path, (tmp_path / "undisturbed" / "run", reference)) >= 1
 
 
 @pytest.mark.kills
@@ -212,6 +212,7 @@ def test_more_epochs_go_on_from_a_finished_run(run_training: Train) -> None:
 
 def test_a_finished_run_is_shown_and_not_touched(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
     folder = run_training(SMOKE, "trainer.epochs=1")
+    caplog.clear()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in (".lock", "run")}
     with caplog.at_level("INFO"):
         run_training(SMOKE, "trainer.epochs=1")
@@ -447,8 +448,19 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143}
 
 @pytest.mark.parametrize(
     ("phase", "number"),
-    [(phase, signal.SIGTERM) for phase in ("embed", "train", "evaluate", "checkpoint")]
-    + [("train", signal.SIGINT), ("train", signal.SIGUSR1)],
+    [
+        ("embed", signal.SIGTERM),
+        ("train", signal.SIGINT),
+        *(
+            pytest.param(phase, number, marks=pytest.mark.kills)
+            for phase, number in [
+                ("train", signal.SIGTERM),
+                ("evaluate", signal.SIGTERM),
+                ("checkpoint", signal.SIGTERM),
+                ("train", signal.SIGUSR1),
+            ]
+        ),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_a_signal_stops_at_the_next_step(
@@ -579,6 +591,7 @@ def test_a_signal_stops_the_whole_sweep(attempt: Attempts, tmp_path: Path) -> No
     assert outcomes(tmp_path) == ["done", "stopped"]
 
 
+@pytest.mark.kills
 def test_memory_does_not_grow_from_job_to_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

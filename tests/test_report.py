@@ -8,16 +8,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import compose_train
+from conftest import QUICK, compose_train
 
-from negexp.config import to_yaml
-from negexp.corpus import load_corpus
+from negexp.cli import main
+from negexp.config import DataConfig, to_yaml
+from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
 from negexp.evaluation.metrics import flatten, summarise
 from negexp.evaluation.pools import TASKS
@@ -29,12 +32,17 @@ from negexp.report.runs import find_runs, read_runs
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+@cache
+def corpus_of(config: str) -> Corpus:
+    return load_corpus(DataConfig(**json.loads(config)))
+
+
 def write_run(
     folder: Path, *overrides: str, accuracy: float = 0.5, seen: Sequence[int] = (), fingerprint: str | None = None
 ) -> Path:
     """Write the folder of a finished run on the demo whose test queries hit with the given probability."""
     config = compose_train(*overrides)
-    corpus = load_corpus(config.data)
+    corpus = corpus_of(json.dumps(asdict(config.data)))
     split = corpus["test"]
     rng = np.random.default_rng([config.seed, int(1000 * accuracy)])
     parts = []
@@ -147,15 +155,18 @@ def test_report_starts_without_torch(sweep: Path) -> None:
     assert not (sweep / "report.log").exists()
 
 
-def test_a_sweep_writes_its_report_also_when_a_job_failed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "negexp", "train", "-m", "experiment=smoke", "trainer.epochs=1", "sampler=random"]
+def test_a_sweep_writes_its_report_also_when_a_job_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["negexp"])
+    command = ["train", "-m", "experiment=smoke", *QUICK, "trainer.epochs=1", "sampler=random"]
     command += ["sampler.num_negatives=1,1000", "index=exact"]  # the corpus has no thousand candidates
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 2
-    assert re.match(r"negexp: 1 of 2 jobs failed: \S+: sampler\.num_negatives=1000: ", done.stderr)
-    assert done.stderr.count("\n") == 1
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert re.match(r"negexp: 1 of 2 jobs failed: \S+: sampler\.num_negatives=1000: ", err.splitlines()[-1])
     [page] = tmp_path.glob("outputs/sweeps/*/report/report.html")
-    assert f"report of 1 runs in {page.parent.relative_to(tmp_path)}/report.html" in done.stdout
+    assert f"report of 1 runs in {page.parent.relative_to(tmp_path)}/report.html" in out
 
 
 # ---- arms and comparisons --------------------------------------------------------------------------------------------

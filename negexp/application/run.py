@@ -25,7 +25,7 @@ from negexp.application.sweep import Job, Sweep, write_sweep_report
 from negexp.config import CONF_DIR, parse_report
 from negexp.errors import InputError
 
-PATHS = ("runs", "run", "output", "data.path", "model.pretrained")  # keys whose values are paths
+PATHS = ("runs", "run", "output", "data.path", "model.pretrained", "hydra.run.dir")  # keys whose values are paths
 
 
 def run_command(command: str, arguments: list[str]) -> None:

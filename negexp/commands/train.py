@@ -16,7 +16,7 @@ from negexp.evaluation.metrics import Metrics, flatten
 from negexp.evaluation.report_text import left_out, metrics_table
 from negexp.model import BuiltModel, build_model, restore_model
 from negexp.runtime import Runtime, choose_runtime, memory_errors_name, reproducible
-from negexp.signals import stops_at_steps
+from negexp.signals import Stopped, stops_at_steps
 from negexp.tracking import RunFolder
 from negexp.tracking.reading import read_json
 from negexp.tracking.resume import Standing, find_standing, refuse_other_data
@@ -38,12 +38,16 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     run_folder = RunFolder(folder)
-    with stops_at_steps(), run_folder.locked():
-        standing = find_standing(run_folder, config)
-        if standing is Standing.FINISHED:
-            _show_finished(config, run_folder)
-            return "skipped"
-        return _train(config, run_folder, standing, overrides)
+    try:
+        with stops_at_steps(), run_folder.locked():
+            standing = find_standing(run_folder, config)
+            if standing is Standing.FINISHED:
+                _show_finished(config, run_folder)
+                return "skipped"
+            return _train(config, run_folder, standing, overrides)
+    except Stopped:
+        log.info(f"stopped; the same command with hydra.run.dir={folder} goes on")
+        raise
 
 
 def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overrides: list[str]) -> str:

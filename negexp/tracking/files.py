@@ -184,5 +184,5 @@ def _explained(path: Path) -> Iterator[None]:
         return
     raise InputError(
         f"{path}: cannot be written ({reason}); what was complete is untouched. Make room or mend it, and run the same "
-        "command again"
+        "command on the same folder again"
     )

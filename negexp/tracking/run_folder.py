@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from negexp.tracking.files import (
 
 # what an epoch's seconds are counted by: `seconds_<phase>` in metrics.csv
 PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
+PACKAGE = Path(__file__).parent.parent
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy", "pandas", "hydra-core")
 
 
@@ -110,4 +113,13 @@ def write_evaluation(folder: Path, split: str, ranks: pd.DataFrame) -> Metrics:
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     packages = {name: version(name) for name in PACKAGES}
-    return {"negexp": __version__, "python": platform.python_version(), **packages}
+    return {"negexp": f"{__version__} ({_code()})", "python": platform.python_version(), **packages}
+
+
+@cache
+def _code() -> str:
+    """Return a digest of negexp's own code: a version number says little of a checkout that one works on."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:8]
