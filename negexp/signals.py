@@ -27,9 +27,10 @@ class Stopped(BaseException):  # like KeyboardInterrupt: no error, and nothing t
 
 
 class _Request:
-    """The signal that asked to stop, until a step looks."""
+    """The signal that asked to stop, until a step looks, and whether Ctrl-C was pressed already."""
 
     number: int | None = None
+    interrupted = False
 
 
 def check_stop() -> None:
@@ -54,18 +55,20 @@ def stops_at_steps() -> Iterator[None]:
     """Let a signal wait for the next `check_stop`, at the latest for the end; a second SIGINT ends the process."""
 
     def request(number: int, frame: FrameType | None) -> None:
-        if _Request.number is not None and number == signal.SIGINT:
+        if _Request.interrupted and number == signal.SIGINT:
             os._exit(130)  # whatever is being done: every file is whole or absent, and the system frees the lock
         hint = "; once more to stop at once" if number == signal.SIGINT else ""
         os.write(2, f"negexp: {signal.Signals(number).name}: stopping at the next step{hint}\n".encode())
-        _Request.number = number
+        _Request.number = _Request.number or number
+        _Request.interrupted |= number == signal.SIGINT
 
     with _handled_by(request):
         try:
             yield
-            check_stop()
         finally:
-            _Request.number = None
+            number, _Request.number, _Request.interrupted = _Request.number, None, False
+            if number is not None:  # also when the work ended otherwise: what called it shall stop too
+                raise Stopped(number)
 
 
 @contextmanager
@@ -73,7 +76,9 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    # what the shell told the process to ignore, as in a script's background jobs, it goes on ignoring
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

@@ -34,7 +34,7 @@ class Ended(NamedTuple):
     code: int
     out: str
     err: str
-    operations: int
+    operations: list[str]
     seconds: float
 
 
@@ -64,8 +64,8 @@ class Attempts:
         print(json.dumps([str(folder), arguments, fault]), file=self.server.stdin, flush=True)
         code, seconds = json.loads(self.server.stdout.readline())
         out, err = ((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        counted = (folder / "operations").read_text() if (folder / "operations").exists() else "0"
-        return Ended(code, out, err, int(counted or 0), seconds)
+        operations = (folder / "operations").read_text().splitlines()
+        return Ended(code, out, err, operations, seconds)
 
 
 # --- in the server's process --------------------------------------------------------------------------------------
@@ -161,13 +161,13 @@ def set_operation_fault(fault: dict[str, Any]) -> None:
     from negexp.tracking import files
 
     count = 0
-    # written through a descriptor of its own, so that the number is right however the process ends
-    counter = os.open("operations", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    # through a descriptor of its own, so that all are there however the process ends
+    journal = os.open("operations", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
     def before_operation(operation: str, path: Path) -> None:
         nonlocal count
         count += 1
-        os.pwrite(counter, str(count).encode(), 0)
+        os.write(journal, f"{operation} {path.name}\n".encode())
         if count == fault.get("operation"):
             if "error" in fault:
                 number = getattr(errno, fault["error"])

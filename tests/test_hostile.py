@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Train
+from conftest import Train, compose_train
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from negexp.cli import main
-from negexp.config import load_run_config
+from negexp.config import load_run_config, to_yaml
 from negexp.corpus.arguana import read_arguana
 from negexp.corpus.limits import LONGEST_TEXT, Limits
 from negexp.corpus.pairs import read_pairs
@@ -290,7 +291,6 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, suffix: str, content: byt
 
 CONFIGS = {
     "a target": ("model:\n  _target_: os.system\n", "model._target_|_target_"),
-    "a target in free options": ("sampler:\n  options: {_target_: os.system}\n", ""),
     "the environment": ("name: ${oc.env:HOME}\n", "has an interpolation"),
     "an interpolation": ("name: ${seed}\n", "has an interpolation"),
     "a bomb": (
@@ -321,7 +321,18 @@ def test_a_hostile_configuration_is_refused(case: str, tmp_path: Path, capsys: p
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_target_in_a_strategys_options_is_only_a_word(tmp_path: Path) -> None:
+    config = compose_train("+sampler.options={_target_:os.system,args:'touch ran'}")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_run_config(tmp_path / "config.yaml") == config
+    assert not Path("ran").exists()
+
+
 OVERLAYS = {
+    "Hydra's tests": "hydra:\n  callbacks:\n    x:\n      _target_: hydra.test_utils.test_utils.run_process\n",
+    "created callback": "hydra:\n  callbacks:\n    x: \"${oc.create:'{_target_: joblib.load}'}\"\n",
+    "referenced callbacks": "hydra:\n  callbacks: ${sampler.options}\n",
+    "reference in a log": "hydra:\n  job_logging:\n    handlers:\n      x: ${sampler.options}\n",
     "callback": "hydra:\n  callbacks:\n    x:\n      _target_: os.system\n",
     "launcher": "hydra:\n  launcher:\n    _target_: os.system\n",
     "log handler": "hydra:\n  job_logging:\n    handlers:\n      x:\n        (): os.system\n",
@@ -335,13 +346,34 @@ def test_an_overlay_cannot_name_code(case: str, arguments: list[str], capsys: py
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text(f"# @package _global_\n{OVERLAYS[case]}")
     assert main(["train", "--config-dir", "conf", "experiment=mine", *arguments]) == 2
-    assert "names code to run, which no configuration of negexp may" in one_line(capsys)
+    assert re.search("names code to run, which no configuration|could come to name code", one_line(capsys))
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["conf"]
+
+
+def test_an_overlay_that_is_no_yaml_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text("# @package _global_\nname: a: b\n")
+    assert main(["train", "--config-dir", "conf", "experiment=mine"]) == 2
+    assert "mine.yaml" in one_line(capsys)
+
+
+def test_a_swept_overlay_cannot_name_code(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(f"# @package _global_\n{OVERLAYS['log handler']}")
+    assert main(["train", "--config-dir", "conf", "-m", "experiment=smoke,mine"]) == 2
+    assert "names code to run, which no configuration" in one_line(capsys)
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["conf"]
 
 
 def test_the_environment_is_not_copied_into_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", SMOKE, "name=${oc.env:HOME}"]) == 2
-    assert "is looked up in the environment, and would be saved in config.yaml" in one_line(capsys)
+    assert "name: ${oc.env:HOME} would be saved with the run; let the shell look it up: $HOME" in one_line(capsys)
+    Path("conf/experiment").mkdir(parents=True)
+    hidden = "sampler:\n  options: {a: env}\nname: ${oc.${sampler.options.a}:HOME}\n"
+    Path("conf/experiment/mine.yaml").write_text(f"# @package _global_\n{hidden}")
+    assert main(["train", "--config-dir", "conf", "experiment=mine"]) == 2
+    assert os.environ["HOME"] + "\n" not in one_line(capsys)
+    shutil.rmtree("conf")
     assert main(["train", SMOKE, "name=x${oc.decode:${oc.env:HOME}}"]) == 2
     assert os.environ["HOME"] not in one_line(capsys)
     assert list(Path.cwd().iterdir()) == []
@@ -424,8 +456,6 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import compose_train
-
     from negexp.commands import train
 
     folder = tmp_path_factory.mktemp("finished") / "run"
@@ -512,7 +542,7 @@ def test_a_report_is_not_written_through_a_strangers_link(
     assert [path.name for path in mine.iterdir()] == ["arms.csv"]
 
 
-@pytest.mark.parametrize("part", ["checkpoints", "negatives", "evaluation"])
+@pytest.mark.parametrize("part", ["checkpoints", "negatives", "evaluation", "encoder"])
 def test_a_run_is_not_written_through_a_link(part: str, run_training: Train, tmp_path: Path) -> None:
     run, mine = tmp_path / "run", tmp_path / "mine"
     run.mkdir()
@@ -521,6 +551,14 @@ def test_a_run_is_not_written_through_a_link(part: str, run_training: Train, tmp
     with pytest.raises(InputError, match="is a link; nothing is written outside of a run's folder"):
         run_training(SMOKE)
     assert list(mine.iterdir()) == []
+    (run / part).unlink()
+    run_training(SMOKE, "trainer.epochs=1")
+    shutil.move(run / part, mine / part)
+    (run / part).symlink_to(mine / part)
+    before = sorted(mine.rglob("*"))
+    with pytest.raises(InputError, match="is a link"):  # nor when it goes on
+        run_training(SMOKE, "trainer.epochs=2")
+    assert sorted(mine.rglob("*")) == before
 
 
 def test_a_planted_temporary_name_is_not_written_through(run_training: Train, tmp_path: Path) -> None:
@@ -538,14 +576,7 @@ NAMES = "seed name resume data data.path data.max_pairs model model.layers sampl
 NAMES += " trainer.monitor trainer.device checkpoint.keep hydra.run.dir experiment index.nonsense"
 KEYS = st.sampled_from(NAMES.split())
 ODD = ["null", "[1,2]", "{a: 1}", "'x", "${seed}", "${", "${oc.env:HOME}", "a=b", "hard,random", "~", "\\"]
-VALUES = st.one_of(
-    st.text(max_size=12),
-    st.integers().map(str),
-    st.floats().map(str),
-    st.sampled_from(
-        ["null", "[1,2]", "{a: 1}", "'x", "${seed}", "${", "${oc.env:HOME}", "a=b", "hard,random", "~", "\\"]
-    ),
-)
+VALUES = st.one_of(st.text(max_size=12), st.integers().map(str), st.floats().map(str), st.sampled_from(ODD))
 OVERRIDES = st.builds(
     lambda prefix, key, value: f"{prefix}{key}={value}", st.sampled_from(["", "+", "~", "++"]), KEYS, VALUES
 )
@@ -558,7 +589,7 @@ def test_any_overrides_run_or_are_refused(
 ) -> None:
     from types import SimpleNamespace
 
-    monkeypatch.setitem(__import__("sys").modules, "negexp.commands.train", SimpleNamespace(run=lambda *_: "done"))
+    monkeypatch.setitem(sys.modules, "negexp.commands.train", SimpleNamespace(run=lambda *_: "done"))
     monkeypatch.setattr("negexp.application.run.write_sweep_report", lambda _: None)
     try:
         code = main(["train", *(["-m"] if sweep else []), *overrides])

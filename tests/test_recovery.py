@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import re
@@ -31,8 +32,12 @@ from negexp.training import CheckpointStore
 from negexp.training.loop import Experiment
 
 SMOKE = "experiment=smoke"
-# three epochs, the last of which keeps the negatives of the one before, a schedule that has not ended at any commit
-LONGER = [SMOKE, "trainer.epochs=3", "sampler.refresh_every=2", "trainer.warmup_steps=9", "sampler.start_rate=0.5"]
+# Three epochs: the second keeps the negatives of the first, the schedule has not ended at any commit, and the second is
+# the best, so that the first is pruned.
+LONGER = [
+    *(SMOKE, "trainer.epochs=3", "sampler.refresh_every=2", "sampler.start_rate=0.5", "trainer.warmup_steps=9"),
+    *("trainer.lr=3e-3", "trainer.monitor=clean/reranked/sdoc/mrr", "checkpoint.keep=1"),
+]
 CLI = ["train", *QUICK, *LONGER, "hydra.run.dir=run"]
 
 
@@ -103,19 +108,64 @@ def test_two_hundred_kills(attempt: Attempts, undisturbed: tuple[Path, Ended], t
 
 
 @pytest.mark.kills
-def test_killed_before_every_file_operation_of_a_commit_a_run_comes_to_the_same(
+def test_killed_before_every_file_operation_of_a_beginning_a_run_comes_to_the_same(
     attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path
 ) -> None:
-    # Each attempt goes on where the last one was killed, and is killed one operation later: through the beginning of a
-    # run, the commits of its epochs and what follows, until an attempt has fewer operations left than the next number.
-    number, ended = 0, None
+    # each attempt goes on where the last one was killed, and is killed one operation later
+    number, ended, hit = 0, None, set()
     while ended is None or ended.code != 0:
         number += 1
         ended = attempt(tmp_path, *LONGER, direct=True, operation=number)
         assert ended.code in (0, -signal.SIGKILL), ended.err
-    assert number > 40  # a commit has some thirty
+        hit.add(ended.operations[number - 1] if number <= len(ended.operations) else "")
+    assert {"rename config.yaml", "rename encoder", "write .epoch-000.parquet.tmp", "rename epoch-000"} <= hit
     assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]  # its `overrides` are not the same
     assert result(tmp_path / "run") == result(undisturbed[0])
+
+
+# what a run that goes on after its first commit, and the second commit, do to files, ends included
+OPERATIONS = {
+    *(
+        "rename index.json",
+        "rename config.yaml",
+        "rename metrics.csv",
+        "rename epoch-001.parquet",
+        "write .epoch-001.tmp",
+    ),
+    *("sync model.safetensors", "sync optimizer.safetensors", "rename steps.json", "rename state.json"),
+    *("rename manifest.json", "sync folder .epoch-001.tmp", "rename epoch-001", "sync folder checkpoints"),
+    *("rename .epoch-000.old", "remove .epoch-000.old", "rename validation.json", "rename test-ranks.parquet"),
+    *("rename test.json", "rename result.json", "sync folder run"),
+}
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("fault", [{}, {"error": "ENOSPC"}], ids=["killed", "disk full"])
+def test_stopped_before_any_file_operation_a_run_comes_to_the_same(
+    attempt: Attempts, tmp_path: Path, fault: dict[str, str], half: int
+) -> None:
+    two = [*LONGER, "trainer.epochs=2"]
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    assert attempt(begun, *two, direct=True, phase="train", times=2, signals=[signal.SIGKILL]).code == -signal.SIGKILL
+    assert names(begun / "run" / "checkpoints") == ["epoch-000", "index.json"]
+    shutil.copytree(begun, whole)
+    undisturbed = attempt(whole, *two, direct=True)
+    assert set(undisturbed.operations) >= OPERATIONS
+    for number in range(1 + half, len(undisturbed.operations) + 1, 2):
+        folder = tmp_path / str(number)
+        shutil.copytree(begun, folder)
+        stopped = attempt(folder, *two, direct=True, operation=number, **fault)
+        assert stopped.operations[number - 1] == undisturbed.operations[number - 1]
+        if fault:
+            assert stopped.code == 2, stopped.err
+            assert stopped.err.count("\n") == 1
+            assert "cannot be written (No space left on device); what was complete is untouched" in stopped.err
+        else:
+            assert stopped.code == -signal.SIGKILL
+        assert attempt(folder, *two, direct=True).code == 0
+        assert differences(folder / "run", whole / "run") == [], undisturbed.operations[number - 1]
+        shutil.rmtree(folder)
 
 
 def result(run: Path) -> dict[str, object]:
@@ -129,7 +179,7 @@ def result(run: Path) -> dict[str, object]:
 def test_a_part_that_is_not_restored_shows(
     attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path, part: str
 ) -> None:
-    killed = attempt(tmp_path, *LONGER, direct=True, phase="train", times=2, signals=[signal.SIGKILL])
+    killed = attempt(tmp_path, *LONGER, direct=True, phase="train", times=3, signals=[signal.SIGKILL])
     assert killed.code == -signal.SIGKILL
     shutil.copytree(tmp_path / "run", tmp_path / "whole" / "run")
     assert attempt(tmp_path, *LONGER, direct=True, forget=part).code == 0
@@ -279,7 +329,7 @@ def test_a_corpus_may_move_but_not_change(run_training: Train, tmp_path: Path, f
     if not finished:
         (folder / "result.json").unlink()
     before = contents(folder)
-    with pytest.raises(InputError, match=r"begun with other data: what data\.\* gives now has the fingerprint \w{12}"):
+    with pytest.raises(InputError, match=r"begun with other data: (\w+ had \d+ pairs, now \d+|\w+ has other texts)"):
         run_training(*overrides, f"data.path={tmp_path}/changed.csv")
     assert contents(folder) == before
     run_training(*overrides, f"data.path={tmp_path}/moved.csv")
@@ -349,21 +399,68 @@ def test_a_damaged_commit_is_reported_and_the_one_before_used(
     assert result(folder) == result(three_epochs)
 
 
-def test_a_commit_whose_best_epoch_is_damaged_is_not_used(
-    three_epochs: Path, run_training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_no_commit_can_be_used_nothing_is_lost(three_epochs: Path, run_training: Train, tmp_path: Path) -> None:
     assert json.loads((three_epochs / "checkpoints" / "index.json").read_text())["best"] == "epoch-000"
     folder = tmp_path / "run"
     shutil.copytree(three_epochs, folder)
     (folder / "result.json").unlink()
-    (folder / "checkpoints" / "epoch-000" / "model.safetensors").write_bytes(b"")
-    with caplog.at_level("INFO"):
+    (folder / "checkpoints" / "epoch-000" / "model.safetensors").write_bytes(b"")  # the later ones cannot do without it
+    before = contents(folder)
+    with pytest.raises(InputError, match=r"epoch-000/model\.safetensors: .* No commit can be used; mend it, or move"):
         run_training(SMOKE, "trainer.epochs=3")
-    assert caplog.text.count("is set aside") == 3  # the first itself, and those that cannot do without it
-    assert "no commit to go on from" in caplog.text
-    for aside in (folder / "checkpoints").glob("*.damaged"):
-        shutil.rmtree(aside)
+    assert contents(folder) == before
+    shutil.move(folder / "checkpoints", tmp_path / "aside")
+    run_training(SMOKE, "trainer.epochs=3")
     assert set(differences(folder, three_epochs)) <= {"result.json"}
+
+
+def test_a_commit_that_cannot_be_read_is_damaged(
+    three_epochs: Path, run_training: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path) -> str:
+        if path.parent.name == "epoch-002":
+            raise OSError(errno.EIO, "Input/output error")
+        return files.sha256(path)
+
+    shutil.copytree(three_epochs, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    monkeypatch.setattr("negexp.training.checkpoint.sha256", unreadable)
+    with pytest.raises(InputError, match="cannot be read"):  # the one that takes its place cannot be read either
+        CheckpointStore(tmp_path / "run", keep=2)._verify(tmp_path / "run" / "checkpoints" / "epoch-002")
+    commit = CheckpointStore(tmp_path / "run", keep=2).newest()
+    assert commit is not None
+    assert commit.state["epoch"] == 1
+
+
+@pytest.mark.parametrize("name", ["state.json", "result.json"])
+def test_files_of_another_version_are_refused_in_one_line(
+    three_epochs: Path, run_training: Train, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(three_epochs, folder)
+    if name == "result.json":
+        (folder / name).write_text("{}")
+    else:
+        (folder / "result.json").unlink()
+        for commit in (folder / "checkpoints").glob("epoch-*"):
+            state = json.loads((commit / name).read_text())
+            del state["untrained"]
+            (commit / name).write_text(json.dumps(state))
+            manifest = json.loads((commit / "manifest.json").read_text())
+            manifest["sha256"][name] = files.sha256(commit / name)
+            (commit / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=rf"{name}: has no .*untrained.*another version of negexp wrote it"):
+        run_training(SMOKE, "trainer.epochs=3")
+
+
+@pytest.mark.parametrize("name", ["checkpoints/mine/weights.pt", "evaluation/notes.txt", "metrics.csv"])
+def test_a_folder_that_holds_something_else_is_refused(run_training: Train, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "run" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=rf"holds {name.split('/')[0]} but no config\.yaml, so no run"):
+        run_training(SMOKE)
+    assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -398,28 +495,6 @@ def names(folder: Path) -> list[str]:
 
 
 # --- a full disk --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.kills
-def test_a_full_disk_is_said_in_one_line_and_costs_the_epoch_only(
-    attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path
-) -> None:
-    number, ended, commits = 0, None, 0
-    while ended is None or ended.code != 0:
-        number += 1
-        ended = attempt(tmp_path, *LONGER, direct=True, operation=number, error="ENOSPC")
-        store = CheckpointStore(tmp_path / "run", keep=2)
-        if ended.code != 0:
-            assert ended.code == 2, ended.err
-            assert ended.err.count("\n") == 1
-            assert "cannot be written (No space left on device); what was complete is untouched" in ended.err
-            assert not [path for path in tmp_path.rglob(".*.tmp") if path.is_file()]
-        found = store.newest() if store.folder.exists() else None
-        now = 0 if found is None else 1 + found.state["epoch"]
-        assert now >= commits
-        commits = now
-    assert number > 40
-    assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]
 
 
 def test_what_another_library_says_of_a_full_disk_is_said_too(tmp_path: Path) -> None:
@@ -518,6 +593,16 @@ def test_stopping_leaves_handlers_and_requests_as_they_were() -> None:
         assert signal.getsignal(signal.SIGTERM) is before
         check_stop()
     assert steps == ["goes on until a step looks"] * 2
+
+
+def test_a_signal_is_not_forgotten_when_the_work_fails_otherwise() -> None:
+    def failing() -> None:
+        with stops_at_steps():
+            signal.raise_signal(signal.SIGTERM)
+            raise InputError("the corpus is not there")
+
+    with pytest.raises(Stopped):
+        failing()
 
 
 # --- honest files -------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""What Hydra would call because a configuration names it: its own parts, and nothing else."""
+"""What Hydra would call because a configuration names it: its own parts and its plugins, nothing else."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from negexp.errors import InputError
 
-# launchers, sweepers and callbacks of Hydra and of its plugins; handlers and formatters of logs
-CALLABLE = ("hydra.", "hydra_plugins.", "logging.", "colorlog.")
+PLUGINS = "hydra_plugins."  # launchers and sweepers that were installed as such
+CALLABLE = {
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra.experimental.callbacks.LogJobReturnCallback",
+    "logging.Formatter",
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "colorlog.ColoredFormatter",
+}
+NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")  # what Hydra calls by name
+# a text with references in it stays a text; anything else in ${} could become a mapping that names code
+TEXT_WITH_REFERENCES = re.compile(r"(?!\$\{[\w.]+\}$)([^$]|\$\{[\w.]+\})*")
 
 
 def refuse_code(hydra: DictConfig) -> None:
@@ -19,17 +31,23 @@ def refuse_code(hydra: DictConfig) -> None:
     An overlay may come from a stranger too, and Hydra calls whatever `_target_` names; so does Python's logging with
     `()` and `class`.
     """
-    for key, name in _named(OmegaConf.to_container(hydra, resolve=False), "hydra"):
-        if not isinstance(name, str) or not name.startswith(CALLABLE):
-            raise InputError(f"{key}={name}: names code to run, which no configuration of negexp may; take it out")
+    for node in NODES:
+        for key, value in _leaves(OmegaConf.to_container(hydra, resolve=False)[node], f"hydra.{node}"):  # type: ignore[index, call-overload]
+            names_code = key.endswith(("._target_", ".()", ".class"))
+            allowed = value in CALLABLE or str(value).startswith(PLUGINS)
+            if names_code and not allowed:
+                raise InputError(f"{key}={value}: names code to run, which no configuration of negexp may; take it out")
+            if isinstance(value, str) and not TEXT_WITH_REFERENCES.fullmatch(value):
+                raise InputError(f"{key}={value}: could come to name code to run; write the value itself")
 
 
-def _named(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield every value that is no collection, under its dotted key."""
     if isinstance(value, dict):
-        for key, child in value.items():
-            if key in ("_target_", "()", "class"):
-                yield f"{prefix}.{key}", child
-            yield from _named(child, f"{prefix}.{key}")
+        for name, child in value.items():
+            yield from _leaves(child, f"{key}.{name}")
     elif isinstance(value, list):
         for place, child in enumerate(value):
-            yield from _named(child, f"{prefix}[{place}]")
+            yield from _leaves(child, f"{key}[{place}]")
+    else:
+        yield key, value

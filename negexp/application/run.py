@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,6 +33,7 @@ PATHS = ("runs", "run", "output", "data.path", "model.pretrained", "hydra.run.di
 
 def run_command(command: str, arguments: list[str]) -> None:
     """Compose and check `command`'s configuration, then run it: once, or as every job of a sweep."""
+    logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, is no reason for tracebacks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]  # its own prints the usage, over many lines
@@ -49,9 +53,16 @@ def run_command(command: str, arguments: list[str]) -> None:
         _run_sweep(command, jobs)
         return
     job = Job(command)
-    _run_hydra(command, job)
-    for refusal in job.refused:
-        raise refusal
+    try:
+        _run_hydra(command, job)
+    except OSError as error:
+        if job.raised is not None:
+            raise
+        # Hydra makes the folder and opens the log
+        reason = f"cannot be written ({error.strerror}); give another folder"
+        raise InputError(f"hydra.run.dir={error.filename}: {reason}") from None
+    if job.raised is not None:
+        raise job.raised
 
 
 def _run_sweep(command: str, jobs: int | None) -> None:
@@ -61,7 +72,7 @@ def _run_sweep(command: str, jobs: int | None) -> None:
         _run_hydra(command, Job(command, sweep.inbox))
     except (HydraException, OmegaConfBaseException):
         raise
-    except Exception as error:  # a job never raises, so this is the launcher's: a process of its was killed
+    except Exception as error:  # a job never raises, so this is Hydra's or the launcher's: no folder, a killed process
         launcher = error
     finally:
         outcomes = sweep.finish()
@@ -121,7 +132,9 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
         if not args.multirun:
             config = _compose(name, overrides, return_hydra_config=True)
             refuse_code(config.hydra)
-            PARSERS[command](OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            if config.hydra.mode is not None and config.hydra.mode != RunMode.RUN:
+                raise InputError(f"hydra.mode={config.hydra.mode.name}: give -m instead")
+            PARSERS[command](_without_hydra(config))
             return 1
         parsed = OverridesParser.create().parse_overrides(overrides)
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
@@ -133,8 +146,14 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
         parsed = OverridesParser.create().parse_overrides(params) + parsed
         jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
         for job in jobs:
-            PARSERS[command](_compose(name, job))
+            config = _compose(name, job, return_hydra_config=True)
+            refuse_code(config.hydra)
+            PARSERS[command](_without_hydra(config))
         return len(jobs)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 @contextmanager
@@ -153,3 +172,5 @@ def _compose(name: str, overrides: list[str], return_hydra_config: bool = False)
         return compose(name, overrides, return_hydra_config)
     except ValueError as error:  # Hydra's for a group that is given anything but a name: sampler=3
         raise InputError(f"{' '.join(overrides)}: {error}") from None
+    except yaml.YAMLError as error:  # it names file and line
+        raise InputError(f"--config-dir: {error}") from None

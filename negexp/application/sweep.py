@@ -6,6 +6,7 @@ import gc
 import importlib
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -51,7 +52,7 @@ class Job:
 
     command: str
     inbox: Path | None = None
-    refused: list[InputError] = field(default_factory=list)  # of a single run; raised, Hydra would add lines to it
+    raised: Exception | None = None  # by a single run; an InputError is kept only, Hydra would add lines to it
 
     def __call__(self, config: DictConfig) -> None:
         """Run one job."""
@@ -61,7 +62,10 @@ class Job:
         try:
             self._run(config)
         except InputError as error:
-            self.refused.append(error)
+            self.raised = error
+        except Exception as error:
+            self.raised = error
+            raise
 
     def _run(self, config: DictConfig) -> str:
         parsed = PARSERS[self.command](config)
@@ -78,23 +82,26 @@ class Job:
             outcome, reason = "failed", str(error)
             log.error(reason)  # into the job's log
         except Exception as error:
-            first = (str(error).strip() or "no message").splitlines()[0]
-            outcome, reason, defect = "failed", f"{type(error).__name__}: {first} (a defect, see the job's log)", True
+            outcome, reason, defect = "failed", f"{_first_line(error)} (a defect, see the job's log)", True
             log.exception("a defect of negexp, not of your input")
         finally:
             hydra = HydraConfig.get()
-            folder, seconds = Path(hydra.runtime.output_dir), time.perf_counter() - started
-            found = Outcome(hydra.job.num, folder.name, _shown(folder.parent), outcome, seconds, reason, defect)
+            job, sweep, seconds = str(hydra.sweep.subdir), _shown(hydra.sweep.dir), time.perf_counter() - started
+            found = Outcome(hydra.job.num, job, sweep, outcome, seconds, reason, defect)
             with suppress(InputError):  # a full disk: the sweep then says that this job left no word
                 write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
         # the exceptions are gone, and with them what their tracebacks held: a model, embeddings
         _free_memory()
 
 
-def _shown(folder: Path) -> str:
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
+def _shown(folder: str) -> str:
     """Return a folder as one would type it here."""
-    here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+    here, path = Path.cwd(), Path(folder).absolute()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _free_memory() -> None:
@@ -104,15 +111,30 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def _inbox() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that jobs on other machines of a cluster see too: below `outputs/`, where it can be made."""
+    try:
+        Path("outputs").mkdir(exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".sweep-", dir=Path("outputs").resolve())
+    except OSError:
+        return tempfile.TemporaryDirectory(prefix="negexp-sweep-")
+
+
+def say(text: str) -> None:
+    """Print, also to a reader that has gone away, as `| head` does: the exit code has yet to say what failed."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @dataclass
 class Sweep:
     """A sweep's inbox, in which its jobs leave their outcomes wherever they ran."""
 
     command: str
     jobs: int | None  # None: the sweeper chooses while it runs
-    folder: tempfile.TemporaryDirectory[str] = field(
-        default_factory=lambda: tempfile.TemporaryDirectory(prefix="negexp-sweep-")
-    )
+    folder: tempfile.TemporaryDirectory[str] = field(default_factory=_inbox)
 
     @property
     def inbox(self) -> Path:
@@ -125,13 +147,13 @@ class Sweep:
         return sorted(found, key=lambda outcome: outcome.number)
 
     def finish(self) -> list[Outcome]:
-        """Print the table of outcomes and keep it as `jobs.csv` in the folder of the sweep."""
+        """Keep the table of outcomes as `jobs.csv` in the folder of the sweep, and print it."""
         outcomes = self.outcomes()
         for sweep in sorted({outcome.sweep for outcome in outcomes}):
             own = [outcome for outcome in outcomes if outcome.sweep == sweep]
-            print(_table(sweep, own))
             table = pd.DataFrame([asdict(outcome) for outcome in own]).drop(columns="sweep")
             write_csv(Path(sweep) / "jobs.csv", table)
+            say(_table(sweep, own))
         return outcomes
 
     def raise_failures(self, outcomes: Sequence[Outcome], launcher: Exception | None) -> None:
@@ -140,8 +162,8 @@ class Sweep:
         missing = 0 if self.jobs is None else self.jobs - len(outcomes)
         reasons = [f"{one.job}: {one.reason}" for one in failed]
         if missing or launcher is not None:
-            said = "" if launcher is None else f" ({type(launcher).__name__}: {str(launcher).strip().splitlines()[0]})"
-            reasons.append(f"{missing} did not come to an end, killed or out of memory{said}; run the command again")
+            why = "killed, or out of memory" if launcher is None else _first_line(launcher)
+            reasons.append(f"{missing} did not come to an end ({why}); run the command again")
         if reasons:
             total = self.jobs or len(outcomes)
             ours = launcher is not None or missing > 0 or any(one.defect for one in failed)
@@ -166,8 +188,8 @@ def write_sweep_report(config: ReportConfig) -> None:
     try:
         written = report.write_report(config.runs, config.output, config.texts, config.examples)
     except InputError as error:  # no job came to its end; their own reasons follow
-        print(f"no report of the sweep: {error}")
+        say(f"no report of the sweep: {error}")
         return
     left_out = [f"left out {one.folder}: {one.reason}" for one in written.skipped]
     lines = [*left_out, *written.remarks, *written.headlines]
-    print("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))
+    say("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))

@@ -25,6 +25,7 @@ from negexp.training import CheckpointStore, Commit, Origin, Progress, train
 
 log = logging.getLogger("negexp")
 
+SHOWN = ("best_epoch", "best_value", "data", "monitor", "test", "untrained")  # of result.json, when it is printed
 MEMORY_KEYS = "trainer.batch_size, trainer.tokens_per_batch or model.max_length"
 
 
@@ -46,7 +47,7 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
                 return "skipped"
             return _train(config, run_folder, standing, overrides)
     except Stopped:
-        log.info(f"stopped; the same command with hydra.run.dir={folder} goes on")
+        log.info(f"stopped; the same command goes on in {folder} (a single run: with hydra.run.dir={folder})")
         raise
 
 
@@ -66,8 +67,8 @@ def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overr
     with reproducible(runtime, trainer.deterministic), memory_errors_name(MEMORY_KEYS):
         built = _model(config, corpus, run_folder, commit)
         log.info(_describe(config, built, runtime))
-        progress, test = train(config, corpus, built, runtime, run_folder, origin, commit)
-    result = _result(config, corpus, progress, test)
+        progress, scores = train(config, corpus, built, runtime, run_folder, origin, commit)
+    result = _result(config, corpus, progress, scores)
     result |= {
         "earlier_environments": origin.earlier_environments,
         "runtime": runtime.describe(),
@@ -108,10 +109,11 @@ def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
     )
 
 
-def _result(config: TrainConfig, corpus: Corpus, progress: Progress, test: Metrics) -> dict[str, Any]:
+def _result(config: TrainConfig, corpus: Corpus, progress: Progress, scores: dict[str, Metrics]) -> dict[str, Any]:
     return {
         "config_hash": config_hash(config),
         "data_fingerprint": corpus.fingerprint(),
+        "data": corpus.contents(),
         "versions": versions(),
         "corpus": corpus.counts,
         "corpus_summary": corpus.summary,
@@ -119,16 +121,18 @@ def _result(config: TrainConfig, corpus: Corpus, progress: Progress, test: Metri
         "monitor": f"validation/{config.trainer.monitor}",
         "best_value": progress.best_value,
         "untrained": progress.untrained,
-        "validation": progress.best_validation,
-        "test": test,
+        **scores,
     }
 
 
 def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
     """Print the result of a finished run; the corpus is read only where it may be another one."""
     result = read_json(run_folder.result, run_folder.path)
+    missing = [key for key in SHOWN if key not in result]
+    if missing:
+        raise InputError(f"{run_folder.result}: has no {', '.join(missing)}; another version of negexp wrote it")
     if config.data.path != load_run_config(run_folder.config).data.path:
-        refuse_other_data(run_folder, result["data_fingerprint"], load_corpus(config.data).fingerprint())
+        refuse_other_data(run_folder, result["data"], load_corpus(config.data).contents())
     log.info(f"{run_folder.path} holds this run, finished; nothing is left to do")
     _show(result, run_folder)
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from negexp.config.checks import check_evaluate, check_report, check_train, flatten
 from negexp.config.schema import EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
+RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
 DEEPEST = 20  # levels of a configuration; a run's has three
-ENVIRONMENT = re.compile(r"\$\{.*\boc\.env\b", re.DOTALL)
 LIMITS = ("data.max_bytes", "data.max_files")
 
 Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, ReportConfig)
@@ -105,12 +107,12 @@ def config_hash(config: TrainConfig) -> str:
 
 
 def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
-    _refuse_environment(config)
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+        with _without_environment():
+            typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
     except OmegaConfBaseException as error:
         key = error.full_key or ""
-        reason = (error.msg or str(error)).split("\n", 1)[0]
+        reason = (error.msg or str(error)).split("\n", 1)[0].removeprefix(RAISED)
         raise InputError(f"{key}: {reason}") from None
     assert isinstance(typed, schema)
     for key, value in flatten(asdict(typed)).items():
@@ -120,12 +122,15 @@ def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
     return typed
 
 
-def _refuse_environment(config: DictConfig) -> None:
-    """Raise `InputError` where a value is looked up in the environment: it would be saved with the run."""
-    values = flatten(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
-    for key, value in values.items():
-        if ENVIRONMENT.search(str(value)):
-            raise InputError(
-                f"{key}={value}: is looked up in the environment, and would be saved in config.yaml; let the shell do "
-                f"it if that is what you want: {key}=$NAME"
-            )
+@contextmanager
+def _without_environment() -> Iterator[None]:
+    """Refuse values that are looked up in the environment: they would be saved with the run."""
+
+    def refuse(name: str, default: object = None) -> None:
+        raise ValueError(f"${{oc.env:{name}}} would be saved with the run; let the shell look it up: ${name}")
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,13 +85,19 @@ class Corpus:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the ids and texts of every split, in order."""
-        digest = hashlib.sha256()
+        return hashlib.sha256(repr(self.contents()).encode()).hexdigest()
+
+    def contents(self) -> dict[str, list[Any]]:
+        """Return split -> number of pairs, and SHA-256 over their ids and texts, in order."""
+        found: dict[str, list[Any]] = {}
         for name, split in self.splits.items():
+            digest = hashlib.sha256()
             for id_, point, counter in zip(split.ids, split.point, split.counter, strict=True):
-                for part in (name, id_, self.texts[point], self.texts[counter]):
+                for part in (id_, self.texts[point], self.texts[counter]):
                     data = part.encode()
                     digest.update(len(data).to_bytes(8, "little") + data)
-        return digest.hexdigest()
+            found[name] = [len(split), digest.hexdigest()]
+        return found
 
 
 def index_records(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str, Split]]:

@@ -112,6 +112,14 @@ def finish_folder(temporary: Path, path: Path) -> None:
         sync_folder(path.parent)
 
 
+def rename_folder(path: Path, target: Path) -> None:
+    """Give a folder another name beside its own, and make that last."""
+    with _explained(path):
+        before_operation("rename", target)
+        os.replace(path, target)
+        sync_folder(path.parent)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder, if it is there; a kill in between leaves nothing behind that looks like it."""
     if not path.exists():

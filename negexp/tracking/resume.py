@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import Enum
+from typing import Any
 
 from negexp.config import TrainConfig, decides_result, flatten, load_run_config
 from negexp.errors import InputError
@@ -30,6 +31,12 @@ def find_standing(folder: RunFolder, config: TrainConfig) -> Standing:
     if not folder.config.exists():
         if config.resume == "must":
             raise InputError(f"resume=must: {folder.path} holds no run; give its hydra.run.dir, or leave resume=auto")
+        foreign = folder.foreign()
+        if foreign:
+            raise InputError(
+                f"hydra.run.dir={folder.path}: holds {', '.join(foreign)} but no config.yaml, so no run; give another "
+                "folder, nothing is overwritten"
+            )
         return Standing.NEW
     finished = folder.result.exists()
     if config.resume == "never":
@@ -49,12 +56,19 @@ def find_standing(folder: RunFolder, config: TrainConfig) -> Standing:
     return Standing.FINISHED if finished and not grown else Standing.UNFINISHED
 
 
-def refuse_other_data(folder: RunFolder, before: str, now: str) -> None:
-    """Raise `InputError` when two fingerprints of the data differ."""
-    if before != now:
+def refuse_other_data(folder: RunFolder, before: dict[str, list[Any]], now: dict[str, list[Any]]) -> None:
+    """Raise `InputError` when the pairs of a split are not those of before; see `Corpus.contents`."""
+    changes = []
+    for split, (pairs, digest) in now.items():
+        pairs_before, digest_before = before.get(split, [0, ""])
+        if pairs != pairs_before:
+            changes.append(f"{split} had {pairs_before} pairs, now {pairs}")
+        elif digest != digest_before:
+            changes.append(f"{split} has other texts or ids, or another order")
+    if changes:
         raise InputError(
-            f"hydra.run.dir={folder.path}: its run was begun with other data: what data.* gives now has the "
-            f"fingerprint {now[:12]}, then it was {before[:12]}. Give another folder, or the earlier data"
+            f"hydra.run.dir={folder.path}: its run was begun with other data: {'; '.join(changes)}. Give another "
+            "folder, or the earlier data"
         )
 
 

@@ -58,6 +58,9 @@ class RunFolder:
             When another process is writing.
         """
         make_folder(self.path)
+        for part in (self.encoder, self.checkpoints, self.negatives, self.evaluation):
+            if part.is_symlink():
+                raise InputError(f"{part}: is a link; nothing is written outside of a run's folder, so put it there")
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(blocking=False)
@@ -73,16 +76,21 @@ class RunFolder:
             lock.release()
 
     def create(self, config: TrainConfig, save_encoder: Callable[[Path], None]) -> None:
-        """Begin a run: take away what an attempt without a commit left, save configuration, encoder and tokenizer."""
-        for folder in (self.checkpoints, self.negatives, self.evaluation):
-            if folder.is_symlink():
-                raise InputError(f"{folder}: is a link; nothing is written outside of a run's folder, so remove it")
+        """Begin a run: save its configuration, take away what an attempt without a commit left, save the encoder."""
+        self.save_config(config)  # first: by it the rest is known as ours
+        for folder in (self.negatives, self.evaluation):
             remove_folder(folder)
             make_folder(folder)
+        make_folder(self.checkpoints)
         remove_file(self.metrics)
-        self.save_config(config)
         with new_folder(self.encoder) as temporary:
             save_encoder(temporary)
+
+    def foreign(self) -> list[str]:
+        """Return what lies where a run writes, though there is no run: somebody else's, and not to be overwritten."""
+        folders = (self.encoder, self.checkpoints, self.negatives, self.evaluation)
+        found = [folder.name for folder in folders if folder.is_dir() and any(folder.iterdir())]
+        return found + [file.name for file in (self.metrics, self.result) if file.exists()]
 
     def save_config(self, config: TrainConfig) -> None:
         """Write `config.yaml`."""

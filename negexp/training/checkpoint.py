@@ -8,7 +8,6 @@ safetensors, the rest is JSON: nothing that is loaded can execute.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +28,10 @@ from negexp.tracking.files import (
     filling,
     finish_folder,
     remove_folder,
+    rename_folder,
     sha256,
     start_folder,
     sync_file,
-    sync_folder,
     write_json,
 )
 from negexp.tracking.reading import own_file, read_json
@@ -50,6 +49,12 @@ class Commit:
 
     folder: Path
     state: dict[str, Any]
+
+    def value(self, key: str) -> Any:
+        """Return what the loop wrote under a key, or raise `InputError` when it did not."""
+        if key not in self.state:
+            raise InputError(f"{self.folder / STATE}: has no {key}; another version of negexp wrote it")
+        return self.state[key]
 
     @property
     def weights(self) -> Path:
@@ -84,21 +89,26 @@ class CheckpointStore:
             write_json(temporary / STEPS, steps)
         return temporary
 
-    def finish(self, temporary: Path, epoch: int, best_epoch: int, state: dict[str, Any]) -> None:
-        """Add the loop's state and the manifest, rename, point `last` and `best` to what they now are, and prune."""
+    def finish(self, temporary: Path, state: dict[str, Any]) -> None:
+        """Add the loop's state and the manifest, rename, and let go of the commits that are not needed any more.
+
+        `state` has `epoch` and `best_epoch`, and whatever else the loop needs to go on.
+        """
+        epoch, best_epoch = state["epoch"], state["best_epoch"]
         with filling(temporary):
-            write_json(temporary / STATE, {"epoch": epoch, "best_epoch": best_epoch, **state})
+            write_json(temporary / STATE, state)
             digests = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
             write_json(temporary / "manifest.json", {"epoch": epoch, "sha256": digests})
         finish_folder(temporary, self.folder / _name(epoch))
-        self._point(epoch, best_epoch)
+        self._settle(epoch, best_epoch)
+
+    def _settle(self, epoch: int, best_epoch: int) -> None:
+        """Point `last` and `best` to what they now are, and remove the commits that neither they nor `keep` need."""
+        write_json(self.folder / "index.json", {"last": _name(epoch), "best": _name(best_epoch)})
         wanted = {_name(best_epoch), *(_name(kept) for kept in range(epoch - self.keep + 1, epoch + 1))}
         for folder in self._commits():
             if folder.name not in wanted:
                 remove_folder(folder)
-
-    def _point(self, epoch: int, best_epoch: int) -> None:
-        write_json(self.folder / "index.json", {"last": _name(epoch), "best": _name(best_epoch)})
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -107,25 +117,37 @@ class CheckpointStore:
 
         Newer ones, which are damaged or whose best epoch's is, are reported and set aside as `epoch-NNN.damaged`;
         what a kill left under a temporary name is removed.
+
+        Raises
+        ------
+        InputError
+            When there are commits and none can be used; nothing is changed then.
         """
-        for leftover in self.folder.glob(".epoch-*"):
-            remove_folder(leftover)
+        damages: dict[Path, InputError] = {}
         for folder in self._commits():
             try:
-                state = self._verified_state(folder)
-                best = self.folder / _name(state["best_epoch"])
-                if best != folder:
-                    self._verify(best)
+                commit = self._verified(folder)
             except InputError as damage:
-                aside = folder.with_name(f"{folder.name}.damaged")
-                log.warning(f"{damage}: that commit is set aside as {aside.name}, the one before is used")
-                remove_folder(aside)
-                os.replace(folder, aside)
-                sync_folder(self.folder)
+                damages[folder] = damage
                 continue
-            self._point(state["epoch"], state["best_epoch"])
-            return Commit(folder, state)
+            self._set_aside(damages)
+            for leftover in self.folder.glob(".epoch-*"):
+                remove_folder(leftover)
+            self._settle(commit.value("epoch"), commit.value("best_epoch"))
+            return commit
+        if damages:
+            raise InputError(
+                f"{next(iter(damages.values()))}. No commit can be used; mend it, or move {self.folder} away to start "
+                "over"
+            )
         return None
+
+    def _set_aside(self, damages: dict[Path, InputError]) -> None:
+        for folder, damage in damages.items():
+            aside = folder.with_name(f"{folder.name}.damaged")
+            log.warning(f"{damage}: that commit is set aside as {aside.name}, the one before is used")
+            remove_folder(aside)
+            rename_folder(folder, aside)
 
     def restore(self, commit: Commit, trainee: Trainee) -> Negatives:
         """Put model, optimizer and schedule where they stood at the commit; return the negatives in force then."""
@@ -156,12 +178,14 @@ class CheckpointStore:
         found = [(int(name[1]), path) for path in self.folder.glob("epoch-*") if (name := COMMIT.fullmatch(path.name))]
         return [path for _, path in sorted(found, reverse=True)]
 
-    def _verified_state(self, folder: Path) -> dict[str, Any]:
+    def _verified(self, folder: Path) -> Commit:
+        """Return the commit of a folder when its files and those of its best epoch are whole."""
         self._verify(folder)
-        state = read_json(folder / STATE, self.run)
-        if _name(state.get("epoch", -1)) != folder.name or not isinstance(state.get("best_epoch"), int):
-            raise InputError(f"{folder / STATE}: is not the state of this epoch")
-        return state
+        commit = Commit(folder, read_json(folder / STATE, self.run))
+        best = self.folder / _name(commit.value("best_epoch"))
+        if best != folder:
+            self._verify(best)
+        return commit
 
     def _verify(self, folder: Path) -> None:
         """Raise `InputError` unless every file of a commit has the SHA-256 of its manifest."""
@@ -170,7 +194,11 @@ class CheckpointStore:
             raise InputError(f"{folder / 'manifest.json'}: does not name the files of a commit")
         for name, digest in digests.items():
             file = own_file(folder / name, self.run)
-            if sha256(file) != digest:
+            try:
+                found = sha256(file)
+            except OSError as error:
+                raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+            if found != digest:
                 raise InputError(f"{file}: does not match its manifest.json; the checkpoint is damaged")
 
 
@@ -178,7 +206,7 @@ COMMIT = re.compile(r"epoch-(\d{3,9})")
 
 
 def _name(epoch: int) -> str:
-    return f"epoch-{epoch:03d}"
+    return f"epoch-{int(epoch):03d}"
 
 
 def load_weights(weights: Path, model: BiEncoder) -> None:
@@ -192,7 +220,7 @@ def _fits_its_run(path: Path) -> Iterator[None]:
     """Name the file that verified and yet cannot be used: other names or shapes than the configuration says."""
     try:
         yield
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: does not fit config.yaml ({reason})") from None
 

@@ -45,25 +45,24 @@ log = logging.getLogger("negexp")
 class Progress:
     """What the loop carries from epoch to epoch, beside model and optimizer."""
 
-    COMMITTED: ClassVar = ("history", "best_epoch", "best_value", "best_validation", "untrained")
+    COMMITTED: ClassVar = ("history", "best_epoch", "best_value", "untrained")
 
     history: list[dict[str, Any]] = field(default_factory=list)  # a row of metrics.csv for every committed epoch
     statistics: dict[str, float | None] = field(default_factory=dict)
     negatives: Negatives | None = None
     best_epoch: int = -1
     best_value: float = -math.inf
-    best_validation: Metrics = field(default_factory=dict)
     untrained: dict[str, Metrics] = field(default_factory=dict)
     earlier_seconds: float = 0.0  # of the processes before this one, up to their last commits
 
     @classmethod
-    def of(cls, state: dict[str, Any], negatives: Negatives) -> Progress:
+    def of(cls, commit: Commit, negatives: Negatives) -> Progress:
         """Return the progress that a commit's state holds."""
-        committed = {key: state[key] for key in cls.COMMITTED}
-        return cls(negatives=negatives, earlier_seconds=state["seconds"], **committed)
+        committed = {key: commit.value(key) for key in cls.COMMITTED}
+        return cls(negatives=negatives, earlier_seconds=commit.value("seconds"), **committed)
 
     def committed(self) -> dict[str, Any]:
-        """Return what a commit's state has to hold; `best_epoch` is among the store's own keys."""
+        """Return what a commit's state has to hold."""
         return {key: getattr(self, key) for key in self.COMMITTED}
 
 
@@ -120,7 +119,7 @@ class Experiment:
 
     def restore(self, commit: Commit, origin: Origin) -> None:
         """Stand where the run stood at a commit: all that the next epochs depend on, and the files up to there."""
-        self.progress = Progress.of(commit.state, self.store.restore(commit, self.trainee))
+        self.progress = Progress.of(commit, self.store.restore(commit, self.trainee))
         self.origin = origin
         remove_file(self.folder.result)  # a finished run that is given more epochs is unfinished again
         self.folder.save_config(self.config)
@@ -231,13 +230,12 @@ class Experiment:
         )
 
     def commit(self, epoch: int, losses: dict[str, float], ranks: dict[str, pd.DataFrame]) -> None:
-        """Write the validation ranks when they are the best yet, the checkpoint, the epoch's row, and say so."""
+        """Write the checkpoint with the epoch's row, then metrics.csv, and say so."""
         progress = self.progress
         scores = summarise_all(ranks)
         value = flatten(scores["validation"], "validation")[f"validation/{self.config.trainer.monitor}"]
         if value > progress.best_value:
             progress.best_epoch, progress.best_value = epoch, value
-            progress.best_validation = write_evaluation(self.folder.evaluation, "validation", ranks["validation"])
         assert progress.negatives is not None
         with self.clock("checkpoint"):
             temporary = self.store.begin(epoch, self.trainee, progress.negatives)
@@ -250,7 +248,7 @@ class Experiment:
         with self.clock("checkpoint"):
             so_far = progress.earlier_seconds + time.perf_counter() - self.started
             state = progress.committed() | self.origin.recorded() | {"seconds": so_far}
-            self.store.finish(temporary, epoch, progress.best_epoch, state)
+            self.store.finish(temporary, {"epoch": epoch, **state})
             self.folder.write_metrics(progress.history)
         log.info(epoch_line(row, scores, self.config.trainer.monitor, seconds))
 
@@ -268,12 +266,12 @@ def train(
     folder: RunFolder,
     origin: Origin,
     commit: Commit | None,
-) -> tuple[Progress, Metrics]:
-    """Run the experiment, from a commit where there is one, then evaluate test once, with the best epoch.
+) -> tuple[Progress, dict[str, Metrics]]:
+    """Run the experiment, from a commit where there is one, then evaluate validation and test with the best epoch.
 
     Returns
     -------
-    What the loop ended with, and the metrics on test. The model holds the best epoch's weights.
+    What the loop ended with, and the metrics of both splits. The model holds the best epoch's weights.
     """
     trainee = build_trainee(built.model, config.trainer, runtime)
     tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
@@ -284,5 +282,8 @@ def train(
         experiment.restore(commit, origin)
     progress = experiment.run()
     load_weights(experiment.store.weights("best"), trainee.model)
-    ranks = experiment.rank("test", experiment.embed("test"))
-    return progress, write_evaluation(folder.evaluation, "test", ranks)
+    scores = {}
+    for split in ("validation", "test"):
+        ranks = experiment.rank(split, experiment.embed(split))
+        scores[split] = write_evaluation(folder.evaluation, split, ranks)
+    return progress, scores

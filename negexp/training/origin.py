@@ -21,9 +21,9 @@ log = logging.getLogger("negexp")
 
 @dataclass(frozen=True)
 class Origin:
-    """Fingerprint of the data, versions and device, those of earlier processes that differed, digests of `encoder/`."""
+    """Contents of the data, versions and device, those of earlier processes that differed, digests of `encoder/`."""
 
-    data_fingerprint: str
+    data: dict[str, list[Any]]
     environment: dict[str, str]
     earlier_environments: list[dict[str, str]]
     encoder: dict[str, str]
@@ -31,7 +31,7 @@ class Origin:
     @classmethod
     def now(cls, corpus: Corpus, runtime: Runtime) -> Origin:
         """Return the origin of a run that begins here."""
-        return cls(corpus.fingerprint(), versions() | {"runtime": runtime.describe()}, [], {})
+        return cls(corpus.contents(), versions() | {"runtime": runtime.describe()}, [], {})
 
     def with_encoder(self, folder: RunFolder) -> Origin:
         """Return this origin with the digests of the encoder's files, which no commit holds."""
@@ -45,8 +45,8 @@ class Origin:
         InputError
             When the data or the encoder's files are not those that the run began with.
         """
-        earlier = Origin(**{key: commit.state[key] for key in asdict(self)})
-        refuse_other_data(folder, earlier.data_fingerprint, self.data_fingerprint)
+        earlier = Origin(**{key: commit.value(key) for key in asdict(self)})
+        refuse_other_data(folder, earlier.data, self.data)
         for name, digest in earlier.encoder.items():
             if sha256(own_file(folder.encoder / name, folder.path)) != digest:
                 raise InputError(f"{folder.encoder / name}: changed since the run began; put the earlier file back")
