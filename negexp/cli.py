@@ -101,7 +101,7 @@ def _explain(error: Exception) -> str:
         kept.append(cause)
     message = " ".join(" ".join(kept).split())
     if "hydra/launcher/joblib" in message:
-        message += "; pip install 'negexp[joblib]' brings it"
+        message += "; it comes with negexp's extra `joblib`: pip install '.[joblib]'"
     if "is not in struct" in message:
         message += "; --cfg job lists the keys there are"
     return message

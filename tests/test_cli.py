@@ -14,10 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 
 import negexp
 from negexp.application import slug
-from negexp.cli import COMMANDS, main
+from negexp.cli import COMMANDS, _explain, main
 from negexp.config import TrainConfig, to_yaml
 from negexp.errors import InputError
 
@@ -223,9 +224,25 @@ def test_paths_of_a_run_may_hold_commas_and_equals_signs(calls: Calls, tmp_path:
     assert (calls[-1][0].run, calls[-1][0].output) == (str(path.parent), "x=1,y=2")
 
 
-def test_run_folder_can_be_named(tmp_path: Path, calls: Calls) -> None:
-    assert main(["train", f"hydra.run.dir={tmp_path}/here"]) == 0
-    assert [folder for _, folder, _ in calls] == [tmp_path / "here"]
+@pytest.mark.parametrize("name", ["here", "seed=0,sampler=hard-1a2b", "it's"])
+def test_run_folder_can_be_named(tmp_path: Path, calls: Calls, name: str) -> None:
+    assert main(["train", f"hydra.run.dir={tmp_path}/{name}"]) == 0
+    assert [folder for _, folder, _ in calls] == [tmp_path / name]
+
+
+def test_run_folder_that_cannot_be_made_is_refused_in_one_line(
+    tmp_path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["train", "hydra.run.dir=file/x"]) == 2
+    reason = "cannot be written (Not a directory); give another folder"
+    assert capsys.readouterr().err == f"negexp: hydra.run.dir=file/x: {reason}\n"
+    assert calls == []
+
+
+def test_a_launcher_that_is_not_installed_names_the_extra() -> None:
+    said = _explain(HydraException("Could not find 'hydra/launcher/joblib'"))
+    assert said.endswith("'hydra/launcher/joblib'; it comes with negexp's extra `joblib`: pip install '.[joblib]'")
 
 
 def test_sweep_has_a_folder_per_job(tmp_path: Path, calls: Calls) -> None:

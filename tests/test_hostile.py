@@ -304,7 +304,7 @@ CONFIGS = {
     "too much": ("#" * 2**21, "is no regular file of at most"),
     "NUL": ("name: a\0b\n", "cannot be read as YAML"),
     "a list": ("- 1\n", "holds no mapping"),
-    "nothing": ("", ""),
+    "nothing": ("", "name: "),
 }
 
 
