@@ -37,6 +37,12 @@ def corpus_of(config: str) -> Corpus:
     return load_corpus(DataConfig(**json.loads(config)))
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures out, in tests that are about something else: drawing is most of a report's work."""
+    monkeypatch.setattr("negexp.report.write.draw_figures", lambda comparison, numbers: {})
+
+
 def write_run(
     folder: Path, *overrides: str, accuracy: float = 0.5, seen: Sequence[int] = (), fingerprint: str | None = None
 ) -> Path:
@@ -114,6 +120,7 @@ def test_golden_report(sweep: Path) -> None:
     assert "negexp train -m sampler=hard seed=0,1" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_tables_hold_every_cell_and_the_means_of_the_ranks(sweep: Path) -> None:
     write_report(str(sweep), None, texts=False, examples=3)
     arms = pd.read_csv(sweep / "report" / "tables" / "arms.csv")
@@ -252,6 +259,7 @@ def test_many_arms_and_runs_of_different_lengths_make_a_report(tmp_path: Path) -
     assert with_worst["p"].item() < 0.02  # eight debates: one of 2 ** 8 exchanges is as far out
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_queries_of_one_group_show_no_interval(tmp_path: Path) -> None:
     for sampler in ("hard", "random"):
         folder = write_run(tmp_path / sampler, f"sampler={sampler}", accuracy=len(sampler) / 10)
@@ -270,6 +278,7 @@ def test_two_runs_with_one_seed_are_kept_and_that_is_said(tmp_path: Path) -> Non
     assert "more than one run with seed 3" in remark
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_same_hits_are_called_that(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "sampler=hard")
     write_run(tmp_path / "b", "sampler=random")  # ranks come from seed and accuracy, which are equal
@@ -279,6 +288,7 @@ def test_the_same_hits_are_called_that(tmp_path: Path) -> None:
     assert "With one seed an arm" in headline
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_no_difference_shown_says_what_it_would_take(tmp_path: Path) -> None:
     for sampler, seed in product(("hard", "random"), (0, 1, 2)):
         accuracy = {"hard": 0.5, "random": 0.501}[sampler]  # other draws, hardly another probability
@@ -316,6 +326,7 @@ def test_where_training_saw_queries_the_headline_is_about_the_others(tmp_path: P
 # ---- examples --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_examples_are_the_queries_that_change_with_their_texts(sweep: Path) -> None:
     write_report(str(sweep), None, texts=True, examples=4)
     rows = [json.loads(line) for line in (sweep / "report" / "examples.jsonl").read_text().splitlines()]
@@ -334,6 +345,7 @@ def test_examples_are_the_queries_that_change_with_their_texts(sweep: Path) -> N
     assert rows[0]["point"].split(".")[0].split("'")[0] in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_texts_no_text_is_written(sweep: Path) -> None:
     write_report(str(sweep), None, texts=False, examples=4)
     texts = load_corpus(compose_train().data).texts
@@ -342,6 +354,7 @@ def test_without_texts_no_text_is_written(sweep: Path) -> None:
     assert not [text for text in texts if text[:40] in page]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_later_report_without_texts_takes_the_earlier_ones_away(sweep: Path) -> None:
     write_report(str(sweep), None, texts=True, examples=4)
     mine = [sweep / "report" / name for name in ("mine.txt", "tables/mine.csv", "figures/mine.png")]
@@ -358,6 +371,7 @@ def test_output_that_cannot_be_written_is_refused(sweep: Path, tmp_path: Path) -
         write_report(str(sweep), str(tmp_path / "file"), texts=False, examples=0)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_examples_of_a_corpus_that_moved_are_left_out_with_the_reason(tmp_path: Path) -> None:
     for sampler in ("hard", "random"):
         write_run(tmp_path / sampler, f"sampler={sampler}", accuracy=len(sampler) / 10, fingerprint="another corpus")
@@ -423,6 +437,7 @@ def test_a_run_that_cannot_be_used_is_left_out_with_its_reason(tmp_path: Path, c
     assert "\n" not in skipped.reason
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_report_names_what_it_left_out(tmp_path: Path) -> None:
     write_run(tmp_path / "whole", "seed=0")
     (write_run(tmp_path / "broken", "seed=1") / "result.json").unlink()

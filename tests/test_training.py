@@ -167,7 +167,7 @@ def test_the_same_command_gives_the_same_bits(run_training: Train) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_the_demo_run_learns(run_training: Train, seed: int) -> None:
     # re-ranked, as the original logged it; retrieval alone hardly moves on 160 pairs (README, results on the demo)
     quick = ["trainer.batch_size=8", "trainer.epochs=3", "evaluation.train_queries=0"]
