@@ -167,11 +167,10 @@ def test_the_same_command_gives_the_same_bits(run_training: Train) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_demo_run_learns(run_training: Train, seed: int) -> None:
+def test_the_demo_run_learns(run_training: Train) -> None:
     # re-ranked, as the original logged it; retrieval alone hardly moves on 160 pairs (README, results on the demo)
     quick = ["trainer.batch_size=8", "trainer.epochs=3", "evaluation.train_queries=0"]
-    folder = run_training("sampler=decay", f"seed={seed}", "index=exact", *quick)
+    folder = run_training("sampler=decay", "seed=1", "index=exact", *quick)  # seed 0 is the golden run below
     untrained = json.loads((folder / "result.json").read_text())["untrained"]["validation"]["clean"]
     last = pd.read_csv(folder / "metrics.csv").iloc[-1]
     assert last[EPA] > untrained["reranked"]["epa"]["accuracy@1"]
