@@ -463,12 +463,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """Return a finished run that the test may harm, in a folder of its own."""
+    return shutil.copytree(finished, tmp_path / "strangers" / "run")
+
+
 @pytest.mark.parametrize("case", STRANGERS)
 def test_a_strangers_run_is_refused_and_nothing_runs(
-    case: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "strangers" / "run"
-    shutil.copytree(finished, run)
     harm, message = STRANGERS[case]
     harm(run)
     if "weights" in case or "tensors" in case:
@@ -479,9 +483,7 @@ def test_a_strangers_run_is_refused_and_nothing_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_strangers_run_is_evaluated_and_reported_when_it_is_sound(finished: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+def test_a_strangers_run_is_evaluated_and_reported_when_it_is_sound(run: Path, tmp_path: Path) -> None:
     assert main(["evaluate", f"run={run}", f"output={tmp_path}/out"]) == 0
     assert main(["report", f"runs={run}", f"output={tmp_path}/report"]) == 0
     assert (tmp_path / "report" / "report.html").exists()
@@ -515,10 +517,8 @@ REPORTED: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("case", REPORTED)
 def test_a_strangers_run_is_left_out_of_a_report(
-    case: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "strangers" / "run"
-    shutil.copytree(finished, run)
     REPORTED[case](run)
     assert main(["report", f"runs={run}", f"output={tmp_path}/report"]) == 2
     assert "no finished run is left to report" in one_line(capsys)
@@ -528,10 +528,8 @@ def test_a_strangers_run_is_left_out_of_a_report(
 
 @pytest.mark.parametrize("link", ["report", "report/tables", "report/figures"])
 def test_a_report_is_not_written_through_a_strangers_link(
-    link: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    link: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "arms.csv").write_text("mine")

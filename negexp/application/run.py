@@ -67,7 +67,7 @@ def run_command(command: str, arguments: list[str]) -> None:
 
 def _run_sweep(command: str, jobs: int | None) -> None:
     """Run all jobs, print what became of them, and write the report of what they finished."""
-    sweep, launcher = Sweep(command, jobs), None
+    sweep, launcher = Sweep(jobs), None
     try:
         _run_hydra(command, Job(command, sweep.inbox))
     except (HydraException, OmegaConfBaseException):

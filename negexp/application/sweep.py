@@ -132,7 +132,6 @@ def say(text: str) -> None:
 class Sweep:
     """A sweep's inbox, in which its jobs leave their outcomes wherever they ran."""
 
-    command: str
     jobs: int | None  # None: the sweeper chooses while it runs
     folder: tempfile.TemporaryDirectory[str] = field(default_factory=_inbox)
 

@@ -113,7 +113,7 @@ def _result(config: TrainConfig, corpus: Corpus, progress: Progress, scores: dic
     return {
         "config_hash": config_hash(config),
         "data_fingerprint": corpus.fingerprint(),
-        "data": corpus.contents(),
+        "data": corpus.contents,
         "versions": versions(),
         "corpus": corpus.counts,
         "corpus_summary": corpus.summary,
@@ -132,7 +132,7 @@ def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
     if missing:
         raise InputError(f"{run_folder.result}: has no {', '.join(missing)}; another version of negexp wrote it")
     if config.data.path != load_run_config(run_folder.config).data.path:
-        refuse_other_data(run_folder, result["data"], load_corpus(config.data).contents())
+        refuse_other_data(run_folder, result["data"], load_corpus(config.data).contents)
     log.info(f"{run_folder.path} holds this run, finished; nothing is left to do")
     _show(result, run_folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,9 @@ class Corpus:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the ids and texts of every split, in order."""
-        return hashlib.sha256(repr(self.contents()).encode()).hexdigest()
+        return hashlib.sha256(repr(self.contents).encode()).hexdigest()
 
+    @cached_property
     def contents(self) -> dict[str, list[Any]]:
         """Return split -> number of pairs, and SHA-256 over their ids and texts, in order."""
         found: dict[str, list[Any]] = {}

@@ -72,8 +72,6 @@ def rank_queries(
         `rerank_k` keep their retrieval order behind the k.
     """
     queries = np.arange(len(split)) if queries is None else queries
-    id_of = argument_ids(split)
-    first_id = np.array([id_of.get(text, "") for text in range(max(id_of) + 1)], dtype=object)
     cells: list[tuple[tuple[str, str, str], RankedBlock]] = []
     rounds = list(itertools.product(PROTOCOLS, possible_tasks(split)[0]))
     with progress_bar(len(rounds), "evaluating", "task", progress) as bar:
@@ -89,6 +87,13 @@ def rank_queries(
                     ((protocol, stage, task.name), RankedBlock(row[order], *(column[order] for column in values)))
                 )
             bar.update()
+    return _table(split, cells)
+
+
+def _table(split: Split, cells: list[tuple[tuple[str, str, str], RankedBlock]]) -> pd.DataFrame:
+    """Return the ranks of all (protocol, stage, task) as one table, in their order."""
+    id_of = argument_ids(split)
+    first_id = np.array([id_of.get(text, "") for text in range(max(id_of) + 1)], dtype=object)
     keys, tables = zip(*cells, strict=True)
     row, rank, candidates, first = (np.concatenate(column) for column in zip(*tables, strict=True))
     names = np.repeat(np.array(keys, dtype=object), [len(block.row) for block in tables], axis=0)

@@ -107,9 +107,7 @@ def finish_folder(temporary: Path, path: Path) -> None:
     with filling(temporary):
         sync_folder(temporary)
         remove_folder(path)
-        before_operation("rename", path)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        rename_folder(temporary, path)
 
 
 def rename_folder(path: Path, target: Path) -> None:

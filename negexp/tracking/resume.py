@@ -73,7 +73,7 @@ def refuse_other_data(folder: RunFolder, before: dict[str, list[Any]], now: dict
 
 
 def _changes(earlier: TrainConfig, now: TrainConfig) -> list[str]:
-    """Say what differs and decides the result; where the corpus lies may change, its texts may not (`fingerprint`)."""
+    """Say what differs and decides the result; the corpus may lie elsewhere, its texts are compared on their own."""
     before = flatten(asdict(earlier))
     changes = []
     for key, value in flatten(asdict(now)).items():

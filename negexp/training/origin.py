@@ -31,7 +31,7 @@ class Origin:
     @classmethod
     def now(cls, corpus: Corpus, runtime: Runtime) -> Origin:
         """Return the origin of a run that begins here."""
-        return cls(corpus.contents(), versions() | {"runtime": runtime.describe()}, [], {})
+        return cls(corpus.contents, versions() | {"runtime": runtime.describe()}, [], {})
 
     def with_encoder(self, folder: RunFolder) -> Origin:
         """Return this origin with the digests of the encoder's files, which no commit holds."""
