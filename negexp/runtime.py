@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from negexp.errors import InputError
+from negexp.processor import fast_bfloat16
 
 # Padded tokens in one forward call: enough to keep the device busy, few enough that length-sorted batches are tight.
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 16384}
@@ -49,7 +50,7 @@ class Runtime:
 def choose_runtime(
     device: str, precision: str, tokens_per_batch: int | None, threads: int | None = None, key: str = "trainer."
 ) -> Runtime:
-    """Resolve `auto`: the GPU where there is one; bfloat16 on GPUs that have it and on CPUs with AMX.
+    """Resolve `auto`: the GPU where there is one; bfloat16 on GPUs that have it and on CPUs with instructions for it.
 
     Raises
     ------
@@ -120,12 +121,4 @@ def _device(device: str, key: str) -> torch.device:
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and _has_amx()
-
-
-def _has_amx() -> bool:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return any("amx_bf16" in line for line in file if line.startswith("flags"))
-    except OSError:
-        return False
+    return device.type == "cpu" and fast_bfloat16()

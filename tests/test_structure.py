@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 
 # lowest first; a module imports from its own room or from lower levels only
 LEVELS = (
-    ("errors", "randomness", "progress", "signals"),
+    ("errors", "processor", "progress", "randomness", "signals"),
     ("config",),
     ("corpus",),
     ("index",),
@@ -102,8 +102,8 @@ def test_no_import_runs_back_up(name: str) -> None:
     assert not up, f"{name} (level {LEVEL[own]}) imports {sorted(up)}, which stand beside or above it"
 
 
-def test_runtime_imports_errors_only() -> None:
-    assert rooms_imported("negexp.runtime") <= {"errors"}
+def test_runtime_imports_errors_and_processor_only() -> None:
+    assert rooms_imported("negexp.runtime") <= {"errors", "processor"}
 
 
 @pytest.mark.parametrize("name", MODULES)

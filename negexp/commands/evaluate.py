@@ -49,7 +49,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         ranks = evaluate_split(model, embeddings, split, corpus["train"], config.evaluation, progress=config.progress)
         metrics = write_evaluation(output / "evaluation", config.split, ranks)
         if config.trec:
-            by = scorer_and_classifier(model, embeddings, split, config.evaluation.block_bytes)
+            by = scorer_and_classifier(model, embeddings, split)
             export = TrecExport(split, *by, config.evaluation, config.trec_depth)
             written.append(_write_trec(export, output / "trec", config))
     what = (

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import torch
 
 
-def build_index(vectors: np.ndarray, config: IndexConfig, device: torch.device) -> NeighbourIndex:
+def build_index(vectors: np.ndarray, config: IndexConfig, device: torch.device, threads: int = 1) -> NeighbourIndex:
     """Return the index that `config.name` names over vectors (arguments, dim)."""
     if config.name == "balltree":
         from negexp.index.balltree import BallTreeIndex
 
-        return BallTreeIndex(vectors, config.block_bytes, config.leaf_size)
+        return BallTreeIndex(vectors, config.block_bytes, config.leaf_size, threads)
     from negexp.index.exact import ExactIndex
 
     return ExactIndex(vectors, config.block_bytes, device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from negexp.config import ModelConfig
+from negexp.model.packing import can_pack, packed_states
 
 Role = Literal["query", "candidate"]
 
@@ -40,14 +41,17 @@ class Tower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return retrieval (texts, retrieval_size) and pooled (texts, hidden_size) embeddings in float32."""
-        output = self.encoder(input_ids=ids, attention_mask=mask)
+        if ids.device.type == "cpu" and can_pack(self.encoder):  # GPUs lose more by many small calls than by padding
+            states = packed_states(self.encoder, ids, mask)
+        else:
+            states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         if self.pooling == "pooler":
-            pooled = output.pooler_output
+            pooled = self.encoder.get_submodule("pooler")(states)
         elif self.pooling == "cls":
-            pooled = output.last_hidden_state[:, 0]
+            pooled = states[:, 0]
         else:
             weight = mask.unsqueeze(-1).float()  # (texts, tokens, 1)
-            pooled = (output.last_hidden_state.float() * weight).sum(1) / weight.sum(1)
+            pooled = (states.float() * weight).sum(1) / weight.sum(1)
         with torch.autocast(ids.device.type, enabled=False):  # heads cost nothing; their rounding would be searched
             pooled = pooled.float()
             retrieval = self.head(pooled)
@@ -74,12 +78,12 @@ class PairClassifier(nn.Module):
 
     def features(self, r_point: Tensor, h_point: Tensor, r_candidate: Tensor, h_candidate: Tensor) -> Tensor:
         """Return the classifier's inputs (..., features)."""
-        parts = []
-        if self.use_retrieval:
-            parts += [r_point, r_candidate, (r_point - r_candidate).abs()]
-        if self.use_hidden:
-            parts += [h_point, h_candidate, (h_point - h_candidate).abs()]
-        return torch.cat(parts, dim=-1)
+        pairs = zip(self.used(r_point, h_point), self.used(r_candidate, h_candidate), strict=True)
+        return torch.cat([part for p, c in pairs for part in (p, c, (p - c).abs())], dim=-1)
+
+    def used(self, retrieval: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return those of a text's two embeddings that are looked at."""
+        return [part for part, use in ((retrieval, self.use_retrieval), (hidden, self.use_hidden)) if use]
 
     def forward(self, r_point: Tensor, h_point: Tensor, r_candidate: Tensor, h_candidate: Tensor) -> Tensor:
         """Return logits (..., 2): [no counter, counter]. All four inputs share their leading dimensions."""

@@ -24,6 +24,7 @@ from transformers import (
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Tower
+from negexp.model.packing import ATTENTION
 from negexp.randomness import derive
 from negexp.tokens import train_vocabulary
 
@@ -58,7 +59,7 @@ def build_model(config: ModelConfig, seed: int, vocabulary_texts: Sequence[str],
             tokenizer: PreTrainedTokenizerBase = train_vocabulary(
                 vocabulary_texts, config.vocabulary_size, config.max_length
             )
-            encoder = AutoModel.from_config(_tiny_config(config, len(tokenizer)), attn_implementation="sdpa")
+            encoder = AutoModel.from_config(_tiny_config(config, len(tokenizer)), attn_implementation=ATTENTION)
         else:
             tokenizer, encoder = _load_pretrained(config)
         _check_fits(config, encoder)
@@ -79,7 +80,7 @@ def restore_model(config: ModelConfig, folder: Path, weights_bytes: int) -> Buil
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         _check_size(encoder_config, weights_bytes)
         with torch.random.fork_rng():
-            encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation="sdpa")
+            encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation=ATTENTION)
             return BuiltModel(_assemble(encoder, config, heads=True), tokenizer, encoder.config)
     except (torch.OutOfMemoryError, MemoryError):
         raise
@@ -100,7 +101,7 @@ def _check_size(encoder_config: PreTrainedConfig, weights_bytes: int) -> None:
         if isinstance(value, int) and value > MOST_LAYERS and re.search("layer|block|expert", key):
             raise ValueError(f"config.json: {key}={value} is more than any encoder has")
     with torch.device("meta"):  # shapes without memory
-        encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation="sdpa")
+        encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation=ATTENTION)
     size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
     if size > weights_bytes:
         raise ValueError(f"config.json describes {size} bytes of weights, model.safetensors has {weights_bytes}")
@@ -170,7 +171,7 @@ def _from_pretrained(name: str, config: ModelConfig, local: bool) -> tuple[PreTr
         config=encoder_config,
         use_safetensors=True,
         dtype=torch.float32,
-        attn_implementation="sdpa",
+        attn_implementation=ATTENTION,
         **common,
     )
     return tokenizer, encoder

@@ -187,7 +187,7 @@ class Experiment:
         """Build a neighbour index over each table's retrieval embeddings."""
         with self.clock("index"):
             return {
-                source: build_index(vectors, self.config.index, self.runtime.device)
+                source: build_index(vectors, self.config.index, self.runtime.device, self.runtime.threads)
                 for source, vectors in tables.items()
             }
 

@@ -1,0 +1,244 @@
+"""Fast paths against the slow ones they replace: vectors, gradients, opinions, neighbours, forbidden arguments."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import compose_train
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from negexp.config import ModelConfig
+from negexp.index import copies, exact
+from negexp.index.balltree import BallTreeIndex
+from negexp.index.base import NeighbourIndex
+from negexp.index.exact import ExactIndex
+from negexp.model import BiEncoder, PairScores, bi_encoder, build_model, packing
+from negexp.model.bi_encoder import PairClassifier
+from negexp.model.losses import COUNTER, NO_COUNTER
+
+TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config() -> ModelConfig:
+    return replace(compose_train("experiment=smoke").model, dropout=0.0)
+
+
+# ---------------------------------------------------------------- no padding
+
+
+def random_batch(lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return torch.randint(5, 60, mask.shape, generator=torch.Generator().manual_seed(seed)) * mask, mask
+
+
+def outputs_and_gradients(
+    model: BiEncoder, ids: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    model.zero_grad()
+    retrieval, pooled = model(ids, mask, "query")
+    weights = torch.randn(retrieval.shape, generator=torch.Generator().manual_seed(1))
+    (retrieval * weights).sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return retrieval.detach(), pooled.detach(), gradients
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8), width=st.sampled_from([0, 3, 16, 100]))
+@settings(deadline=None, max_examples=15, derandomize=True)
+def test_packed_texts_have_the_embeddings_and_gradients_of_padded_ones(
+    pooling: str, lengths: list[int], width: int
+) -> None:
+    config = replace(compose_train("experiment=smoke").model, dropout=0.0, pooling=pooling)
+    model = build_model(config, 0, TEXTS * 5).model.train()
+    ids, mask = random_batch(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "GROUP_WIDTH", width)
+        packed = outputs_and_gradients(model, ids, mask)
+        patch.setattr(bi_encoder, "can_pack", lambda encoder: False)
+        padded = outputs_and_gradients(model, ids, mask)
+    torch.testing.assert_close(packed[0], padded[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(packed[1], padded[1], atol=1e-5, rtol=1e-4)
+    assert len(packed[2]) == len(padded[2])
+    for one, other in zip(packed[2], padded[2], strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+
+
+def test_the_encoders_of_every_model_are_packed_on_a_cpu(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(config, 0, TEXTS * 5).model.eval()
+    seen: list[tuple[int, ...]] = []
+    model.towers[0].encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    model(*random_batch([5, 3]), "query")
+    assert seen == [(1, 8)]
+
+
+def test_bfloat16_embeddings_are_near_float32_ones(config: ModelConfig) -> None:
+    model = build_model(config, 0, TEXTS * 5).model.eval()
+    ids, mask = random_batch([30, 29, 7, 3])
+    with torch.inference_mode():
+        full = model(ids, mask, "query")[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = model(ids, mask, "query")[0]
+    assert half.dtype == torch.float32
+    assert float(torch.cosine_similarity(full, half).min()) > 0.9999
+
+
+def test_dropout_drops_in_packed_attention_too(config: ModelConfig) -> None:
+    model = build_model(replace(config, dropout=0.5), 0, TEXTS * 5).model.train()
+    batch = random_batch([9, 9, 4])
+    torch.manual_seed(0)
+    first, second = model(*batch, "query")[1], model(*batch, "query")[1]
+    torch.manual_seed(0)
+    again = model(*batch, "query")[1]
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+
+
+# ---------------------------------------------------------------- re-ranking
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "tanh"])
+@pytest.mark.parametrize("features", ["concat", "hidden", "retrieval"])
+def test_pair_scores_are_the_classifiers_of_single_pairs(
+    config: ModelConfig, features: str, activation: str, layer_norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    options = replace(config, classifier_features=features, activation=activation, layer_norm=layer_norm)
+    classifier = PairClassifier(3, 5, options).eval()
+    query, candidate = ((torch.randn(9, 3, generator=generator), torch.randn(9, 5, generator=generator)) for _ in "qc")
+    points = torch.tensor([4, 0, 4, 8])
+    candidates = torch.randint(0, 9, (4, 6), generator=generator)
+    monkeypatch.setattr("negexp.model.pair_scores.CACHE_BYTES", 400)  # several blocks
+    with torch.inference_mode():
+        found = PairScores(classifier, query, candidate)(points, candidates)
+        for i, point in enumerate(points.tolist()):
+            for j, other in enumerate(candidates[i].tolist()):
+                logits = classifier(query[0][point], query[1][point], candidate[0][other], candidate[1][other])
+                assert float(found[i, j]) == pytest.approx(float(logits[COUNTER] - logits[NO_COUNTER]), abs=1e-5)
+
+
+def test_no_points_have_no_opinions(config: ModelConfig) -> None:
+    table = torch.zeros(2, 3), torch.zeros(2, 5)
+    scores = PairScores(PairClassifier(3, 5, config), table, table)
+    assert scores(torch.empty(0, dtype=torch.long), torch.empty(0, 4, dtype=torch.long)).shape == (0, 4)
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+def sorted_by_distance(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return squared distances and rows of a full sort in float64."""
+    squared = ((queries[:, None].astype(float) - vectors[None].astype(float)) ** 2).sum(axis=2)
+    rows = np.argsort(squared, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(squared, rows, axis=1), rows
+
+
+def clustered(rows: int, dim: int, unit: bool, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(rows // 8 + 1, dim))
+    vectors = centres[rng.integers(0, len(centres), rows)] + 0.5 * rng.normal(size=(rows, dim))
+    if unit:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize(("rows", "dim", "tile"), [(1000, 16, 4096), (1003, 24, 256), (90, 8, 4096), (515, 4, 64)])
+def test_exact_search_equals_a_full_sort_whatever_the_first_look_rounds(
+    rows: int, dim: int, tile: int, unit: bool, coarse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "fast_bfloat16", lambda: coarse)
+    monkeypatch.setattr(exact, "TILE", tile)
+    vectors = clustered(rows, dim, unit)
+    queries = vectors[::7]
+    index = ExactIndex(vectors, 1 << 20, CPU)
+    assert index.looked_at.dtype == (torch.bfloat16 if coarse and unit else torch.float32)
+    for k in (1, 5, 40):
+        distances, found = index.search(queries, k)
+        squared, expected = sorted_by_distance(vectors, queries, k)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(distances**2, squared, atol=1e-12, rtol=1e-9)
+
+
+def test_exact_search_finds_what_bfloat16_cannot_tell_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
+    rng = np.random.default_rng(0)
+    vectors = np.array([1.0] + 63 * [0.0]) + 1e-3 * rng.normal(size=(600, 64))  # within 8 bits nearly all the same
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    index = ExactIndex(vectors, 1 << 20, CPU)
+    assert index.looked_at.dtype == torch.bfloat16
+    np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], sorted_by_distance(vectors, vectors[:50], 4)[1])
+
+
+def test_the_bound_on_rounding_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
+    vectors = clustered(700, 32, unit=True)
+    index = ExactIndex(vectors, 1 << 20, CPU)
+    queries = torch.from_numpy(vectors[:200])
+    rounded = queries.bfloat16()
+    seen = (rounded @ index.looked_at.T).double() - index.shortest**2 / 2
+    true = queries.double() @ index.table.double().T - (index.table.double() ** 2).sum(1) / 2
+    error = (seen - true).abs().amax(dim=1)
+    bound = index._error(queries, rounded, index.lost[1])
+    assert (error <= bound).all()
+    assert (bound <= 30 * error).all(), "a bound that says nothing would make the search slow"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_nothing_in_a_ball_tree(threads: int) -> None:
+    vectors = clustered(300, 8, unit=True)
+    one = BallTreeIndex(vectors, 1 << 20, 40).search(vectors[:3], 4)
+    other = BallTreeIndex(vectors, 1 << 20, 40, threads).search(vectors[:3], 4)
+    np.testing.assert_array_equal(one[0], other[0])
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=2), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=60, derandomize=True)
+def test_copies_are_the_equal_rows(rows: list[list[int]]) -> None:
+    vectors = np.array(rows, dtype=np.float32)
+    found = copies.find_copies(vectors, 16)
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows):
+            assert (found.group[i] == found.group[j]) == (one == other)
+    distinct = found.distinct(vectors)
+    np.testing.assert_array_equal(distinct[found.group], vectors)
+    groups = np.arange(len(distinct))[::-1]
+    expected = [(i, row) for i, g in enumerate(groups) for row in np.flatnonzero(found.group == g)[:2]]
+    assert list(zip(*(part.tolist() for part in found.expand(groups, 2)), strict=True)) == expected
+
+
+def test_rows_whose_hashes_collide_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "_hashes", lambda vectors, block_bytes: np.zeros(len(vectors), dtype=np.uint64))
+    vectors = np.array([[1.0], [2.0], [1.0], [2.0]], dtype=np.float32)
+    found = copies.find_copies(vectors, 16)
+    np.testing.assert_array_equal(found.distinct(vectors)[found.group], vectors)
+
+
+class Counting(BallTreeIndex):
+    """Counts the queries that reach the tree."""
+
+    asked = 0
+
+    def _nearest(self, queries: np.ndarray, k: int, width: int):  # type: ignore[no-untyped-def]
+        self.asked += len(queries)
+        return super()._nearest(queries, k, width)
+
+
+def test_each_distinct_vector_is_searched_once_for_each_distinct_query() -> None:
+    vectors = np.tile(clustered(50, 8, unit=True), (4, 1))
+    index: NeighbourIndex = Counting(vectors, 1 << 20, 40)
+    rows = index.search(vectors, 3)[1]
+    assert len(index.vectors) == 50
+    assert index.asked == 50
+    assert rows.tolist() == [[i % 50, i % 50 + 50, i % 50 + 100] for i in range(200)]
