@@ -14,6 +14,7 @@ from collections.abc import Callable
 COMMANDS = {
     "train": "train a bi-encoder, re-mining its negatives every epoch",
     "evaluate": "rank all candidates of the eight tasks for a run, or for a zero-shot encoder",
+    "bench": "time every phase of an epoch beside what one would take instead",
     "report": "compare finished runs: tables with intervals, figures, one HTML page",
 }
 

@@ -27,6 +27,7 @@ LEVELS = (
     ("evaluation",),
     ("tracking",),
     ("training", "report"),
+    ("bench",),
     ("commands",),
     ("application",),
     ("cli",),

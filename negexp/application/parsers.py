@@ -9,9 +9,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from negexp.config import (
+    BenchConfig,
     EvaluateConfig,
     TrainConfig,
     load_run_config,
+    parse_bench,
     parse_evaluate,
     parse_report,
     parse_train,
@@ -39,8 +41,16 @@ def _evaluate_config(config: DictConfig) -> EvaluateConfig:
     return parsed
 
 
+def _bench_config(config: DictConfig) -> BenchConfig:
+    parsed = parse_bench(config)
+    build_sampler(parsed.sampler)
+    check_path(parsed.data)
+    return parsed
+
+
 PARSERS: dict[str, Callable[[DictConfig], Any]] = {
     "train": _train_config,
     "evaluate": _evaluate_config,
+    "bench": _bench_config,
     "report": parse_report,
 }

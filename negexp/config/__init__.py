@@ -7,12 +7,14 @@ from negexp.config.parse import (
     config_hash,
     decides_result,
     load_run_config,
+    parse_bench,
     parse_evaluate,
     parse_report,
     parse_train,
     to_yaml,
 )
 from negexp.config.schema import (
+    BenchConfig,
     CheckpointConfig,
     DataConfig,
     EvaluateConfig,
@@ -33,6 +35,7 @@ if not CONF_DIR.is_dir():  # a checkout or an editable install: the wheel carrie
 
 __all__ = [
     "CONF_DIR",
+    "BenchConfig",
     "CheckpointConfig",
     "DataConfig",
     "EvaluateConfig",
@@ -49,6 +52,7 @@ __all__ = [
     "decides_result",
     "flatten",
     "load_run_config",
+    "parse_bench",
     "parse_evaluate",
     "parse_report",
     "parse_train",

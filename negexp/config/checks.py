@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from negexp.config.schema import (
+    BenchConfig,
     DataConfig,
     EvaluateConfig,
     LossConfig,
@@ -18,6 +19,7 @@ from negexp.config.schema import (
 from negexp.errors import InputError
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "bench": ("embed", "mine", "rerank", "epoch", "scale", "all"),
     "resume": ("auto", "never", "must"),
     "split": ("train", "validation", "test"),
     "precision": ("auto", "float32", "bfloat16"),
@@ -39,6 +41,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # key: (lowest, highest) allowed, ends included; None is no limit. A null value is left alone.
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**32 - 1),
+    "repeats": (1, None),
+    "texts": (1, None),
+    "search_rows": (100, None),
+    "mine_pairs": (20, None),
+    "rerank_queries": (1, None),
+    "pairs": (8, None),
+    "scale_largest": (4000, None),
+    "scale_minutes": (0, None),
     "tokens_per_batch": (1, None),
     "trec_depth": (1, None),
     "examples": (0, None),
@@ -106,12 +116,21 @@ def check_evaluate(config: EvaluateConfig) -> None:
     _check_device("device", config.device)
 
 
+def check_bench(config: BenchConfig) -> None:
+    """Check the configuration of a benchmark."""
+    _check_keys(config)
+    _check_data(config.data)
+    _check_model(config.model)
+    _check_sampler(config.sampler)
+    _check_device("trainer.device", config.trainer.device)
+
+
 def check_report(config: ReportConfig) -> None:
     """Check the configuration of a report."""
     _check_keys(config)
 
 
-def _check_keys(config: TrainConfig | EvaluateConfig | ReportConfig) -> None:
+def _check_keys(config: TrainConfig | EvaluateConfig | BenchConfig | ReportConfig) -> None:
     values = flatten(asdict(config))
     for key, allowed in CHOICES.items():
         if values.get(key) is not None and values[key] not in allowed:

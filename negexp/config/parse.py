@@ -15,16 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from negexp.config.checks import check_evaluate, check_report, check_train, flatten
-from negexp.config.schema import EvaluateConfig, ReportConfig, TrainConfig
+from negexp.config.checks import check_bench, check_evaluate, check_report, check_train, flatten
+from negexp.config.schema import BenchConfig, EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
 DEEPEST = 20  # levels of a configuration; a run's has three
-LIMITS = ("data.max_bytes", "data.max_files")
+BESIDES = ("data.max_bytes", "data.max_files", "trainer.profile")
 
-Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, ReportConfig)
+Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, BenchConfig, ReportConfig)
 
 
 def parse_train(config: DictConfig) -> TrainConfig:
@@ -38,6 +38,13 @@ def parse_evaluate(config: DictConfig) -> EvaluateConfig:
     """Return the typed configuration of an evaluation, or raise `InputError` naming the first wrong key."""
     parsed = _typed(config, EvaluateConfig)
     check_evaluate(parsed)
+    return parsed
+
+
+def parse_bench(config: DictConfig) -> BenchConfig:
+    """Return the typed configuration of a benchmark, or raise `InputError` naming the first wrong key."""
+    parsed = _typed(config, BenchConfig)
+    check_bench(parsed)
     return parsed
 
 
@@ -96,8 +103,8 @@ def to_yaml(config: TrainConfig) -> str:
 
 
 def decides_result(key: str) -> bool:
-    """Return whether a dotted key can change what a run comes to; name, resuming, what is kept and limits cannot."""
-    return key.split(".")[0] not in ("name", "resume", "tracker", "checkpoint") and key not in LIMITS
+    """Return whether a dotted key can change what a run comes to; name, resuming, what is kept, limits and profiles cannot."""
+    return key.split(".")[0] not in ("name", "resume", "tracker", "checkpoint") and key not in BESIDES
 
 
 def config_hash(config: TrainConfig) -> str:

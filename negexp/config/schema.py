@@ -90,6 +90,7 @@ class TrainerConfig:
     tokens_per_batch: int | None
     monitor: str
     patience: int | None
+    profile: bool
 
 
 @dataclass
@@ -144,6 +145,30 @@ class EvaluateConfig:
     trec_depth: int | None
     data: DataConfig
     model: ModelConfig
+    evaluation: EvaluationConfig
+
+
+@dataclass
+class BenchConfig:
+    """Everything `negexp bench` reads."""
+
+    bench: str
+    output: str | None
+    seed: int
+    repeats: int
+    texts: int | None
+    search_rows: int
+    mine_pairs: int
+    rerank_queries: int
+    pairs: int | None
+    scale_largest: int
+    scale_minutes: float
+    data: DataConfig
+    model: ModelConfig
+    sampler: SamplerConfig
+    index: IndexConfig
+    loss: LossConfig
+    trainer: TrainerConfig
     evaluation: EvaluationConfig
 
 

@@ -1,0 +1,67 @@
+"""Other people's libraries, each used as its own documentation says. They come with the extra `bench`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from negexp.bench.setting import Setting
+
+MISSING = "is not installed: pip install '.[bench]'"
+
+
+@contextmanager
+def sentence_transformer(setting: Setting) -> Iterator[Any]:
+    """Yield a SentenceTransformer of the setting's encoder and tokenizer, as they stand.
+
+    Raises
+    ------
+    ImportError
+        When it is not installed.
+    """
+    from sentence_transformers import SentenceTransformer, models
+
+    with tempfile.TemporaryDirectory(prefix="negexp-bench-") as folder:
+        encoder = setting.built.model.get_submodule("towers.0.encoder")
+        encoder.save_pretrained(folder)  # type: ignore[operator]
+        setting.built.tokenizer.save_pretrained(folder)
+        transformer = models.Transformer(folder, max_seq_length=setting.config.model.max_length)
+        pooling = models.Pooling(encoder.config.hidden_size, "mean")  # type: ignore[union-attr, arg-type]
+        yield SentenceTransformer(modules=[transformer, pooling], device=str(setting.runtime.device))
+
+
+def faiss_flat(vectors: NDArray[np.float32], k: int, threads: int) -> Callable[[], Any]:
+    """Return a search of all vectors among all, with faiss's IndexFlatL2 built anew."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+
+    def search() -> Any:
+        index = faiss.IndexFlatL2(vectors.shape[1])
+        index.add(vectors)
+        return index.search(vectors, k)
+
+    return search
+
+
+def mine_with_sentence_transformers(
+    setting: Setting, model: Any, points: list[str], counters: list[str], k: int, cache: str
+) -> Callable[[], Any]:
+    """Return sentence-transformers' mining of hard negatives, which keeps embeddings in the folder `cache`."""
+    from datasets import Dataset, disable_progress_bars
+    from sentence_transformers.util import mine_hard_negatives
+
+    disable_progress_bars()
+    pairs = Dataset.from_dict({"anchor": points, "positive": counters})
+
+    def mine() -> Any:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            return mine_hard_negatives(pairs, model, num_negatives=k, cache_folder=cache, verbose=False)
+
+    return mine

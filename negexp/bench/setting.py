@@ -1,0 +1,71 @@
+"""What every benchmark works on: corpus, tokens, model and runtime of a configuration."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from negexp.config import BenchConfig
+from negexp.corpus import Corpus, Split, load_corpus
+from negexp.embedding import Embeddings, embed
+from negexp.model import BuiltModel, build_model
+from negexp.randomness import generator
+from negexp.runtime import Runtime
+from negexp.tokens import TokenTable, tokenize
+
+log = logging.getLogger("negexp")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A configuration, and what it comes to."""
+
+    config: BenchConfig
+    runtime: Runtime
+    corpus: Corpus
+    built: BuiltModel
+    tokens: TokenTable
+
+    @classmethod
+    def load(cls, config: BenchConfig, runtime: Runtime) -> Setting:
+        """Read the corpus and build the model."""
+        corpus = load_corpus(config.data)
+        log.info(corpus.summary)
+        texts = [corpus.texts[row] for row in corpus["train"].texts()]
+        built = build_model(config.model, config.seed, texts)
+        built.model.to(runtime.device)
+        return cls(config, runtime, corpus, built, tokenize(corpus.texts, built.tokenizer, config.model.max_length))
+
+    def train_pairs(self, most: int | None) -> Split:
+        """Return training pairs: all, or so many, drawn with the seed."""
+        train = self.corpus["train"]
+        if most is None or most >= len(train):
+            return train
+        return train.take(
+            np.sort(generator(self.config.seed, 0, "bench pairs").choice(len(train), most, replace=False))
+        )
+
+    def tokens_of(self, texts: NDArray[np.int64]) -> int:
+        """Return how many tokens the distinct ones of some texts have."""
+        return int(self.tokens.lengths[np.unique(self.tokens.row[texts])].sum())
+
+    def forward_flops(self, tokens: int) -> float:
+        """Return the operations of one forward pass over so many tokens, in the layers' matrix products alone."""
+        encoder = self.built.model.get_submodule("towers.0.encoder")
+        matrices = sum(p.numel() for name, p in encoder.named_parameters() if p.ndim == 2 and "embeddings" not in name)
+        return 2.0 * matrices * tokens
+
+    @property
+    def rate(self) -> str:
+        """Return which of the machine's measured rates bounds the model's products."""
+        return "bfloat16_flops" if self.runtime.bfloat16 else "float32_flops"
+
+    @cached_property
+    def training_embeddings(self) -> Embeddings:
+        """Return the embeddings of all training arguments."""
+        log.info("embedding all training arguments, once, for the phases after it")
+        return embed(self.built.model, self.tokens, self.corpus["train"].texts(), self.runtime, "train", "never")

@@ -1,0 +1,63 @@
+"""Timing contenders in turns, so that what slows the machine slows all of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+from negexp.signals import check_stop
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What stands beside negexp's own way: its seconds in each round, and the ratio that was aimed at."""
+
+    name: str
+    seconds: list[float]
+    target: float | None = None
+
+    def ratios(self, ours: list[float]) -> list[float]:
+        """Return, round by round, how many times longer it took than negexp."""
+        return [theirs / own for theirs, own in zip(self.seconds, ours, strict=True)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One phase: negexp's seconds in each round, its rivals, and what bounds it.
+
+    floor_seconds: what the machine's peak rates would allow, `floor` says how it was computed. checks: what was found
+    to be equal. remarks: what was left out, and why.
+    """
+
+    phase: str
+    sizes: str
+    ours: str
+    seconds: list[float]
+    rivals: list[Rival]
+    floor_seconds: float | None = None
+    floor: str = ""
+    checks: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Return negexp's median seconds."""
+        return median(self.seconds)
+
+
+def in_turns(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Call all contenders once to warm up, then `repeats` times in turns; return the seconds of each, by round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_ in range(repeats + 1):
+        for name, contender in contenders.items():
+            check_stop()
+            gc.collect()
+            start = time.perf_counter()
+            contender()
+            taken = time.perf_counter() - start
+            if round_ > 0:
+                seconds[name].append(taken)
+    return seconds

@@ -1,0 +1,98 @@
+"""What the benchmarks found, as bench.json and bench.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from negexp.bench.scale import PREDICTED, Growth
+from negexp.bench.timing import Comparison
+
+
+def as_json(machine: dict[str, Any], comparisons: list[Comparison], growths: list[Growth]) -> dict[str, Any]:
+    """Return everything that was measured."""
+    return {
+        "machine": machine,
+        "phases": [
+            asdict(one) | {"median_seconds": one.median, "ratios": {r.name: r.ratios(one.seconds) for r in one.rivals}}
+            for one in comparisons
+        ],
+        "scale": [asdict(growth) | _fit(growth) for growth in growths],
+    }
+
+
+def as_markdown(machine: dict[str, Any], comparisons: list[Comparison], growths: list[Growth]) -> str:
+    """Return the tables, the machine, and what stands between a missed target and the floor."""
+    parts = [_machine(machine)]
+    if comparisons:
+        parts += [_table(comparisons), *(_notes(one) for one in comparisons)]
+    if growths:
+        parts.append(_scale(growths))
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    peak, memory = machine["peak"], machine["memory_bytes"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    return (
+        f"{machine['processor']} ({', '.join(machine['instructions']) or 'no vector instructions known'}), "
+        f"{machine['cores']} cores, {(memory or 0) / 2**30:.0f} GiB; {machine['runtime']}. Measured peak: "
+        f"{peak['float32_flops'] / 1e9:.0f} GFLOP/s in float32, {peak['bfloat16_flops'] / 1e9:.0f} in bfloat16, "
+        f"{peak['copy_bytes'] / 1e9:.0f} GB/s. Python {machine['python']}, {versions}."
+    )
+
+
+def _table(comparisons: list[Comparison]) -> str:
+    lines = [
+        "| phase | beside | negexp, s | the other, s | ratio (lowest to highest) | target |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in comparisons:
+        for rival in one.rivals:
+            ratios = rival.ratios(one.seconds)
+            target = "-" if rival.target is None else f"{rival.target:g}x, {_verdict(median(ratios), rival.target)}"
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            lines.append(
+                f"| {one.phase} | {rival.name} | {_seconds(one.median)} | {_seconds(median(rival.seconds))} | "
+                f"**{median(ratios):.2f}x** ({spread}) | {target} |"
+            )
+    return "\n".join(lines)
+
+
+def _verdict(ratio: float, target: float) -> str:
+    return "reached" if ratio >= target else "missed"
+
+
+def _notes(one: Comparison) -> str:
+    lines = [f"* **{one.phase}** ({one.sizes}): {one.ours}, median of {len(one.seconds)} rounds after a warm-up."]
+    if one.floor_seconds is not None:
+        share = one.median / one.floor_seconds
+        lines.append(f"  Floor: {_seconds(one.floor_seconds)} s ({one.floor}); negexp takes {share:.1f} times that.")
+    lines += [f"  {remark[0].upper()}{remark[1:]}." for remark in [*one.checks, *one.remarks]]
+    return "\n".join(lines)
+
+
+def _scale(growths: list[Growth]) -> str:
+    lines = ["| phase | arguments | seconds | peak memory, MiB |", "| --- | --- | --- | --- |"]
+    for growth in growths:
+        for arguments, seconds, size in zip(growth.arguments, growth.seconds, growth.peak_bytes, strict=True):
+            lines.append(f"| {growth.phase} | {arguments} | {_seconds(seconds)} | {_mebibytes(size)} |")
+        for arguments in PREDICTED:
+            seconds, predicted = growth.predict(arguments)
+            lines.append(f"| {growth.phase}, predicted | {arguments} | {seconds:.3g} | {_mebibytes(predicted)} |")
+    fits = [f"{growth.phase} grows with n^{growth.exponent(growth.seconds)[0]:.2f}" for growth in growths]
+    return "\n".join(lines) + f"\n\nIn the largest sizes {' and '.join(fits)} (scale.png)."
+
+
+def _fit(growth: Growth) -> dict[str, Any]:
+    predicted = {str(n): dict(zip(("seconds", "bytes"), growth.predict(n), strict=True)) for n in PREDICTED}
+    return {"exponent": growth.exponent(growth.seconds)[0], "predicted": predicted}
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g}"
+
+
+def _mebibytes(size: float | None) -> str:
+    return "-" if size is None else f"{size / 2**20:.0f}"
