@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import compose_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_evaluation import cases, rank_case
 
 from negexp.config import ModelConfig
+from negexp.evaluation import ranking
 from negexp.index import copies, exact
 from negexp.index.balltree import BallTreeIndex
 from negexp.index.base import NeighbourIndex
@@ -242,3 +245,27 @@ def test_each_distinct_vector_is_searched_once_for_each_distinct_query() -> None
     assert len(index.vectors) == 50
     assert index.asked == 50
     assert rows.tolist() == [[i % 50, i % 50 + 50, i % 50 + 100] for i in range(200)]
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+@pytest.mark.parametrize(("tile", "queries", "diagonal"), [(1, 1, 1), (3, 2, 2), (7, 1024, 64)])
+@given(data=st.data(), k=st.integers(1, 6))
+@settings(deadline=None, max_examples=25, derandomize=True)
+def test_tiles_change_no_rank(tile: int, queries: int, diagonal: int, data: st.DataObject, k: int) -> None:
+    case = data.draw(cases())
+    whole = rank_case(case, k)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "TILE", tile)
+        patch.setattr(ranking, "MOST_QUERIES", queries)
+        patch.setattr(ranking, "DIAGONAL", diagonal)
+        pd.testing.assert_frame_equal(rank_case(case, k)[0], whole)
+
+
+def test_the_scores_are_negative_squared_distances() -> None:
+    rng = np.random.default_rng(0)
+    queries, candidates = rng.normal(size=(5, 7)), rng.normal(size=(4, 7))
+    found = ranking.squared_distance_scorer(queries, candidates)(np.array([4, 0]), np.array([1, 3, 2]))
+    expected = [[-((queries[q] - candidates[c]) ** 2).sum() for c in (1, 3, 2)] for q in (4, 0)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -30,7 +30,7 @@ EPA = "validation/clean/reranked/epa/accuracy@1"
 
 # Golden run: `negexp train trainer.epochs=3 trainer.precision=float32` on the demo, seed 0. Machines differ in the last
 # digits; a refactor that moves these numbers by more than 1e-3 changed the experiment and must say so. They moved by up
-# to 0.006 when padding went: dropout draws a number for each cell, and there are fewer; with model.dropout=0 they stayed.
+# to 0.006 when padding went: dropout draws a number for each cell, and there are fewer; model.dropout=0 gave the same.
 GOLDEN = pd.DataFrame(
     {
         "random_rate": [0.8, 0.78, 0.76],

@@ -25,14 +25,15 @@ def sentence_transformer(setting: Setting) -> Iterator[Any]:
     ImportError
         When it is not installed.
     """
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
 
     with tempfile.TemporaryDirectory(prefix="negexp-bench-") as folder:
         encoder = setting.built.model.get_submodule("towers.0.encoder")
         encoder.save_pretrained(folder)  # type: ignore[operator]
         setting.built.tokenizer.save_pretrained(folder)
-        transformer = models.Transformer(folder, max_seq_length=setting.config.model.max_length)
-        pooling = models.Pooling(encoder.config.hidden_size, "mean")  # type: ignore[union-attr, arg-type]
+        transformer = Transformer(folder, max_seq_length=setting.config.model.max_length)
+        pooling = Pooling(encoder.config.hidden_size, "mean")  # type: ignore[union-attr]
         yield SentenceTransformer(modules=[transformer, pooling], device=str(setting.runtime.device))
 
 

@@ -6,8 +6,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from negexp.bench import phases
+from negexp.bench.embed import compare_embedding
+from negexp.bench.epoch import compare_epoch
 from negexp.bench.machine import describe_machine
+from negexp.bench.mine import compare_hard_negatives, compare_large_search, compare_mining
+from negexp.bench.rerank import compare_reranking
 from negexp.bench.scale import measure_growth, plot_growth
 from negexp.bench.setting import Setting
 from negexp.bench.timing import Comparison
@@ -21,10 +24,10 @@ log = logging.getLogger("negexp")
 Compare = Callable[[Setting, dict[str, float]], Comparison]
 
 BENCHMARKS: dict[str, tuple[Compare, ...]] = {
-    "embed": (phases.compare_embedding,),
-    "mine": (phases.compare_mining, phases.compare_large_search, phases.compare_hard_negatives),
-    "rerank": (phases.compare_reranking,),
-    "epoch": (phases.compare_epoch,),
+    "embed": (compare_embedding,),
+    "mine": (compare_mining, compare_large_search, compare_hard_negatives),
+    "rerank": (compare_reranking,),
+    "epoch": (compare_epoch,),
 }
 
 

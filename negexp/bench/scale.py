@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from negexp.bench.machine import peak_memory
-from negexp.bench.phases import clustered_vectors
+from negexp.bench.mine import clustered_vectors
 from negexp.bench.setting import Setting
 from negexp.corpus import Split
 from negexp.evaluation.ranking import rank_queries, squared_distance_scorer
@@ -45,10 +45,12 @@ class Growth:
         return float(slope), float(np.exp(offset))
 
     def predict(self, arguments: int) -> tuple[float, float | None]:
-        """Return seconds and bytes at a size: time by the power law, memory by what the last size took a piece."""
+        """Return seconds and bytes at a size: by the power law, and by the straight line through the last two sizes."""
         slope, factor = self.exponent(self.seconds)
-        last = self.peak_bytes[-1]
-        return factor * arguments**slope, None if last is None else last / self.arguments[-1] * arguments
+        (n0, n1), (before, last) = self.arguments[-2:], self.peak_bytes[-2:]
+        if before is None or last is None:
+            return factor * arguments**slope, None
+        return factor * arguments**slope, last + max(0.0, (last - before) / (n1 - n0)) * (arguments - n1)
 
 
 def measure_growth(setting: Setting) -> list[Growth]:
@@ -74,7 +76,7 @@ def measure_growth(setting: Setting) -> list[Growth]:
 
 
 def made_up_pairs(pairs: int, seed: int) -> tuple[Split, NDArray[np.float32]]:
-    """Return pairs in debates of eight and fifteen themes, an eighth of them copies, and a unit vector for each text."""
+    """Return pairs in debates of eight and in fifteen themes, some counters copies, and a unit vector for each text."""
     rows = np.arange(pairs)
     counter = pairs + rows
     copied = generator(seed, 0, "bench copies").random(pairs) < 1 / 8

@@ -48,6 +48,14 @@ class Comparison:
         return median(self.seconds)
 
 
+OURS = "negexp"
+
+
+def rivals(seconds: dict[str, list[float]], targets: dict[str, float]) -> list[Rival]:
+    """Return all contenders but negexp itself."""
+    return [Rival(name, taken, targets.get(name)) for name, taken in seconds.items() if name != OURS]
+
+
 def in_turns(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Call all contenders once to warm up, then `repeats` times in turns; return the seconds of each, by round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}

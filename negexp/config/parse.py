@@ -103,7 +103,7 @@ def to_yaml(config: TrainConfig) -> str:
 
 
 def decides_result(key: str) -> bool:
-    """Return whether a dotted key can change what a run comes to; name, resuming, what is kept, limits and profiles cannot."""
+    """Return whether a dotted key can change what a run comes to; what is only kept, limited or looked at cannot."""
     return key.split(".")[0] not in ("name", "resume", "tracker", "checkpoint") and key not in BESIDES
 
 

@@ -1,7 +1,7 @@
 """Candidate pools: which arguments compete for a query, in each of the eight tasks of Wachsmuth et al. (2018).
 
-A pool is built for a block of queries of one group (a debate, a theme or the whole split): every counter of the group
-and, where the task has them, every point are columns, and a mask says which of them each query may see.
+A pool is built for the queries of one group (a debate, a theme or the whole split), and of one stance where the task
+asks for it. They share their candidates, so a pool is a list of these and not a matrix of who may see what.
 """
 
 from __future__ import annotations
@@ -49,17 +49,42 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Pool:
-    """Queries of one block and the columns they are ranked against.
+    """Queries that share their candidates, all but one at most: their own point, or what has their own text.
 
-    query: rows of the split (queries,); text: text of each candidate (columns,); argument (columns,): row r of the
-    split's points is r, row r of its counters n + r, n pairs in all; allowed, gold: (queries, columns).
+    query: rows of the split (queries,), with their texts and those of their gold counters. argument: of each candidate
+    (columns,), row r of the split's points is r, row r of its counters n + r, n pairs in all; text: what it says.
+    excluded: (queries,) column that is no candidate of the query, -1 where all are.
     """
 
     query: Ints
+    query_text: Ints
+    gold_text: Ints
     argument: Ints
     text: Ints
-    allowed: np.ndarray
-    gold: np.ndarray
+    excluded: Ints
+
+    def part(self, start: int, stop: int) -> Pool:
+        """Return the pool of some of the queries."""
+        some = slice(start, stop)
+        queries = self.query[some], self.query_text[some], self.gold_text[some]
+        return Pool(*queries, self.argument, self.text, self.excluded[some])
+
+    def parts(self, size: int) -> Iterator[Pool]:
+        """Yield the pools of `size` queries at a time."""
+        for start in range(0, len(self.query), size):
+            yield self.part(start, start + size)
+
+    @property
+    def allowed(self) -> np.ndarray:
+        """Return whether each column is a candidate of each query (queries, columns)."""
+        allowed: np.ndarray = np.arange(len(self.text)) != self.excluded[:, None]
+        return allowed
+
+    @property
+    def gold(self) -> np.ndarray:
+        """Return whether each column is the gold of each query, or a copy of it (queries, columns)."""
+        gold: np.ndarray = self.allowed & (self.text == self.gold_text[:, None])
+        return gold
 
 
 def possible_tasks(split: Split) -> tuple[list[Task], list[Task]]:
@@ -78,50 +103,46 @@ def protocol_queries(split: Split, protocol: str) -> Ints:
     return np.flatnonzero(first_of_pair(split) & (split.point != split.counter))
 
 
-def pools(split: Split, task: Task, protocol: str, queries: Ints, block_bytes: int) -> Iterator[Pool]:
+def pools(split: Split, task: Task, protocol: str, queries: Ints) -> Iterator[Pool]:
     """Yield the pools of one task; together they cover every given query that the protocol keeps, once.
 
-    A block of queries times columns stays below `block_bytes` at eight bytes a cell, so memory does not grow with
-    the square of the split.
+    Time and memory grow with the pairs of a group, not with their square.
     """
     asked = np.isin(np.arange(len(split)), np.intersect1d(queries, protocol_queries(split, protocol)))
+    texts = np.concatenate([split.point, split.counter])
     codes = np.zeros(len(split), dtype=np.int64) if task.group == "split" else getattr(split, task.group)
     order = np.argsort(codes, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-        wanted = group[asked[group]]
-        columns = len(group) * (1 if task.points is None else 2)
-        block = max(1, block_bytes // (8 * columns))
-        for start in range(0, len(wanted), block):
-            yield _pool(split, task, protocol, wanted[start : start + block], group)
+        for own, others in _by_stance(split, group) if task.own_stance else [(group, group)]:
+            wanted = own[asked[own]]
+            points = {None: others[:0], "all": group, "other stance": others}[task.points]
+            if len(wanted):
+                yield _pool(texts, protocol, wanted, own, points)
 
 
-def _pool(split: Split, task: Task, protocol: str, query: Ints, group: Ints) -> Pool:
-    argument = len(split) + group
-    allowed = np.ones((len(query), len(group)), dtype=bool)
-    if task.own_stance:
-        assert split.stance is not None
-        allowed &= split.stance[query][:, None] == split.stance[group]
-    if task.points is not None:
-        if task.points == "all":
-            points_allowed = query[:, None] != group
-        else:
-            assert split.stance is not None
-            points_allowed = split.stance[query][:, None] != split.stance[group]
-        argument = np.concatenate([argument, group])
-        allowed = np.concatenate([allowed, points_allowed], axis=1)
-    text = np.concatenate([split.point, split.counter])[argument]
-    if protocol == "clean":
-        allowed &= text != split.point[query][:, None]
-        _keep_first_of_each_text(text, allowed)
-    gold = allowed & (text == split.counter[query][:, None])
-    return Pool(query, argument, text, allowed, gold)
+def _by_stance(split: Split, group: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the rows of each stance, and those of the others."""
+    assert split.stance is not None
+    stance = split.stance[group]
+    for one in np.unique(stance):
+        yield group[stance == one], group[stance != one]
 
 
-def _keep_first_of_each_text(text: Ints, allowed: np.ndarray) -> None:
-    """Clear, in place and query by query, every candidate whose text an earlier allowed candidate has."""
-    order = np.argsort(text, kind="stable")
-    repeated = np.split(order, np.flatnonzero(np.diff(text[order])) + 1)
-    for columns in repeated:
-        if len(columns) > 1:
-            seen = np.logical_or.accumulate(allowed[:, columns], axis=1)
-            allowed[:, columns[1:]] &= ~seen[:, :-1]
+def _pool(texts: Ints, protocol: str, query: Ints, counters: Ints, points: Ints) -> Pool:
+    n = len(texts) // 2
+    argument = np.concatenate([n + counters, points])
+    text = texts[argument]
+    if protocol == "clean":  # one candidate a text, the first; none with the query's
+        first = np.sort(np.unique(text, return_index=True)[1])
+        argument, text = argument[first], text[first]
+        excluded = _place(text, texts[query])
+    else:
+        excluded = _place(argument, query)
+    return Pool(query, texts[query], texts[n + query], argument, text, excluded)
+
+
+def _place(values: Ints, wanted: Ints) -> Ints:
+    """Return where each wanted value stands among values that are all different, -1 where it does not."""
+    order = np.argsort(values, kind="stable")
+    place = np.minimum(np.searchsorted(values[order], wanted), len(values) - 1)
+    return np.where(values[order[place]] == wanted, order[place], -1)

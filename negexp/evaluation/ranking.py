@@ -26,6 +26,11 @@ Classifier = Callable[[Ints, Ints], NDArray[np.float64]]  # (queries,), (queries
 SCORE_TIE = 1e-9  # float64 products
 CLASSIFIER_TIE = 1e-6  # float32 products
 
+TILE = 2048  # columns that are scored at a time
+MOST_QUERIES = 1024
+SCORE_BYTES = 24  # of a query and a column: the score, and what is derived from it
+DIAGONAL = 64  # queries whose golds are scored at a time, of which a diagonal is kept
+
 
 class ScoredPool(NamedTuple):
     """What a pool is ordered by, with the gold lowered by the tie width: what equals it stands above it.
@@ -77,8 +82,9 @@ def rank_queries(
     with progress_bar(len(rounds), "evaluating", "task", progress) as bar:
         for protocol, task in rounds:
             blocks = [
-                _rank_pool(split, pool, score, classify, rerank_k)
-                for pool in pools(split, task, protocol, queries, block_bytes)
+                _rank_pool(part, score, classify, rerank_k)
+                for pool in pools(split, task, protocol, queries)
+                for part in pool.parts(_block(len(pool.text), block_bytes))
             ]
             for stage, parts in zip(STAGES, zip(*blocks, strict=True), strict=False):
                 row, *values = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -118,15 +124,14 @@ def argument_ids(split: Split) -> dict[int, str]:
     return ids
 
 
-def score_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> ScoredPool:
+def score_pool(pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> ScoredPool:
     """Score the candidates of a pool and, with a classifier, ask it about the k nearest."""
-    query_text = split.point[pool.query]
-    scores = _lower_gold(np.where(pool.allowed, score(query_text, pool.text), -np.inf), pool.gold, SCORE_TIE)
+    scores = _lower_gold(np.where(pool.allowed, score(pool.query_text, pool.text), -np.inf), pool.gold, SCORE_TIE)
     if classify is None:
         return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
     nearest = _top_columns(scores, min(k, scores.shape[1]))
     competes, is_gold = (np.take_along_axis(mask, nearest, axis=1) for mask in (pool.allowed, pool.gold))
-    opinion = np.where(competes, classify(query_text, pool.text[nearest]), -np.inf)
+    opinion = np.where(competes, classify(pool.query_text, pool.text[nearest]), -np.inf)
     return ScoredPool(scores, nearest, _lower_gold(opinion, is_gold, CLASSIFIER_TIE))
 
 
@@ -138,29 +143,92 @@ def ranking_order(scored: ScoredPool) -> Ints:
     return order
 
 
-def _rank_pool(split: Split, pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[RankedBlock]:
-    """Rank a pool by score and, with a classifier, once more after re-ranking."""
-    check_stop()
-    scores, nearest, opinion = score_pool(split, pool, score, classify, k)
-    candidates = pool.allowed.sum(axis=1)
-    gold_score = np.max(scores, axis=1, where=pool.gold, initial=-np.inf)
-    rank = 1 + (scores > gold_score[:, None]).sum(axis=1)
-    retrieval = RankedBlock(pool.query, rank, candidates, pool.text[scores.argmax(axis=1)])
+def _block(columns: int, block_bytes: int) -> int:
+    """Return how many queries are ranked at a time: scores are held for so many, and one tile of the columns."""
+    return max(1, min(MOST_QUERIES, block_bytes // (SCORE_BYTES * min(columns, TILE))))
+
+
+def _rank_pool(pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[RankedBlock]:
+    """Rank a pool by score and, with a classifier, once more after re-ranking; tile by tile of the columns."""
+    lowered = _lowered(_gold_scores(pool, score), SCORE_TIE)
+    top = Top(np.empty((len(pool.query), 0)), np.empty((len(pool.query), 0), dtype=np.int64))
+    above = np.zeros(len(pool.query), dtype=np.int64)
+    for start in range(0, len(pool.text), TILE):
+        check_stop()
+        tile = slice(start, start + TILE)
+        scores = score(pool.query_text, pool.text[tile])
+        own = np.flatnonzero((pool.excluded >= start) & (pool.excluded < start + scores.shape[1]))
+        scores[own, pool.excluded[own] - start] = -np.inf
+        copies = np.isin(pool.gold_text, pool.text[tile]).nonzero()[0]
+        if len(copies):
+            gold = pool.text[tile] == pool.gold_text[copies, None]
+            scores[copies] = np.where(gold & (scores[copies] > -np.inf), lowered[copies, None], scores[copies])
+        above += np.count_nonzero(scores > lowered[:, None], axis=1)
+        top = top.merged(scores, start, 1 if classify is None else k)
+    candidates = len(pool.text) - (pool.excluded >= 0)
+    retrieval = RankedBlock(pool.query, 1 + above, candidates, pool.text[top.column[:, 0]])
     if classify is None:
         return [retrieval]
-    competes, is_gold = (np.take_along_axis(mask, nearest, axis=1) for mask in (pool.allowed, pool.gold))
+    return [retrieval, _rerank(pool, top, 1 + above, candidates, classify)]
+
+
+def _gold_scores(pool: Pool, score: Scorer) -> NDArray[np.float64]:
+    """Return the score (queries,) of each query's gold."""
+    parts = (pool.part(start, start + DIAGONAL) for start in range(0, len(pool.query), DIAGONAL))
+    return np.concatenate([score(part.query_text, part.gold_text).diagonal() for part in parts])
+
+
+class Top(NamedTuple):
+    """The best columns so far, best first, the lower first among equals: their scores, and which (queries, k)."""
+
+    score: NDArray[np.float64]
+    column: Ints
+
+    def merged(self, scores: NDArray[np.float64], start: int, k: int) -> Top:
+        """Return the k best of these and of a tile of scores (queries, columns) that begins at column `start`."""
+        if self.score.shape[1] < k:
+            columns = _top_columns(scores, min(k, scores.shape[1]))
+            return self._with(np.take_along_axis(scores, columns, axis=1), start + columns, k)
+        # a column further on must be better than the last to come in, and after a few tiles hardly one is
+        query, column = np.divmod(np.flatnonzero(scores > self.score[:, -1:]), scores.shape[1])
+        queries, row = np.unique(query, return_inverse=True)
+        if len(queries):
+            place = np.arange(len(query)) - np.searchsorted(query, queries)[row]  # of its query's, in column order
+            shape = len(queries), int(place.max()) + 1
+            better, columns = np.full(shape, -np.inf), np.zeros(shape, dtype=np.int64)
+            better[row, place], columns[row, place] = scores[query, column], start + column
+            merged = Top(self.score[queries], self.column[queries])._with(better, columns, k)
+            self.score[queries], self.column[queries] = merged
+        return self
+
+    def _with(self, score: NDArray[np.float64], column: Ints, k: int) -> Top:
+        """Return the k best of these and of columns further on."""
+        score, column = np.concatenate([self.score, score], axis=1), np.concatenate([self.column, column], axis=1)
+        order = np.argsort(-score, axis=1, kind="stable")[:, :k]
+        return Top(np.take_along_axis(score, order, axis=1), np.take_along_axis(column, order, axis=1))
+
+
+def _rerank(pool: Pool, top: Top, rank: Ints, candidates: Ints, classify: Classifier) -> RankedBlock:
+    """Order the nearest by the classifier; a gold that is not among them keeps its rank."""
+    competes, texts = top.score > -np.inf, pool.text[top.column]
+    is_gold = competes & (texts == pool.gold_text[:, None])
+    opinion = np.where(competes, classify(pool.query_text, texts), -np.inf)
+    opinion = _lower_gold(opinion, is_gold, CLASSIFIER_TIE)
     gold_opinion = np.max(opinion, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
     above = competes & ~is_gold & (opinion >= gold_opinion)
     first = np.where(is_gold & above.any(axis=1, keepdims=True), -np.inf, opinion).argmax(axis=1)
-    first_column = np.take_along_axis(nearest, first[:, None], axis=1)[:, 0]
     reranked = np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)
-    return [retrieval, RankedBlock(pool.query, reranked, candidates, pool.text[first_column])]
+    return RankedBlock(pool.query, reranked, candidates, np.take_along_axis(texts, first[:, None], axis=1)[:, 0])
 
 
 def _lower_gold(values: NDArray[np.float64], gold: np.ndarray, tie: float) -> NDArray[np.float64]:
     """Give every copy of the gold the best one's value less the tie width."""
     best = np.max(values, axis=1, where=gold, initial=-np.inf, keepdims=True)
-    return np.where(gold, best - tie * (1 + np.abs(best)), values)
+    return np.where(gold, _lowered(best, tie), values)
+
+
+def _lowered(best: NDArray[np.float64], tie: float) -> NDArray[np.float64]:
+    return best - tie * (1 + np.abs(best))
 
 
 def _top_columns(scores: NDArray[np.float64], k: int) -> Ints:
@@ -185,14 +253,15 @@ def squared_distance_scorer(queries: np.ndarray, candidates: np.ndarray, rows: I
     `queries` and `candidates` (texts, dim) are indexed by text; with `rows`, text t has vector `rows[t]`.
     Products are taken in float64: the differences between neighbours are small beside the norms.
     """
-    queries, candidates = queries.astype(np.float64), candidates.astype(np.float64)
-    query_norm, candidate_norm = (queries**2).sum(axis=1), (candidates**2).sum(axis=1)
+    wide, tall = queries.astype(np.float64), candidates.astype(np.float64)
+    # the norms are two more dimensions: |q|^2 * -1 and 1 * -|c|^2
+    left = np.column_stack([2 * wide, -(wide**2).sum(axis=1), np.ones(len(wide))])
+    right = np.column_stack([tall, np.ones(len(tall)), -(tall**2).sum(axis=1)])
 
     def score(query: Ints, candidate: Ints) -> NDArray[np.float64]:
         if rows is not None:
             query, candidate = rows[query], rows[candidate]
-        products = queries[query] @ candidates[candidate].T
-        distances: NDArray[np.float64] = 2 * products - query_norm[query][:, None] - candidate_norm[candidate]
-        return distances
+        scores: NDArray[np.float64] = left[query] @ right[candidate].T
+        return scores
 
     return score

@@ -55,14 +55,15 @@ class TrecExport:
         """Return a run file, its queries in the order of the split."""
         names = [f"{id_}/{part}" for part in ("point", "counter") for id_ in ids]  # in the order of `Pool.argument`
         texts = [b""] * len(ids)
-        for pool in pools(self.split, task, protocol, np.arange(len(ids)), self.config.block_bytes):
-            for row, arguments, scores in self._ranked(pool, stage):
-                found = zip(arguments[: self.depth].tolist(), scores[: self.depth].tolist(), strict=True)
-                lines = (
-                    f"{ids[row]} Q0 {names[argument]} {rank} {score!r} negexp-{stage}\n"
-                    for rank, (argument, score) in enumerate(found, 1)
-                )
-                texts[row] = "".join(lines).encode()
+        for pool in pools(self.split, task, protocol, np.arange(len(ids))):
+            for part in pool.parts(max(1, self.config.block_bytes // (8 * len(pool.text)))):
+                for row, arguments, scores in self._ranked(part, stage):
+                    found = zip(arguments[: self.depth].tolist(), scores[: self.depth].tolist(), strict=True)
+                    lines = (
+                        f"{ids[row]} Q0 {names[argument]} {rank} {score!r} negexp-{stage}\n"
+                        for rank, (argument, score) in enumerate(found, 1)
+                    )
+                    texts[row] = "".join(lines).encode()
         return b"".join(texts)
 
     def _ranked(self, pool: Pool, stage: str) -> Iterator[tuple[int, Ints, np.ndarray]]:
@@ -71,7 +72,7 @@ class TrecExport:
         The gold goes by the name of the query's own counter, whichever copy of it stands first; the rest are left out.
         """
         classify = self.classify if stage == "reranked" else None
-        scored = score_pool(self.split, pool, self.score, classify, self.config.rerank_k)
+        scored = score_pool(pool, self.score, classify, self.config.rerank_k)
         order = ranking_order(scored)
         allowed, gold, scores = (
             np.take_along_axis(values, order, axis=1) for values in (pool.allowed, pool.gold, scored.scores)

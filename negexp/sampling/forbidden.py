@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 
 class Forbidden:
-    """The forbidden (pair, argument) combinations.
+    """Which (pair, argument) combinations are forbidden; they follow from the texts, so none of them is stored.
 
     Parameters
     ----------
@@ -28,39 +28,34 @@ class Forbidden:
 
     def __init__(self, point: Ints, counter: Ints, exclude: Collection[str]) -> None:
         self.pairs = len(point)
-        pairs = np.arange(self.pairs)
-        combinations = [(pairs, pairs), (pairs, self.pairs + pairs)]
-        if "duplicates" in exclude:
-            arguments = np.concatenate([point, counter])
-            same_point_pair, same_point_row = _matches(point, point)
-            combinations += [
-                _matches(point, arguments),
-                _matches(counter, arguments),
-                (same_point_pair, self.pairs + same_point_row),
-            ]
-        self._keys = np.unique(np.concatenate([self._key(*combination) for combination in combinations]))
+        self._point, self._counter, self._duplicates = point, counter, "duplicates" in exclude
 
     def contains(self, pair: Ints, argument: Ints) -> NDArray[np.bool_]:
         """Return whether each argument is forbidden to its pair; the two are broadcast against each other."""
-        key = self._key(pair, argument)
-        place = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
-        found: NDArray[np.bool_] = self._keys[place] == key
-        return found
+        row, is_counter = argument % self.pairs, argument >= self.pairs
+        forbidden: NDArray[np.bool_] = row == pair
+        if self._duplicates:
+            point, counter = self._point[row], self._counter[row]
+            text, own_point = np.where(is_counter, counter, point), self._point[pair]
+            forbidden |= (text == own_point) | (text == self._counter[pair]) | (is_counter & (point == own_point))
+        return forbidden
 
     def count(self, source: str) -> Ints:
         """Return how many arguments of table `point` or `counter` are forbidden to each pair (pairs,)."""
-        pair, argument = np.divmod(self._keys, 2 * self.pairs)
-        return np.bincount(pair[(argument >= self.pairs) == (source == "counter")], minlength=self.pairs)
+        point, counter = self._point, self._counter
+        if not self._duplicates:
+            return np.ones(self.pairs, dtype=np.int64)
+        if source == "point":
+            return _occurrences(point, point) + np.where(point != counter, _occurrences(counter, point), 0)
+        # counters of copies of the point, counters with the point's text, counters with the counter's: each row once
+        base = 1 + max(int(point.max(initial=0)), int(counter.max(initial=0)))
+        both = point * base + counter
+        with_points_text = _occurrences(point, counter) - _occurrences(point * base + point, both)
+        with_counters_text = _occurrences(counter, counter) - _occurrences(both, both)
+        return _occurrences(point, point) + with_points_text + np.where(point != counter, with_counters_text, 0)
 
-    def _key(self, pair: Ints, argument: Ints) -> Ints:
-        return pair * (2 * self.pairs) + argument
 
-
-def _matches(wanted: Ints, table: Ints) -> tuple[Ints, Ints]:
-    """Return all (i, j) with wanted[i] == table[j], without comparing everything with everything."""
-    order = np.argsort(table, kind="stable")
-    first = np.searchsorted(table[order], wanted, "left")
-    counts = np.searchsorted(table[order], wanted, "right") - first
-    i = np.repeat(np.arange(len(wanted)), counts)
-    within = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return i, order[np.repeat(first, counts) + within]
+def _occurrences(wanted: Ints, table: Ints) -> Ints:
+    """Return how often each wanted value stands in a table."""
+    ordered = np.sort(table)
+    return np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")

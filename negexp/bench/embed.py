@@ -1,0 +1,80 @@
+"""Embedding beside sentence-transformers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from negexp.bench.peers import MISSING, sentence_transformer
+from negexp.bench.setting import Setting
+from negexp.bench.timing import OURS, Comparison, in_turns, rivals
+from negexp.embedding import embed
+from negexp.randomness import generator
+from negexp.runtime import Runtime
+from negexp.tokens import tokenize
+
+
+def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
+    """Embed training arguments, tokenising included; a sample of `texts` of them, copies as they come."""
+    train, config = setting.corpus["train"], setting.config
+    arguments = np.concatenate([train.point, train.counter])
+    if config.texts is not None and config.texts < len(arguments):
+        arguments = generator(config.seed, 0, "bench texts").choice(arguments, config.texts, replace=False)
+    texts = [setting.corpus.texts[text] for text in arguments]
+
+    def ours() -> NDArray[np.float32]:
+        tokens = tokenize(texts, setting.built.tokenizer, config.model.max_length)
+        embeddings = embed(setting.built.model, tokens, np.arange(len(texts)), setting.runtime, "texts", "never")
+        pooled: NDArray[np.float32] = embeddings.query.pooled.cpu().numpy()[embeddings.row]
+        return pooled
+
+    contenders: dict[str, Any] = {OURS: ours}
+    checks, remarks, targets = [], [], {}
+    with ExitStack() as stack:
+        try:
+            model = stack.enter_context(sentence_transformer(setting))
+        except ImportError:
+            remarks.append(f"sentence-transformers {MISSING}")
+        else:
+            default, same = "sentence-transformers, its defaults (float32)", "sentence-transformers, same precision"
+            contenders[default] = lambda: model.encode(texts, show_progress_bar=False)
+            contenders[same] = lambda: _with_autocast(setting.runtime, lambda: encode(model, texts))
+            targets = {default: 4.0, same: 1.2}
+            cosine = _cosines(ours(), encode(model, texts))
+            checks.append(
+                f"cosine of negexp's vectors to sentence-transformers' float32 ones: {cosine.min():.6f} or more"
+            )
+        seconds = in_turns(contenders, config.repeats)
+    tokens = setting.tokens_of(arguments)
+    flops = setting.forward_flops(tokens)
+    return Comparison(
+        "embed",
+        f"{len(texts)} training arguments, {len(set(texts))} distinct, {tokens} tokens; cut at {config.model.max_length}",
+        f"{OURS}, {setting.runtime.describe()}",
+        seconds[OURS],
+        rivals(seconds, targets),
+        flops / peak[setting.rate],
+        f"{flops / 1e9:.0f} GFLOP in the layers' products at {peak[setting.rate] / 1e9:.0f} GFLOP/s; no attention",
+        checks,
+        remarks,
+    )
+
+
+def encode(model: Any, texts: list[str]) -> NDArray[np.float32]:
+    """Return sentence-transformers' embeddings."""
+    vectors: NDArray[np.float32] = model.encode(texts, show_progress_bar=False)
+    return vectors
+
+
+def _with_autocast(runtime: Runtime, work: Any) -> Any:
+    with runtime.autocast():
+        return work()
+
+
+def _cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float64]:
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    cosines: NDArray[np.float64] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return cosines

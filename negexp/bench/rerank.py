@@ -1,0 +1,45 @@
+"""Re-ranking beside a call of the classifier for each pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from negexp.bench.plain import rerank_pair_by_pair
+from negexp.bench.setting import Setting
+from negexp.bench.timing import OURS, Comparison, in_turns, rivals
+from negexp.model import PairScores
+from negexp.model.bi_encoder import PairClassifier
+
+
+def compare_reranking(setting: Setting, peak: dict[str, float]) -> Comparison:
+    """Ask the pair classifier about ten candidates of every query."""
+    queries, k, hidden, retrieval = setting.config.rerank_queries, 10, 768, 128
+    torch.manual_seed(setting.config.seed)
+    classifier = PairClassifier(retrieval, hidden, setting.config.model).eval()
+    tables = [(torch.randn(2 * queries, retrieval), torch.randn(2 * queries, hidden)) for _ in range(2)]
+    candidates = torch.randint(0, 2 * queries, (queries, k))
+
+    @torch.inference_mode()
+    def ours() -> torch.Tensor:
+        return PairScores(classifier, tables[0], tables[1])(torch.arange(queries), candidates)
+
+    loop = "a call of the classifier for each pair"
+    contenders: dict[str, Any] = {
+        OURS: ours,
+        loop: lambda: rerank_pair_by_pair(classifier, tables[0], tables[1], candidates),
+    }
+    worst = float((contenders[OURS]() - contenders[loop]()).abs().max())
+    seconds = in_turns(contenders, setting.config.repeats)
+    bytes_read = 4.0 * (hidden + retrieval) * (queries * k + 2 * 2 * queries)
+    return Comparison(
+        "re-rank",
+        f"{queries} queries x {k}, hidden {hidden}, retrieval {retrieval}, made-up embeddings",
+        OURS,
+        seconds[OURS],
+        rivals(seconds, {loop: 50.0}),
+        bytes_read / peak["copy_bytes"],
+        f"{bytes_read / 1e6:.0f} MB of embeddings read at {peak['copy_bytes'] / 1e9:.0f} GB/s",
+        [f"largest difference of an opinion: {worst:.1e}"],
+    )
