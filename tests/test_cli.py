@@ -108,7 +108,7 @@ def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: p
 # --- what it refuses ----------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "unknown command": (["trian"], "trian: no such command; choose from train, evaluate, report"),
+    "unknown command": (["trian"], "trian: no such command; choose from train, evaluate, bench, report"),
     "typo in a key": (["train", "trainer.epoch=3"], "trainer.epoch"),
     "typo in an added key": (["train", "+trainer.epoch=3"], "trainer.epoch"),
     "typo in a group": (["train", "samplr=hard"], "samplr"),

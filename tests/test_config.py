@@ -14,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from negexp.config import (
     CONF_DIR,
+    BenchConfig,
     EvaluateConfig,
     ReportConfig,
     TrainConfig,
     config_hash,
     load_run_config,
+    parse_bench,
     parse_evaluate,
     parse_report,
     parse_train,
@@ -83,7 +85,7 @@ def test_every_experiment_takes_another_corpus(option: str, data: str) -> None:
 
 
 def test_every_number_of_the_schema_has_a_range() -> None:
-    assert numbers(TrainConfig) | numbers(EvaluateConfig) | numbers(ReportConfig) == set(RANGES)
+    assert numbers(TrainConfig) | numbers(EvaluateConfig) | numbers(BenchConfig) | numbers(ReportConfig) == set(RANGES)
 
 
 def numbers(schema: type, prefix: str = "") -> set[str]:
@@ -240,6 +242,7 @@ def test_evaluate_refuses(values: dict[str, object], message: str) -> None:
 PARSERS: dict[str, Callable[[DictConfig], object]] = {
     "train": parse_train,
     "evaluate": parse_evaluate,
+    "bench": parse_bench,
     "report": parse_report,
 }
 
@@ -255,6 +258,8 @@ def refused(command: str, values: dict[str, object], message: str) -> None:
 def command_of(key: str) -> str:
     if key in {field.name for field in fields(ReportConfig)}:
         return "report"
+    if key not in ("seed", "output") and key in {field.name for field in fields(BenchConfig)}:
+        return "bench"
     return "train" if "." in key or key in ("seed", "resume") else "evaluate"
 
 

@@ -52,7 +52,8 @@ def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
     flops = setting.forward_flops(tokens)
     return Comparison(
         "embed",
-        f"{len(texts)} training arguments, {len(set(texts))} distinct, {tokens} tokens; cut at {config.model.max_length}",
+        f"{len(texts)} training arguments, {len(set(texts))} distinct, {tokens} tokens, "
+        f"cut at {config.model.max_length}",
         f"{OURS}, {setting.runtime.describe()}",
         seconds[OURS],
         rivals(seconds, targets),

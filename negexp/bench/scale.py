@@ -59,6 +59,7 @@ def measure_growth(setting: Setting) -> list[Growth]:
     budget = 60 * setting.config.scale_minutes
     for phase, work in ((mining, mine), (evaluation, evaluate)):
         arguments, spent = SMALLEST, 0.0
+        work(setting, *made_up_pairs(arguments // 2, setting.config.seed))  # what is loaded once
         while arguments <= setting.config.scale_largest:
             pairs, vectors = made_up_pairs(arguments // 2, setting.config.seed)
             start = time.perf_counter()

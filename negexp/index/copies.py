@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
+HASHED_BYTES = 2**20  # at a time, so that they stay in the processor's cache
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -64,7 +66,7 @@ def _hashes(vectors: np.ndarray, block_bytes: int) -> NDArray[np.uint64]:
     words = vectors.view(np.uint32)
     odd = np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     hashes = np.empty(len(words), dtype=np.uint64)
-    block = max(1, block_bytes // (8 * max(1, words.shape[1])))
+    block = max(1, min(block_bytes, HASHED_BYTES) // (8 * max(1, words.shape[1])))
     for start in range(0, len(words), block):
         np.matmul(words[start : start + block].astype(np.uint64), odd, out=hashes[start : start + block])
     return hashes

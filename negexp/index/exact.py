@@ -20,7 +20,7 @@ from negexp.processor import fast_bfloat16
 
 TILE = 4096  # columns whose scores exist at a time: few enough to stay in the processor's cache
 CHUNK = 8  # columns of which the first look keeps the best score
-MOST_QUERIES = 256  # at a time
+MOST_QUERIES = 128  # at a time: more are no faster, and take more memory
 ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8}  # of one operation, relative; twice what it can be
 SAFETY = 1.02  # the bounds themselves are computed with rounding
 ONE_LENGTH = 1e-4  # relative spread of norms below which they are taken for equal in the first look
@@ -29,12 +29,12 @@ ONE_LENGTH = 1e-4  # relative spread of norms below which they are taken for equ
 class ExactIndex(NeighbourIndex):
     """Brute force in matrix products; beside the vectors it holds them in bfloat16, and `block_bytes` of scores."""
 
-    slack = 6
+    slack = 3
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
         super().__init__(vectors, block_bytes)
         exact = torch.from_numpy(self.vectors)
-        norms = torch.linalg.vector_norm(exact, dim=1, dtype=torch.float64)
+        norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in exact.split(TILE)])
         self.longest, self.shortest = float(norms.max()), float(norms.min())
         self.table = exact.float().to(device)  # (vectors, dim); on a CPU float32 vectors are not copied
         self.half_squares = (norms**2 / 2).float().to(device)  # (vectors,)
