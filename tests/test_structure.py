@@ -35,6 +35,7 @@ LEVELS = (
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 READS_CONFIGURATION = {"config", "application", "cli"}
+ALTERNATIVES = {"faiss", "sentence_transformers", "datasets"}  # they come with the extra `bench`
 RUNS_WHAT_IT_LOADS = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
 
 
@@ -110,6 +111,13 @@ def test_runtime_imports_errors_and_processor_only() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_only_three_modules_know_hydra(name: str) -> None:
     assert room(name) in READS_CONFIGURATION or not third_party(name) & {"hydra", "omegaconf"}
+
+
+def test_alternatives_are_known_to_the_benchmark_only() -> None:
+    assert {name for name in MODULES if third_party(name) & ALTERNATIVES} == {"negexp.bench.peers"}
+    assert {name for name in MODULES if "bench" in rooms_imported(name) and room(name) != "bench"} == {
+        "negexp.commands.bench"
+    }
 
 
 @pytest.mark.parametrize("start", ["sampling", "corpus", "config"])

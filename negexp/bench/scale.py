@@ -70,7 +70,7 @@ def measure_growth(setting: Setting) -> list[Growth]:
             phase.peak_bytes.append(peak)
             log.info(f"{phase.phase}: {arguments} arguments in {taken:.2f} s")
             spent += taken
-            if spent + 4.5 * taken > budget / 2:
+            if len(phase.arguments) >= FITTED and spent + 4.5 * taken > budget / 2:  # the next takes four times as long
                 break
             arguments *= 2
     return [mining, evaluation]

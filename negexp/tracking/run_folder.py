@@ -46,6 +46,7 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.negatives = path / "negatives"
         self.evaluation = path / "evaluation"
+        self.profile = path / "profile"
         self.result = path / "result.json"
 
     @contextmanager
@@ -103,6 +104,12 @@ class RunFolder:
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write metrics.csv, a row for every committed epoch."""
         write_csv(self.metrics, pd.DataFrame(history))
+
+    def write_profile(self, phases: pd.DataFrame, operators: pd.DataFrame) -> None:
+        """Write `profile/phases.csv` and `profile/operators.csv`."""
+        make_folder(self.profile)
+        write_csv(self.profile / "phases.csv", phases)
+        write_csv(self.profile / "operators.csv", operators)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, the last file of a run."""

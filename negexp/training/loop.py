@@ -36,6 +36,7 @@ from negexp.tracking.run_folder import PHASES
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.console import epoch_line
 from negexp.training.origin import Origin
+from negexp.training.profile import StepProfile, phase_table, profile_text
 from negexp.training.steps import Trainee, build_trainee, train_epoch
 
 log = logging.getLogger("negexp")
@@ -110,6 +111,7 @@ class Experiment:
         self.store = CheckpointStore(folder.path, config.checkpoint.keep)
         self.clock = PhaseClock(runtime)
         self.progress = Progress()
+        self.profiled = StepProfile(runtime) if config.trainer.profile else None
         check_monitor(config.trainer.monitor, corpus["validation"])
 
     def begin(self, built: BuiltModel, origin: Origin) -> None:
@@ -206,6 +208,7 @@ class Experiment:
                 self.config.seed,
                 epoch,
                 self.config.tracker.progress,
+                self.profiled,
             )
 
     def evaluate(self, train_embeddings: Embeddings) -> dict[str, pd.DataFrame]:
@@ -251,6 +254,11 @@ class Experiment:
             self.store.finish(temporary, {"epoch": epoch, **state})
             self.folder.write_metrics(progress.history)
         log.info(epoch_line(row, scores, self.config.trainer.monitor, seconds))
+        if self.profiled is not None:
+            phases = phase_table(seconds, self.profiled)
+            self.folder.write_profile(phases, self.profiled.operators)
+            log.info(f"{profile_text(phases)}; operators in {self.folder.profile}")
+            self.profiled = None  # one epoch is enough
 
 
 def summarise_all(ranks: dict[str, pd.DataFrame]) -> dict[str, Metrics]:

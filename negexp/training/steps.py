@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from negexp.randomness import derive, generator
 from negexp.runtime import Runtime
 from negexp.sampling import Negatives
 from negexp.tokens import TokenTable
+from negexp.training.profile import StepProfile, part
 
 Ints = NDArray[np.int64]
 
@@ -62,6 +64,7 @@ def train_epoch(
     seed: int,
     epoch: int,
     progress: str,
+    profiled: StepProfile | None = None,
 ) -> dict[str, float]:
     """Train on every pair once, in an order drawn from (seed, epoch); return the mean losses over pairs.
 
@@ -75,17 +78,23 @@ def train_epoch(
     batches = _batches(len(train), config.batch_size, seed, epoch)
     losses = torch.zeros(len(batches), 4, device=runtime.device)  # total and parts, read in bulk
     read_every = STEPS_BETWEEN_READS[runtime.device.type]
-    with progress_bar(len(batches), f"training epoch {epoch}", "batch", progress) as bar:
+    bar_of_batches = progress_bar(len(batches), f"training epoch {epoch}", "batch", progress)
+    with bar_of_batches as bar, nullcontext() if profiled is None else profiled:
         for number, batch in enumerate(batches):
             # the batches that share an optimizer step; the last group of an epoch may be smaller
             group = min(config.accumulation, len(batches) - number // config.accumulation * config.accumulation)
-            parts = batch_loss(trainee.model, criterion, tokens, train, negatives.argument, batch, runtime)
-            (parts.total / group).backward()
+            with part("forward"):
+                parts = batch_loss(trainee.model, criterion, tokens, train, negatives.argument, batch, runtime)
+            with part("backward"):
+                (parts.total / group).backward()
             losses[number] = torch.stack(parts).detach()
             if (number + 1) % config.accumulation == 0 or number + 1 == len(batches):
-                _step(trainee, config.gradient_clip)
+                with part("optimizer"):
+                    _step(trainee, config.gradient_clip)
             if (number + 1) % read_every == 0 or number + 1 == len(batches):
                 _check_finite(losses, number, epoch, config.lr)
+            if profiled is not None:
+                profiled.step()
             bar.update()
     weight = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)[:, None]
     mean = (losses.double().cpu() * weight).sum(0) / weight.sum()

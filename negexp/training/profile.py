@@ -1,0 +1,101 @@
+"""Where an epoch's time goes: by phase, and for a few of its steps by part and by operator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+from torch.autograd.profiler import record_function
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from negexp.runtime import Runtime
+
+PARTS = ("forward", "backward", "optimizer")  # of a step
+SKIPPED, WARM_UP, PROFILED = 1, 1, 3  # steps; the first ones allocate what later ones find
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Mark what a part of a step does, for a profiler that may be running."""
+    with record_function(f"negexp.{name}"):
+        yield
+
+
+class StepProfile:
+    """Profiles a few steps; `step` is to be called after each one of an epoch."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        activities = [ProfilerActivity.CPU]
+        if runtime.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self.steps, self.own_seconds = 0, 0.0  # the latter: what profiling itself took
+        self._profiler = profile(
+            activities=activities,
+            schedule=schedule(skip_first=SKIPPED, wait=0, warmup=WARM_UP, active=PROFILED, repeat=1),
+            on_trace_ready=self._keep,
+        )
+        self.operators = pd.DataFrame(columns=["operator", "calls", "seconds", "self_seconds", "share"])
+        self.parts: dict[str, float] = {}
+
+    def __enter__(self) -> StepProfile:
+        self._profiler.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        start = time.perf_counter()
+        self._profiler.stop()
+        self.own_seconds += time.perf_counter() - start
+
+    def step(self) -> None:
+        """Say that a step has ended."""
+        self.steps += 1
+        start = time.perf_counter()
+        self._profiler.step()
+        self.own_seconds += time.perf_counter() - start
+
+    def _keep(self, profiler: profile) -> None:
+        rows = []
+        for event in profiler.key_averages():
+            own = (event.self_cpu_time_total + event.self_device_time_total) / 1e6
+            whole = max(event.cpu_time_total, event.device_time_total) / 1e6
+            name = str(event.key)
+            if name.startswith("negexp."):
+                self.parts[name.removeprefix("negexp.")] = whole
+            elif not name.startswith("ProfilerStep"):
+                rows.append({"operator": name, "calls": event.count, "seconds": whole, "self_seconds": own})
+        table = pd.DataFrame(rows, columns=["operator", "calls", "seconds", "self_seconds"])
+        table["share"] = table["self_seconds"] / table["self_seconds"].sum()
+        self.operators = table.sort_values("self_seconds", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def phase_table(seconds: dict[str, float], profiled: StepProfile) -> pd.DataFrame:
+    """Return the epoch's phases, the train phase by the parts of its steps: phase, seconds, share of the epoch.
+
+    `train/other` is what steps do beside their parts, and what lies between them; what profiling itself took is left
+    out. Without a profiled step (an epoch of very few) `train` stays one phase.
+    """
+    rows = {name.removeprefix("seconds_"): value for name, value in seconds.items()}
+    rows["train"] -= profiled.own_seconds
+    inside = {name: profiled.parts.get(name, 0.0) for name in PARTS}
+    if profiled.parts:
+        whole, per_step = rows.pop("train"), sum(inside.values()) / PROFILED
+        scale = min(1.0, whole / (per_step * profiled.steps)) if per_step else 0.0
+        split = {f"train/{name}": value / PROFILED * profiled.steps * scale for name, value in inside.items()}
+        rows |= split | {"train/other": whole - sum(split.values())}
+    table = pd.DataFrame({"phase": list(rows), "seconds": list(rows.values())})
+    table["share"] = table["seconds"] / table["seconds"].sum()
+    return table
+
+
+def outside_passes(table: pd.DataFrame) -> float:
+    """Return the share of an epoch outside of the model's forward and backward passes; embedding is one of these."""
+    inside = table["phase"].isin(["embed", "train", "train/forward", "train/backward"])
+    return float(table.loc[~inside, "share"].sum())
+
+
+def profile_text(table: pd.DataFrame) -> str:
+    """Return the phases as a table for the log, and how much of the epoch lay outside of the model's passes."""
+    lines = table.to_string(index=False, float_format="{:.4f}".format)
+    return f"{lines}\noutside of forward and backward passes: {outside_passes(table):.1%}"

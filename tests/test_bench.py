@@ -1,0 +1,212 @@
+"""Benchmarks: turns, ratios, fits and files; the plain way computes what negexp does. How fast is not tested."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Train
+from hydra import compose, initialize_config_dir
+
+from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
+from negexp.bench.scale import Growth, made_up_pairs
+from negexp.bench.setting import Setting
+from negexp.bench.timing import Comparison, Rival, in_turns
+from negexp.bench.write import as_json, as_markdown
+from negexp.cli import main
+from negexp.config import CONF_DIR, BenchConfig, parse_bench
+from negexp.model import TripletCrossEntropy
+from negexp.model.bi_encoder import PairClassifier
+from negexp.runtime import choose_runtime
+from negexp.training.profile import StepProfile, phase_table
+from negexp.training.steps import batch_loss
+
+MACHINE = {
+    "processor": "one",
+    "instructions": [],
+    "cores": 2,
+    "memory_bytes": 2**30,
+    "runtime": "cpu, float32, 1 threads",
+    "python": "3",
+    "versions": {"torch": "2", "faiss-cpu": None},
+    "peak": {"float32_flops": 1e9, "bfloat16_flops": 2e9, "copy_bytes": 1e9},
+}
+SMALL = ["model.max_length=32", "model.layers=1", "model.hidden_size=16", "model.attention_heads=2", "repeats=1"]
+QUICK = ["trainer.precision=float32", "trainer.device=cpu", *SMALL]
+
+
+def bench_config(*overrides: str) -> BenchConfig:
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        return parse_bench(compose("bench", [*QUICK, *overrides]))
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting.load(bench_config("model.dropout=0", "data.max_pairs=16"), choose_runtime("cpu", "float32", None))
+
+
+def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
+    calls: list[str] = []
+    seconds = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
+
+
+def comparison() -> Comparison:
+    rivals = [Rival("slow", [8.0, 3.0, 20.0], 3.5), Rival("slower", [20.0, 20.0, 20.0], 3.0)]
+    return Comparison("phase", "sizes", "negexp", [2.0, 1.0, 4.0], rivals, 0.5, "a floor", ["checked"], ["left out"])
+
+
+def test_ratios_are_of_rounds_and_a_missed_target_is_called_missed() -> None:
+    text = as_markdown(MACHINE, [comparison()], [])
+    assert "| phase | slow | 2 | 8 | **4.00x** (3.00 to 5.00) | 3.5x, reached |" in text
+    assert "| phase | slower | 2 | 20 | **10.00x** (5.00 to 20.00) | 3x, reached |" in text
+    assert "Floor: 0.5 s (a floor); negexp takes 4.0 times that." in text
+    missed = replace(comparison(), rivals=[Rival("slow", [8.0, 3.0, 20.0], 4.5)])
+    assert "| 4.5x, missed |" in as_markdown(MACHINE, [missed], [])
+    values = as_json(MACHINE, [comparison()], [])["phases"][0]
+    assert values["ratios"]["slow"] == [4.0, 3.0, 5.0]
+    assert values["median_seconds"] == 2.0
+
+
+def test_a_power_law_is_found_and_continued() -> None:
+    sizes = [1000, 2000, 4000, 8000]
+    growth = Growth("mining", sizes, [3e-8 * n**1.7 for n in sizes], [100 + 5 * n for n in sizes])
+    slope, factor = growth.exponent(growth.seconds)
+    assert slope == pytest.approx(1.7)
+    assert factor == pytest.approx(3e-8)
+    seconds, size = growth.predict(10**6)
+    assert seconds == pytest.approx(3e-8 * 10 ** (6 * 1.7))
+    assert size == pytest.approx(100 + 5 * 10**6)
+    text = as_markdown(MACHINE, [], [growth])
+    assert "mining grows with n^1.70" in text
+    assert "| mining, predicted | 1000000 |" in text
+
+
+def test_memory_that_is_not_known_is_not_predicted() -> None:
+    growth = Growth("mining", [1, 2, 4], [1.0, 2.0, 4.0], [None, None, None])
+    assert growth.predict(8)[1] is None
+
+
+def test_made_up_pairs_have_debates_and_copies() -> None:
+    split, vectors = made_up_pairs(800, 0)
+    assert len(split) == 800
+    assert np.bincount(split.debate).tolist() == [8] * 100
+    assert split.theme is not None
+    assert len(np.unique(split.theme)) == 15
+    assert 0 < 800 - len(np.unique(split.counter)) < 200
+    assert not set(split.point) & set(split.counter)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_the_plain_forward_pass_is_the_models(setting: Setting) -> None:
+    model = setting.built.model.eval()
+    ids, mask = setting.tokens.pad(np.arange(5))
+    for plain, ours in zip(plain_forward(model, ids, mask), model(ids, mask, "query"), strict=True):
+        torch.testing.assert_close(plain, ours, atol=1e-5, rtol=1e-4)
+
+
+def test_the_plain_step_has_the_gradients_of_ours(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, train = setting.built.model.train(), setting.corpus["train"]
+    epoch = PlainEpoch(setting, model, train, random_rate=0.5)
+    monkeypatch.setattr(epoch.optimizer, "step", lambda: None)
+    batch, negatives = np.array([3, 0, 7]), np.roll(np.arange(len(train)), 1)
+    epoch.step(batch, [epoch.counters[row] for row in negatives])
+    plain = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    criterion = TripletCrossEntropy(setting.config.loss)
+    arguments = (len(train) + negatives)[:, None]
+    batch_loss(model, criterion, setting.tokens, train, arguments, batch, setting.runtime).total.backward()
+    ours = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(plain) == len(ours)
+    for one, other in zip(plain, ours, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_the_plain_sampler_never_mines_a_pairs_own_texts(setting: Setting) -> None:
+    train = setting.corpus["train"]
+    epoch = PlainEpoch(setting, setting.built.model, train, random_rate=0.0)
+    points, counters = epoch.embed(epoch.points), epoch.embed(epoch.counters)
+    negatives = epoch.sample(points, counters)
+    assert all(n not in (p, c) for n, p, c in zip(negatives, epoch.points, epoch.counters, strict=True))
+
+
+def test_the_loop_over_pairs_asks_about_each(setting: Setting) -> None:
+    classifier = PairClassifier(2, 3, setting.config.model).eval()
+    table = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4, 3)
+    found = rerank_pair_by_pair(classifier, table, table, torch.tensor([[1, 2], [3, 0]]))
+    logits = classifier(table[0][1], table[1][1], table[0][3], table[1][3])
+    assert float(found[1, 0]) == pytest.approx(float((logits[1] - logits[0]).detach()), abs=1e-6)
+
+
+def run_bench(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    arguments = [*QUICK, f"hydra.run.dir={tmp_path}/hydra", f"output={tmp_path}/out", *overrides]
+    assert main(["bench", *arguments]) == 0
+    values = json_of(tmp_path)
+    assert (tmp_path / "out" / "bench.md").read_text(encoding="utf-8").startswith(values["machine"]["processor"])
+    return values
+
+
+def json_of(tmp_path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+    return values
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for an environment without the extra `bench`."""
+    for name in ("faiss", "sentence_transformers", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_without_the_extra_the_phases_run_and_say_what_is_missing(tmp_path: Path) -> None:
+    sizes = ["rerank_queries=20", "search_rows=300", "texts=10", "pairs=8", "data.max_pairs=20"]
+    values = run_bench(tmp_path, "bench=all", "scale_largest=4000", "scale_minutes=0", *sizes)
+    phases = {phase["phase"]: phase for phase in values["phases"]}
+    assert list(phases) == ["embed", "mine", "mine, large", "mine from texts", "re-rank", "epoch"]
+    for name in ("embed", "mine", "mine, large", "mine from texts"):
+        assert any("is not installed: pip install '.[bench]'" in remark for remark in phases[name]["remarks"])
+    assert "exact and balltree return the same rows: True" in phases["mine"]["checks"]
+    assert "distances equal the original tree's: True" in phases["mine"]["checks"]
+    assert all(len(rival["seconds"]) == 1 for phase in phases.values() for rival in phase["rivals"])
+    assert [growth["phase"] for growth in values["scale"]] == ["mining", "evaluation"]
+    assert (tmp_path / "out" / "scale.png").stat().st_size > 0
+
+
+def test_a_profile_names_phases_and_operators_and_changes_no_result(run_training: Train) -> None:
+    options = ["experiment=smoke", "data.max_pairs=40", "trainer.epochs=1"]
+    plain = run_training(*options, folder="plain")
+    profiled = run_training(*options, "trainer.profile=true", folder="profiled")
+    one, other = (json.loads((folder / "result.json").read_text()) for folder in (plain, profiled))
+    assert one["test"] == other["test"]
+    assert one["config_hash"] == other["config_hash"]
+    phases = pd.read_csv(profiled / "profile" / "phases.csv").set_index("phase")
+    assert {"embed", "index", "sample", "evaluate", "checkpoint", "train/forward", "train/backward"} <= set(
+        phases.index
+    )
+    assert phases["share"].sum() == pytest.approx(1)
+    assert (phases["seconds"] >= 0).all()
+    row = pd.read_csv(profiled / "metrics.csv").iloc[0]
+    spent = sum(row[f"seconds_{phase}"] for phase in ("embed", "index", "sample", "evaluate", "checkpoint", "train"))
+    assert phases["seconds"].sum() <= spent + 1e-6
+    operators = pd.read_csv(profiled / "profile" / "operators.csv")
+    assert {"aten::addmm", "aten::mm"} <= set(operators["operator"])
+    assert operators["self_seconds"].is_monotonic_decreasing
+    assert not (plain / "profile").exists()
+
+
+def test_parts_of_steps_fill_the_train_phase() -> None:
+    profiled = StepProfile(choose_runtime("cpu", "float32", None))
+    profiled.steps, profiled.own_seconds = 10, 1.0
+    profiled.parts = {"forward": 0.3, "backward": 0.6, "optimizer": 0.03}  # of three steps
+    table = phase_table({"seconds_embed": 2.0, "seconds_train": 5.0}, profiled).set_index("phase")["seconds"]
+    expected = {"embed": 2.0, "train/forward": 1.0, "train/backward": 2.0, "train/optimizer": 0.1, "train/other": 0.9}
+    assert table.to_dict() == pytest.approx(expected)
