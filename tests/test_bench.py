@@ -171,7 +171,7 @@ def test_without_the_extra_the_phases_run_and_say_what_is_missing(tmp_path: Path
     sizes = ["rerank_queries=20", "search_rows=300", "texts=10", "pairs=8", "data.max_pairs=20"]
     values = run_bench(tmp_path, "bench=all", "scale_largest=4000", "scale_minutes=0", *sizes)
     phases = {phase["phase"]: phase for phase in values["phases"]}
-    assert list(phases) == ["embed", "mine", "mine, large", "mine from texts", "re-rank", "epoch"]
+    assert list(phases) == ["embed", "mine", "mine, backends", "mine, large", "mine from texts", "re-rank", "epoch"]
     for name in ("embed", "mine", "mine, large", "mine from texts"):
         assert any("is not installed: pip install '.[bench]'" in remark for remark in phases[name]["remarks"])
     assert "exact and balltree return the same rows: True" in phases["mine"]["checks"]

@@ -42,8 +42,7 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     contenders: dict[str, Any] = {OURS: lambda: ours(setting.runtime)}
     if setting.runtime.bfloat16:
         contenders[float32] = lambda: ours(replace(setting.runtime, bfloat16=False))
-    if setting.runtime.device.type == "cpu":
-        contenders[theirs] = plain
+    contenders[theirs] = plain
     seconds = in_turns(contenders, config.repeats)
     model.load_state_dict(state)
     arguments = np.concatenate([pairs.point, pairs.counter])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,20 @@ from sklearn.neighbors import BallTree
 from negexp.bench.machine import peak_memory
 from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transformers, sentence_transformer
 from negexp.bench.setting import Setting
-from negexp.bench.timing import OURS, Comparison, in_turns, rivals
+from negexp.bench.timing import OURS, Comparison, Rival, in_turns, rivals
+from negexp.config import IndexConfig
 from negexp.index import build_index
 from negexp.randomness import generator
+from negexp.runtime import Runtime
 from negexp.sampling import Forbidden, Negatives, SamplingRound, build_sampler
+
+
+def _smaller(first: int | None, second: int | None) -> int | None:
+    """Return the less of what two calls grew by: the first one also sets up what later ones find."""
+    return None if first is None or second is None else min(first, second)
+
+
+BACKEND_DIMS, BACKEND_ROWS = (2, 8, 32, 128, 384), (250, 1000, 4000)
 
 
 def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
@@ -75,11 +87,11 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
         return build_index(vectors, index, setting.runtime.device, setting.runtime.threads).search(vectors, 10)
 
     contenders: dict[str, Any] = {OURS: ours}
-    grown = {OURS: peak_memory(ours)}
+    grown = {OURS: _smaller(peak_memory(ours), peak_memory(ours))}
     flat, checks, remarks = "faiss IndexFlatL2", [], []
     try:
         contenders[flat] = faiss_flat(vectors, 10, setting.runtime.threads)
-        grown[flat] = peak_memory(contenders[flat])
+        grown[flat] = _smaller(peak_memory(contenders[flat]), peak_memory(contenders[flat]))
         equal = np.mean(np.sort(contenders[flat]()[1], axis=1) == np.sort(ours()[1], axis=1))
         checks.append(f"faiss returns {equal:.5%} of the same rows (it computes distances in float32)")
     except ImportError:
@@ -102,6 +114,36 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
         checks,
         remarks,
     )
+
+
+def compare_backends(setting: Setting, peak: dict[str, float]) -> Comparison:
+    """Say from which size on which backend is the faster, by dimension; `index=balltree` stays the default."""
+    runtime, config = setting.runtime, setting.config
+    remarks, taken = [], {}
+    for dim in BACKEND_DIMS:
+        ratios = []
+        for rows in BACKEND_ROWS:
+            vectors = clustered_vectors(rows, dim, config.seed)
+            contenders = {
+                name: partial(_search_all, replace(config.index, name=name), vectors, runtime)
+                for name in ("exact", "balltree")
+            }
+            taken = in_turns(contenders, config.repeats)
+            ratios.append(median(taken["balltree"]) / median(taken["exact"]))
+        told = ", ".join(f"{ratio:.2g} at n = {rows}" for rows, ratio in zip(BACKEND_ROWS, ratios, strict=True))
+        remarks.append(f"d = {dim}: balltree takes this many times longer than exact: {told}")
+    return Comparison(
+        "mine, backends",
+        f"n = {BACKEND_ROWS[-1]} made-up vectors, d = {BACKEND_DIMS[-1]}, k = 3",
+        f"{OURS}, index=exact",
+        taken["exact"],
+        [Rival("negexp, index=balltree", taken["balltree"])],
+        remarks=remarks,
+    )
+
+
+def _search_all(index: IndexConfig, vectors: NDArray[np.float32], runtime: Runtime) -> object:
+    return build_index(vectors, index, runtime.device, runtime.threads).search(vectors, 3)
 
 
 def clustered_vectors(rows: int, dim: int, seed: int) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ class PlainEpoch:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.trainer.lr)
         self.points = [setting.corpus.texts[text] for text in pairs.point]
         self.counters = [setting.corpus.texts[text] for text in pairs.counter]
+        self.device = setting.runtime.device
         self.rng = np.random.default_rng(config.seed)
 
     def run(self) -> None:
@@ -50,7 +51,8 @@ class PlainEpoch:
         batch = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         )
-        return plain_forward(self.model, batch["input_ids"], batch["attention_mask"])
+        ids, mask = (batch[name].to(self.device) for name in ("input_ids", "attention_mask"))
+        return plain_forward(self.model, ids, mask)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return retrieval embeddings, as lists of Python floats on the way."""
@@ -86,7 +88,7 @@ class PlainEpoch:
         )
         classifier = self.model.classifier
         assert classifier is not None
-        labels = torch.ones(len(pairs), dtype=torch.long)
+        labels = torch.ones(len(pairs), dtype=torch.long, device=self.device)
         loss = (
             F.triplet_margin_loss(r_p, r_c, r_n, margin=self.margin)
             + F.cross_entropy(classifier(r_p, h_p, r_c, h_c), labels * COUNTER)

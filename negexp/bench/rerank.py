@@ -18,21 +18,21 @@ def compare_reranking(setting: Setting, peak: dict[str, float]) -> Comparison:
     queries, k, hidden, retrieval = setting.config.rerank_queries, 10, 768, 128
     torch.manual_seed(setting.config.seed)
     classifier = PairClassifier(retrieval, hidden, setting.config.model).eval()
-    tables = [(torch.randn(2 * queries, retrieval), torch.randn(2 * queries, hidden)) for _ in range(2)]
+    table = torch.randn(2 * queries, retrieval), torch.randn(2 * queries, hidden)  # one for both roles: shared encoder
     candidates = torch.randint(0, 2 * queries, (queries, k))
 
     @torch.inference_mode()
     def ours() -> torch.Tensor:
-        return PairScores(classifier, tables[0], tables[1])(torch.arange(queries), candidates)
+        return PairScores(classifier, table, table)(torch.arange(queries), candidates)
 
     loop = "a call of the classifier for each pair"
     contenders: dict[str, Any] = {
         OURS: ours,
-        loop: lambda: rerank_pair_by_pair(classifier, tables[0], tables[1], candidates),
+        loop: lambda: rerank_pair_by_pair(classifier, table, table, candidates),
     }
     worst = float((contenders[OURS]() - contenders[loop]()).abs().max())
     seconds = in_turns(contenders, setting.config.repeats)
-    bytes_read = 4.0 * (hidden + retrieval) * (queries * k + 2 * 2 * queries)
+    bytes_read = 4.0 * (hidden + retrieval) * (queries * k + 2 * queries)
     return Comparison(
         "re-rank",
         f"{queries} queries x {k}, hidden {hidden}, retrieval {retrieval}, made-up embeddings",

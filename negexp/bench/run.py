@@ -9,7 +9,7 @@ from pathlib import Path
 from negexp.bench.embed import compare_embedding
 from negexp.bench.epoch import compare_epoch
 from negexp.bench.machine import describe_machine
-from negexp.bench.mine import compare_hard_negatives, compare_large_search, compare_mining
+from negexp.bench.mine import compare_backends, compare_hard_negatives, compare_large_search, compare_mining
 from negexp.bench.rerank import compare_reranking
 from negexp.bench.scale import measure_growth, plot_growth
 from negexp.bench.setting import Setting
@@ -25,7 +25,7 @@ Compare = Callable[[Setting, dict[str, float]], Comparison]
 
 BENCHMARKS: dict[str, tuple[Compare, ...]] = {
     "embed": (compare_embedding,),
-    "mine": (compare_mining, compare_large_search, compare_hard_negatives),
+    "mine": (compare_mining, compare_backends, compare_large_search, compare_hard_negatives),
     "rerank": (compare_reranking,),
     "epoch": (compare_epoch,),
 }

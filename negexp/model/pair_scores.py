@@ -20,7 +20,7 @@ class PairScores:
     Parameters
     ----------
     query, candidate
-        Retrieval (rows, r) and pooled (rows, h) embeddings of the texts in both roles.
+        Retrieval (rows, r) and pooled (rows, h) embeddings of the texts in both roles; a shared encoder's are the same.
     """
 
     def __init__(
@@ -28,7 +28,9 @@ class PairScores:
     ) -> None:
         self.classifier, self.tables = classifier, (query, candidate)
         self.separable = isinstance(classifier.layer_norm, nn.Identity)
-        self.query, self.candidate = (torch.cat(classifier.used(*table), dim=1) for table in self.tables)
+        shared = all(one is other for one, other in zip(query, candidate, strict=True))
+        self.query = torch.cat(classifier.used(*query), dim=1)
+        self.candidate = self.query if shared else torch.cat(classifier.used(*candidate), dim=1)
         weight = (classifier.linear.weight[COUNTER] - classifier.linear.weight[NO_COUNTER]).detach()
         bias = (classifier.linear.bias[COUNTER] - classifier.linear.bias[NO_COUNTER]).detach()
         thirds = [part.chunk(3) for part in weight.split([3 * part.shape[1] for part in classifier.used(*query)])]
