@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -124,7 +125,7 @@ def compare_backends(setting: Setting, peak: dict[str, float]) -> Comparison:
         ratios = []
         for rows in BACKEND_ROWS:
             vectors = clustered_vectors(rows, dim, config.seed)
-            contenders = {
+            contenders: dict[str, Callable[[], object]] = {
                 name: partial(_search_all, replace(config.index, name=name), vectors, runtime)
                 for name in ("exact", "balltree")
             }
