@@ -76,17 +76,16 @@ def test_ratios_are_of_rounds_and_a_missed_target_is_called_missed() -> None:
     assert values["median_seconds"] == 2.0
 
 
-def test_a_power_law_is_found_and_continued() -> None:
+def test_an_exponent_is_found_and_times_are_predicted_from_linear_and_quadratic_parts() -> None:
     sizes = [1000, 2000, 4000, 8000]
-    growth = Growth("mining", sizes, [3e-8 * n**1.7 for n in sizes], [100 + 5 * n for n in sizes])
-    slope, factor = growth.exponent(growth.seconds)
-    assert slope == pytest.approx(1.7)
-    assert factor == pytest.approx(3e-8)
-    seconds, size = growth.predict(10**6)
-    assert seconds == pytest.approx(3e-8 * 10 ** (6 * 1.7))
+    assert Growth("mining", sizes, [3e-8 * n**1.7 for n in sizes], [0] * 4).exponent() == pytest.approx(1.7)
+    seconds = [0.2 + 1e-4 * n + 3e-9 * n**2 for n in sizes]
+    growth = Growth("mining", sizes, seconds, [100 + 5 * n for n in sizes])
+    predicted, size = growth.predict(10**6)
+    assert predicted == pytest.approx(0.2 + 100 + 3000, rel=1e-6)
     assert size == pytest.approx(100 + 5 * 10**6)
     text = as_markdown(MACHINE, [], [growth])
-    assert "mining grows with n^1.70" in text
+    assert f"mining grows with n^{growth.exponent():.2f}" in text
     assert "| mining, predicted | 1000000 |" in text
 
 
@@ -206,7 +205,14 @@ def test_a_profile_names_phases_and_operators_and_changes_no_result(run_training
 def test_parts_of_steps_fill_the_train_phase() -> None:
     profiled = StepProfile(choose_runtime("cpu", "float32", None))
     profiled.steps, profiled.own_seconds = 10, 1.0
+    assert profiled.profiled == 3
     profiled.parts = {"forward": 0.3, "backward": 0.6, "optimizer": 0.03}  # of three steps
     table = phase_table({"seconds_embed": 2.0, "seconds_train": 5.0}, profiled).set_index("phase")["seconds"]
     expected = {"embed": 2.0, "train/forward": 1.0, "train/backward": 2.0, "train/optimizer": 0.1, "train/other": 0.9}
     assert table.to_dict() == pytest.approx(expected)
+    profiled.steps, profiled.parts = 4, {"forward": 0.4, "backward": 0.8, "optimizer": 0.0}  # of two steps
+    assert profiled.profiled == 2
+    table = phase_table({"seconds_embed": 2.0, "seconds_train": 5.0}, profiled).set_index("phase")["seconds"]
+    assert table["train/backward"] == pytest.approx(1.6)
+    profiled.steps, profiled.parts = 2, {}
+    assert phase_table({"seconds_train": 5.0}, profiled)["phase"].tolist() == ["train"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from negexp.bench.machine import peak_memory
 from negexp.bench.mine import clustered_vectors
@@ -32,25 +33,39 @@ PREDICTED = (10**6, 10**7)
 
 @dataclass(frozen=True)
 class Growth:
-    """What was measured of one phase: arguments, seconds and peak bytes, by size; and the power law of the largest."""
+    """What was measured of one phase: arguments, seconds and peak bytes, by size."""
 
     phase: str
     arguments: list[int]
     seconds: list[float]
     peak_bytes: list[int | None]
 
-    def exponent(self, values: list[float]) -> tuple[float, float]:
-        """Return exponent and factor of the power law through the largest sizes, by least squares of logarithms."""
-        slope, offset = np.polyfit(np.log(self.arguments[-FITTED:]), np.log(values[-FITTED:]), 1)
-        return float(slope), float(np.exp(offset))
+    def exponent(self) -> float:
+        """Return the exponent of the power law through the largest sizes, by least squares of logarithms."""
+        return float(np.polyfit(np.log(self.arguments[-FITTED:]), np.log(self.seconds[-FITTED:]), 1)[0])
 
     def predict(self, arguments: int) -> tuple[float, float | None]:
-        """Return seconds and bytes at a size: by the power law, and by the straight line through the last two sizes."""
-        slope, factor = self.exponent(self.seconds)
+        """Return seconds and bytes at a size.
+
+        Time by a constant, a linear and a quadratic part, none of them negative, which fit all sizes best in relative
+        terms: a power law would carry on what is still linear. Memory by the straight line through the last two sizes.
+        """
+        seconds = float(self.parts() @ _powers([arguments])[0])
         (n0, n1), (before, last) = self.arguments[-2:], self.peak_bytes[-2:]
         if before is None or last is None:
-            return factor * arguments**slope, None
-        return factor * arguments**slope, last + max(0.0, (last - before) / (n1 - n0)) * (arguments - n1)
+            return seconds, None
+        return seconds, last + max(0.0, (last - before) / (n1 - n0)) * (arguments - n1)
+
+    def parts(self) -> NDArray[np.float64]:
+        """Return the factors of 1, n and n^2 in the seconds."""
+        measured = np.array(self.seconds)
+        factors: NDArray[np.float64] = nnls(_powers(self.arguments) / measured[:, None], np.ones(len(measured)))[0]
+        return factors
+
+
+def _powers(arguments: list[int]) -> NDArray[np.float64]:
+    n = np.array(arguments, dtype=np.float64)
+    return np.column_stack([np.ones_like(n), n, n**2])
 
 
 def measure_growth(setting: Setting) -> list[Growth]:
@@ -62,9 +77,15 @@ def measure_growth(setting: Setting) -> list[Growth]:
         work(setting, *made_up_pairs(arguments // 2, setting.config.seed))  # what is loaded once
         while arguments <= setting.config.scale_largest:
             pairs, vectors = made_up_pairs(arguments // 2, setting.config.seed)
-            start = time.perf_counter()
-            peak = peak_memory(lambda: work(setting, pairs, vectors))  # noqa: B023  # called at once
-            taken = time.perf_counter() - start
+            clock: list[float] = []
+
+            def timed() -> None:
+                start = time.perf_counter()
+                work(setting, pairs, vectors)  # noqa: B023  # called at once
+                clock.append(time.perf_counter() - start)  # noqa: B023
+
+            peak = peak_memory(timed)
+            taken = clock[0]
             phase.arguments.append(arguments)
             phase.seconds.append(taken)
             phase.peak_bytes.append(peak)
@@ -128,10 +149,10 @@ def plot_growth(growths: list[Growth], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
     for growth in growths:
-        slope, factor = growth.exponent(growth.seconds)
-        (line,) = time_axes.plot(growth.arguments, growth.seconds, "o", label=f"{growth.phase}: n^{slope:.2f}")
-        ends = np.array([growth.arguments[0], max(PREDICTED)], dtype=float)
-        time_axes.plot(ends, factor * ends**slope, "--", color=line.get_color(), linewidth=1)
+        label = f"{growth.phase}: n^{growth.exponent():.2f} at the end"
+        (line,) = time_axes.plot(growth.arguments, growth.seconds, "o", label=label)
+        sizes = np.geomspace(growth.arguments[0], max(PREDICTED), 50).astype(int).tolist()
+        time_axes.plot(sizes, _powers(sizes) @ growth.parts(), "--", color=line.get_color(), linewidth=1)
         if None not in growth.peak_bytes:
             memory_axes.plot(growth.arguments, [(b or 0) / 2**20 for b in growth.peak_bytes], "o-", label=growth.phase)
     for axes, name in ((time_axes, "seconds"), (memory_axes, "peak memory, MiB")):

@@ -81,13 +81,14 @@ def _scale(growths: list[Growth]) -> str:
         for arguments in PREDICTED:
             seconds, predicted = growth.predict(arguments)
             lines.append(f"| {growth.phase}, predicted | {arguments} | {seconds:.3g} | {_mebibytes(predicted)} |")
-    fits = [f"{growth.phase} grows with n^{growth.exponent(growth.seconds)[0]:.2f}" for growth in growths]
-    return "\n".join(lines) + f"\n\nIn the largest sizes {' and '.join(fits)} (scale.png)."
+    fits = [f"{growth.phase} grows with n^{growth.exponent():.2f}" for growth in growths]
+    told = f"In the largest sizes {' and '.join(fits)} (scale.png); predictions add a linear and a quadratic part."
+    return "\n".join(lines) + f"\n\n{told}"
 
 
 def _fit(growth: Growth) -> dict[str, Any]:
     predicted = {str(n): dict(zip(("seconds", "bytes"), growth.predict(n), strict=True)) for n in PREDICTED}
-    return {"exponent": growth.exponent(growth.seconds)[0], "predicted": predicted}
+    return {"exponent": growth.exponent(), "predicted": predicted}
 
 
 def _seconds(seconds: float) -> str:

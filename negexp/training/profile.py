@@ -48,6 +48,11 @@ class StepProfile:
         self._profiler.stop()
         self.own_seconds += time.perf_counter() - start
 
+    @property
+    def profiled(self) -> int:
+        """Return how many of the steps so far were profiled."""
+        return max(0, min(PROFILED, self.steps - SKIPPED - WARM_UP))
+
     def step(self) -> None:
         """Say that a step has ended."""
         self.steps += 1
@@ -79,10 +84,10 @@ def phase_table(seconds: dict[str, float], profiled: StepProfile) -> pd.DataFram
     rows = {name.removeprefix("seconds_"): value for name, value in seconds.items()}
     rows["train"] -= profiled.own_seconds
     inside = {name: profiled.parts.get(name, 0.0) for name in PARTS}
-    if profiled.parts:
-        whole, per_step = rows.pop("train"), sum(inside.values()) / PROFILED
-        scale = min(1.0, whole / (per_step * profiled.steps)) if per_step else 0.0
-        split = {f"train/{name}": value / PROFILED * profiled.steps * scale for name, value in inside.items()}
+    if profiled.parts and profiled.profiled:
+        whole, as_often = rows.pop("train"), profiled.steps / profiled.profiled
+        as_often = min(as_often, whole / sum(inside.values()))  # profiled steps take a little longer
+        split = {f"train/{name}": value * as_often for name, value in inside.items()}
         rows |= split | {"train/other": whole - sum(split.values())}
     table = pd.DataFrame({"phase": list(rows), "seconds": list(rows.values())})
     table["share"] = table["seconds"] / table["seconds"].sum()
