@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from dataclasses import replace
@@ -15,6 +16,8 @@ import torch
 from conftest import Train
 from hydra import compose, initialize_config_dir
 
+from negexp.bench import mine as bench_mine
+from negexp.bench import scale
 from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
 from negexp.bench.scale import Growth, made_up_pairs
 from negexp.bench.setting import Setting
@@ -52,7 +55,8 @@ def setting() -> Setting:
     return Setting.load(bench_config("model.dropout=0", "data.max_pairs=16"), choose_runtime("cpu", "float32", None))
 
 
-def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
+def test_contenders_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "collect", lambda: 0)
     calls: list[str] = []
     seconds = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
     assert calls == ["a", "b"] * 4
@@ -166,8 +170,14 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_peers")
-def test_without_the_extra_the_phases_run_and_say_what_is_missing(tmp_path: Path) -> None:
-    sizes = ["rerank_queries=20", "search_rows=300", "texts=10", "pairs=8", "data.max_pairs=20"]
+def test_without_the_extra_the_phases_run_and_say_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_mine, "BACKEND_ROWS", (50, 100))
+    monkeypatch.setattr(bench_mine, "BACKEND_DIMS", (2, 8))
+    monkeypatch.setattr(scale, "SMALLEST", 200)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # takes longer than all else here
+    sizes = ["rerank_queries=20", "search_rows=300", "embed_texts=10", "epoch_pairs=8", "data.max_pairs=20"]
     values = run_bench(tmp_path, "bench=all", "scale_largest=4000", "scale_minutes=0", *sizes)
     phases = {phase["phase"]: phase for phase in values["phases"]}
     assert list(phases) == ["embed", "mine", "mine, backends", "mine, large", "mine from texts", "re-rank", "epoch"]

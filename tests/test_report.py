@@ -157,7 +157,7 @@ def test_report_starts_without_torch(sweep: Path) -> None:
         "print(code, {'torch', 'transformers', 'sklearn'} & set(sys.modules))\n"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=sweep)
-    assert result.stdout.splitlines()[-1] == "0 set()"
+    assert result.stdout.splitlines()[-1] == "0 set()", result.stderr
     assert not (sweep / "outputs").exists()
     assert not (sweep / "report.log").exists()
 

@@ -18,11 +18,11 @@ from negexp.tokens import tokenize
 
 
 def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
-    """Embed training arguments, tokenising included; a sample of `texts` of them, copies as they come."""
+    """Embed training arguments, tokenising included; a sample of `embed_texts` of them, copies as they come."""
     train, config = setting.corpus["train"], setting.config
     arguments = np.concatenate([train.point, train.counter])
-    if config.texts is not None and config.texts < len(arguments):
-        arguments = generator(config.seed, 0, "bench texts").choice(arguments, config.texts, replace=False)
+    if config.embed_texts is not None and config.embed_texts < len(arguments):
+        arguments = generator(config.seed, 0, "bench texts").choice(arguments, config.embed_texts, replace=False)
     texts = [setting.corpus.texts[text] for text in arguments]
 
     def ours() -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from negexp.training.steps import build_trainee, train_epoch
 def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     """Embed, index, sample and train on some pairs, with the decaying sampler's first rate."""
     config = setting.config
-    pairs = setting.train_pairs(config.pairs)
+    pairs = setting.train_pairs(config.epoch_pairs)
     sampler = replace(config.sampler, name="decay", start_rate=0.8, step=0.02, end_rate=0.0)
     state = copy.deepcopy(setting.built.model.state_dict())
     model = setting.built.model

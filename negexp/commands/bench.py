@@ -21,6 +21,9 @@ def run(config: BenchConfig, folder: Path, overrides: list[str]) -> None:
     trainer = config.trainer
     runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
     output = Path(config.output or folder).expanduser()
-    with reproducible(runtime, trainer.deterministic), memory_errors_name("texts, pairs, search_rows or scale_largest"):
+    with (
+        reproducible(runtime, trainer.deterministic),
+        memory_errors_name("search_rows, scale_largest, model.max_length or trainer.batch_size"),
+    ):
         text = run_benchmarks(config, runtime, output)
     log.info(f"\n{text}\nfiles in {output}: bench.json, bench.md")

@@ -42,11 +42,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**32 - 1),
     "repeats": (1, None),
-    "texts": (1, None),
+    "embed_texts": (1, None),
     "search_rows": (100, None),
     "mine_pairs": (20, None),
     "rerank_queries": (1, None),
-    "pairs": (8, None),
+    "epoch_pairs": (8, None),
     "scale_largest": (4000, None),
     "scale_minutes": (0, None),
     "tokens_per_batch": (1, None),

@@ -156,11 +156,11 @@ class BenchConfig:
     output: str | None
     seed: int
     repeats: int
-    texts: int | None
+    embed_texts: int | None
     search_rows: int
     mine_pairs: int
     rerank_queries: int
-    pairs: int | None
+    epoch_pairs: int | None
     scale_largest: int
     scale_minutes: float
     data: DataConfig
