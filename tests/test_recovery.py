@@ -497,6 +497,15 @@ def names(folder: Path) -> list[str]:
 # --- a full disk --------------------------------------------------------------------------------------------------
 
 
+def test_what_a_killed_removal_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left, folder = tmp_path / ".encoder.old", tmp_path / "encoder"
+    left.mkdir()
+    (left / "model.safetensors").write_text("half of it is gone")
+    with files.new_folder(folder) as temporary:
+        (temporary / "config.json").write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
 def test_what_another_library_says_of_a_full_disk_is_said_too(tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match="cannot be written \\(No space left on device\\)"),

@@ -119,13 +119,14 @@ def rename_folder(path: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, if it is there; a kill in between leaves nothing behind that looks like it."""
+    """Remove a folder, if it is there, and what a removal that was killed left of it, which does not look like it."""
+    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name}.old")
+    if doomed != path:
+        remove_folder(doomed)
     if not path.exists():
         return
-    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name}.old")
     with _explained(path):
         if doomed != path:
-            remove_folder(doomed)
             before_operation("rename", doomed)
             os.replace(path, doomed)
         before_operation("remove", doomed)
