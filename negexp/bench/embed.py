@@ -40,7 +40,7 @@ def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
             remarks.append(f"sentence-transformers {MISSING}")
         else:
             default, same = "sentence-transformers, its defaults (float32)", "sentence-transformers, same precision"
-            contenders[default] = lambda: model.encode(texts, show_progress_bar=False)
+            contenders[default] = lambda: encode(model, texts)
             contenders[same] = lambda: _with_autocast(setting.runtime, lambda: encode(model, texts))
             targets = {default: 4.0, same: 1.2}
             cosine = _cosines(ours(), encode(model, texts))

@@ -8,18 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from negexp.bench.ours import run_epoch
 from negexp.bench.plain import PlainEpoch
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, in_turns, rivals
-from negexp.config import SamplerConfig
-from negexp.corpus import Split
-from negexp.embedding import embed
-from negexp.index import build_index
-from negexp.model import BiEncoder, TripletCrossEntropy
-from negexp.randomness import generator
 from negexp.runtime import Runtime
-from negexp.sampling import Forbidden, SamplingRound, build_sampler
-from negexp.training.steps import build_trainee, train_epoch
 
 
 def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
@@ -27,12 +20,12 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     config = setting.config
     pairs = setting.train_pairs(config.epoch_pairs)
     sampler = replace(config.sampler, name="decay", start_rate=0.8, step=0.02, end_rate=0.0)
-    state = copy.deepcopy(setting.built.model.state_dict())
     model = setting.built.model
+    state = copy.deepcopy(model.state_dict())
 
     def ours(runtime: Runtime) -> None:
         model.load_state_dict(state)
-        our_epoch(setting, model, pairs, sampler, runtime)
+        run_epoch(setting, pairs, sampler, runtime)
 
     def plain() -> None:
         model.load_state_dict(state)
@@ -58,22 +51,3 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
         flops / peak[setting.rate],
         f"{flops / 1e9:.0f} GFLOP in the layers' products at {peak[setting.rate] / 1e9:.0f} GFLOP/s; no attention",
     )
-
-
-def our_epoch(setting: Setting, model: BiEncoder, pairs: Split, sampler: SamplerConfig, runtime: Runtime) -> None:
-    """Run negexp's own phases over some pairs."""
-    config = setting.config
-    embeddings = embed(model, setting.tokens, pairs.texts(), runtime, "train", "never")
-    query = embeddings.retrieval("query", pairs.point)
-    tables = {"point": pairs.point, "counter": pairs.counter}
-    indexes = {
-        name: build_index(embeddings.retrieval("candidate", texts), config.index, runtime.device, runtime.threads)
-        for name, texts in tables.items()
-    }
-    forbidden = Forbidden(pairs.point, pairs.counter, sampler.exclude)
-    rng = generator(config.seed, 0, "negatives")
-    round_ = SamplingRound(0, sampler.num_negatives, sampler.candidates, forbidden, rng, indexes, query)
-    negatives = build_sampler(sampler).sample(round_)
-    trainee, criterion = build_trainee(model, config.trainer, runtime), TripletCrossEntropy(config.loss)
-    seed = config.seed
-    train_epoch(trainee, criterion, setting.tokens, pairs, negatives, config.trainer, runtime, seed, 0, "never")

@@ -6,10 +6,11 @@ import ctypes
 import gc
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -51,21 +52,23 @@ def peak_rates(runtime: Runtime) -> dict[str, float]:
     return rates
 
 
-def peak_memory(work: Callable[[], object]) -> int | None:
-    """Return by how many bytes the process grew at most while working; None where the system does not tell."""
+class Use(NamedTuple):
+    """What a piece of work took: seconds, and by how many bytes the process grew at most, None where nothing tells."""
+
+    seconds: float
+    peak_bytes: int | None
+
+
+def measure(work: Callable[[], object]) -> Use:
+    """Do some work once and say what it took."""
     gc.collect()
-    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed
-    if give_back is not None:
-        give_back(0)
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-        before = _status("VmHWM")
-        work()
-        return _status("VmHWM") - before
-    except OSError:
-        work()
-        return None
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # glibc keeps what was freed
+    before = _reset_peak()
+    start = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - start
+    return Use(seconds, None if before is None else _status("VmHWM") - before)
 
 
 def _best(work: Callable[[], object], runtime: Runtime) -> float:
@@ -76,6 +79,16 @@ def _best(work: Callable[[], object], runtime: Runtime) -> float:
         runtime.synchronize()
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
+
+
+def _reset_peak() -> int | None:
+    """Let Linux count the process's peak memory anew, and return it as it stands."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        return _status("VmHWM")
+    except OSError:
+        return None
 
 
 def _status(key: str) -> int:

@@ -37,8 +37,8 @@ def sentence_transformer(setting: Setting) -> Iterator[Any]:
         yield SentenceTransformer(modules=[transformer, pooling], device=str(setting.runtime.device))
 
 
-def faiss_flat(vectors: NDArray[np.float32], k: int, threads: int) -> Callable[[], Any]:
-    """Return a search of all vectors among all, with faiss's IndexFlatL2 built anew."""
+def faiss_flat(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, threads: int) -> Callable[[], Any]:
+    """Return a search of the queries among the vectors, with faiss's IndexFlatL2 built anew."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -46,7 +46,7 @@ def faiss_flat(vectors: NDArray[np.float32], k: int, threads: int) -> Callable[[
     def search() -> Any:
         index = faiss.IndexFlatL2(vectors.shape[1])
         index.add(vectors)
-        return index.search(vectors, k)
+        return index.search(queries, k)
 
     return search
 

@@ -9,8 +9,7 @@ import torch
 from negexp.bench.plain import rerank_pair_by_pair
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, in_turns, rivals
-from negexp.model import PairScores
-from negexp.model.bi_encoder import PairClassifier
+from negexp.model import PairClassifier, PairScores
 
 
 def compare_reranking(setting: Setting, peak: dict[str, float]) -> Comparison:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from negexp.bench.machine import peak_memory
-from negexp.bench.mine import clustered_vectors
+from negexp.bench.machine import measure
+from negexp.bench.made_up import made_up_pairs
+from negexp.bench.ours import sample_negatives
 from negexp.bench.setting import Setting
 from negexp.corpus import Split
 from negexp.evaluation.ranking import rank_queries, squared_distance_scorer
-from negexp.index import build_index
-from negexp.model import PairScores
-from negexp.model.bi_encoder import PairClassifier
-from negexp.randomness import generator
-from negexp.sampling import Forbidden, SamplingRound, build_sampler
+from negexp.model import PairClassifier, PairScores
 
 log = logging.getLogger("negexp")
 
@@ -29,6 +27,9 @@ DIM = 128
 SMALLEST = 1000  # arguments
 FITTED = 3  # of the largest sizes: what is constant, or linear, has faded there
 PREDICTED = (10**6, 10**7)
+AT_TWICE_THE_SIZE = 4.5  # times the seconds, at most
+
+Work = Callable[[Setting, Split, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
@@ -69,61 +70,32 @@ def _powers(arguments: list[int]) -> NDArray[np.float64]:
 
 
 def measure_growth(setting: Setting) -> list[Growth]:
-    """Double the number of arguments until the next size would not fit into the time given."""
-    mining, evaluation = Growth("mining", [], [], []), Growth("evaluation", [], [], [])
-    budget = 60 * setting.config.scale_minutes
-    for phase, work in ((mining, mine), (evaluation, evaluate)):
-        arguments, spent = SMALLEST, 0.0
-        work(setting, *made_up_pairs(arguments // 2, setting.config.seed))  # what is loaded once
-        while arguments <= setting.config.scale_largest:
-            pairs, vectors = made_up_pairs(arguments // 2, setting.config.seed)
-            clock: list[float] = []
-
-            def timed() -> None:
-                start = time.perf_counter()
-                work(setting, pairs, vectors)  # noqa: B023  # called at once
-                clock.append(time.perf_counter() - start)  # noqa: B023
-
-            peak = peak_memory(timed)
-            taken = clock[0]
-            phase.arguments.append(arguments)
-            phase.seconds.append(taken)
-            phase.peak_bytes.append(peak)
-            log.info(f"{phase.phase}: {arguments} arguments in {taken:.2f} s")
-            spent += taken
-            if len(phase.arguments) >= FITTED and spent + 4.5 * taken > budget / 2:  # the next takes four times as long
-                break
-            arguments *= 2
-    return [mining, evaluation]
+    """Measure mining and evaluation for half of the time given each."""
+    return [_grow(setting, "mining", mine), _grow(setting, "evaluation", evaluate)]
 
 
-def made_up_pairs(pairs: int, seed: int) -> tuple[Split, NDArray[np.float32]]:
-    """Return pairs in debates of eight and in fifteen themes, some counters copies, and a unit vector for each text."""
-    rows = np.arange(pairs)
-    counter = pairs + rows
-    copied = generator(seed, 0, "bench copies").random(pairs) < 1 / 8
-    counter[copied] = pairs + (rows[copied] + 1) % pairs
-    split = Split(
-        ids=tuple(map(str, range(pairs))),
-        point=rows,
-        counter=counter,
-        theme=rows * 15 // pairs,
-        debate=rows // 8,
-        stance=rows % 2,
-    )
-    return split, clustered_vectors(2 * pairs, DIM, seed)
+def _grow(setting: Setting, phase: str, work: Work) -> Growth:
+    """Double the number of arguments until the next size would not fit into the time."""
+    config, growth = setting.config, Growth(phase, [], [], [])
+    budget = 60 * config.scale_minutes / 2
+    arguments, spent, expected = SMALLEST, 0.0, 0.0
+    work(setting, *made_up_pairs(arguments // 2, DIM, config.seed))  # what is loaded once
+    while arguments <= config.scale_largest and (len(growth.arguments) < FITTED or spent + expected <= budget):
+        use = measure(partial(work, setting, *made_up_pairs(arguments // 2, DIM, config.seed)))
+        growth.arguments.append(arguments)
+        growth.seconds.append(use.seconds)
+        growth.peak_bytes.append(use.peak_bytes)
+        log.info(f"{phase}: {arguments} arguments in {use.seconds:.2f} s")
+        spent, expected = spent + use.seconds, AT_TWICE_THE_SIZE * use.seconds
+        arguments *= 2
+    return growth
 
 
 def mine(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> None:
-    """Build both indexes and choose a hard negative for every pair."""
-    sampler, index = replace(setting.config.sampler, name="hard"), replace(setting.config.index, name="exact")
-    forbidden = Forbidden(pairs.point, pairs.counter, sampler.exclude)
+    """Build both exact indexes and choose a hard negative for every pair."""
+    sampler = replace(setting.config.sampler, name="hard", candidates="both")
     tables = {"point": vectors[pairs.point], "counter": vectors[pairs.counter]}
-    runtime = setting.runtime
-    indexes = {name: build_index(table, index, runtime.device, runtime.threads) for name, table in tables.items()}
-    rng = generator(setting.config.seed, 0, "negatives")
-    round_ = SamplingRound(0, sampler.num_negatives, "both", forbidden, rng, indexes, tables["point"])
-    build_sampler(sampler).sample(round_)
+    sample_negatives(setting, sampler, pairs, tables["point"], tables, "exact")
 
 
 def evaluate(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> None:
@@ -143,7 +115,7 @@ def evaluate(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> No
 
 
 def plot_growth(growths: list[Growth], path: Path) -> None:
-    """Draw seconds and peak memory over arguments, with the fitted power laws."""
+    """Draw seconds and peak memory over arguments; what is fitted to the seconds goes on to what is predicted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")

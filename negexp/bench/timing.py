@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -56,7 +56,7 @@ def rivals(seconds: dict[str, list[float]], targets: dict[str, float]) -> list[R
     return [Rival(name, taken, targets.get(name)) for name, taken in seconds.items() if name != OURS]
 
 
-def in_turns(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Call all contenders once to warm up, then `repeats` times in turns; return the seconds of each, by round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(repeats + 1):

@@ -98,8 +98,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 LARGEST = 2**62  # a count beyond is a slip of the keyboard, and would not fit an array
 
 
-def check_train(config: TrainConfig) -> None:
-    """Check the configuration of a training run."""
+def check_train(config: TrainConfig | BenchConfig) -> None:
+    """Check the configuration of a training run, or of a benchmark, which trains too."""
     _check_keys(config)
     _check_data(config.data)
     _check_model(config.model)
@@ -114,15 +114,6 @@ def check_evaluate(config: EvaluateConfig) -> None:
     _check_data(config.data)
     _check_model(config.model)
     _check_device("device", config.device)
-
-
-def check_bench(config: BenchConfig) -> None:
-    """Check the configuration of a benchmark."""
-    _check_keys(config)
-    _check_data(config.data)
-    _check_model(config.model)
-    _check_sampler(config.sampler)
-    _check_device("trainer.device", config.trainer.device)
 
 
 def check_report(config: ReportConfig) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from negexp.config.checks import check_bench, check_evaluate, check_report, check_train, flatten
+from negexp.config.checks import check_evaluate, check_report, check_train, flatten
 from negexp.config.schema import BenchConfig, EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
 
@@ -44,7 +44,7 @@ def parse_evaluate(config: DictConfig) -> EvaluateConfig:
 def parse_bench(config: DictConfig) -> BenchConfig:
     """Return the typed configuration of a benchmark, or raise `InputError` naming the first wrong key."""
     parsed = _typed(config, BenchConfig)
-    check_bench(parsed)
+    check_train(parsed)
     return parsed
 
 

@@ -130,9 +130,7 @@ def score_pool(pool: Pool, score: Scorer, classify: Classifier | None, k: int) -
     if classify is None:
         return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
     nearest = _top_columns(scores, min(k, scores.shape[1]))
-    competes, is_gold = (np.take_along_axis(mask, nearest, axis=1) for mask in (pool.allowed, pool.gold))
-    opinion = np.where(competes, classify(pool.query_text, pool.text[nearest]), -np.inf)
-    return ScoredPool(scores, nearest, _lower_gold(opinion, is_gold, CLASSIFIER_TIE))
+    return ScoredPool(scores, nearest, _opinions(pool, nearest, classify)[0])
 
 
 def ranking_order(scored: ScoredPool) -> Ints:
@@ -210,15 +208,24 @@ class Top(NamedTuple):
 
 def _rerank(pool: Pool, top: Top, rank: Ints, candidates: Ints, classify: Classifier) -> RankedBlock:
     """Order the nearest by the classifier; a gold that is not among them keeps its rank."""
-    competes, texts = top.score > -np.inf, pool.text[top.column]
-    is_gold = competes & (texts == pool.gold_text[:, None])
-    opinion = np.where(competes, classify(pool.query_text, texts), -np.inf)
-    opinion = _lower_gold(opinion, is_gold, CLASSIFIER_TIE)
+    opinion, is_gold = _opinions(pool, top.column, classify)
+    competes, texts = opinion > -np.inf, pool.text[top.column]
     gold_opinion = np.max(opinion, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
     above = competes & ~is_gold & (opinion >= gold_opinion)
     first = np.where(is_gold & above.any(axis=1, keepdims=True), -np.inf, opinion).argmax(axis=1)
     reranked = np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)
     return RankedBlock(pool.query, reranked, candidates, np.take_along_axis(texts, first[:, None], axis=1)[:, 0])
+
+
+def _opinions(pool: Pool, columns: Ints, classify: Classifier) -> tuple[NDArray[np.float64], np.ndarray]:
+    """Return the classifier's opinion of some columns (queries, k), and which of them are gold.
+
+    The gold's is lowered by the tie width; what is no candidate gets -inf.
+    """
+    allowed, texts = columns != pool.excluded[:, None], pool.text[columns]
+    is_gold = allowed & (texts == pool.gold_text[:, None])
+    opinion = np.where(allowed, classify(pool.query_text, texts), -np.inf)
+    return _lower_gold(opinion, is_gold, CLASSIFIER_TIE), is_gold
 
 
 def _lower_gold(values: NDArray[np.float64], gold: np.ndarray, tie: float) -> NDArray[np.float64]:
