@@ -17,7 +17,7 @@ from negexp.config import ModelConfig
 from negexp.evaluation import ranking
 from negexp.index import copies, exact
 from negexp.index.balltree import BallTreeIndex
-from negexp.index.base import NeighbourIndex
+from negexp.index.base import Candidates, NeighbourIndex
 from negexp.index.exact import ExactIndex
 from negexp.model import BiEncoder, PairScores, bi_encoder, build_model, packing
 from negexp.model.bi_encoder import PairClassifier
@@ -156,16 +156,25 @@ def clustered(rows: int, dim: int, unit: bool, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("unit", [False, True])
-@pytest.mark.parametrize(("rows", "dim", "tile"), [(1000, 16, 4096), (1003, 24, 256), (90, 8, 4096), (515, 4, 64)])
-def test_exact_search_equals_a_full_sort_whatever_the_first_look_rounds(
-    rows: int, dim: int, tile: int, unit: bool, coarse: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("rows", "dim", "tile", "block_bytes"),
+    [
+        (1000, 16, 4096, 1 << 20),
+        (1003, 24, 256, 1 << 20),
+        (90, 8, 4096, 1 << 14),
+        (515, 4, 64, 1 << 12),
+        (40, 4, 16, 1),
+    ],
+)
+def test_exact_search_equals_a_full_sort_whatever_is_rounded_and_however_little_memory_there_is(
+    rows: int, dim: int, tile: int, block_bytes: int, unit: bool, coarse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exact, "fast_bfloat16", lambda: coarse)
     monkeypatch.setattr(exact, "TILE", tile)
     vectors = clustered(rows, dim, unit)
     queries = vectors[::7]
-    index = ExactIndex(vectors, 1 << 20, CPU)
-    assert index.looked_at.dtype == (torch.bfloat16 if coarse and unit else torch.float32)
+    index = ExactIndex(vectors, block_bytes, CPU)
+    assert index.tables[0].vectors.dtype == (torch.bfloat16 if coarse and unit else torch.float32)
     for k in (1, 5, 40):
         distances, found = index.search(queries, k)
         squared, expected = sorted_by_distance(vectors, queries, k)
@@ -173,28 +182,32 @@ def test_exact_search_equals_a_full_sort_whatever_the_first_look_rounds(
         np.testing.assert_allclose(distances**2, squared, atol=1e-12, rtol=1e-9)
 
 
-def test_exact_search_finds_what_bfloat16_cannot_tell_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apart", [1e-2, 1e-8])
+def test_exact_search_finds_what_a_precision_cannot_tell_apart(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
     rng = np.random.default_rng(0)
-    vectors = np.array([1.0] + 63 * [0.0]) + 1e-3 * rng.normal(size=(600, 64))  # within 8 bits nearly all the same
+    vectors = np.array([1.0] + 63 * [0.0]) + apart * rng.normal(size=(600, 64))  # with 8 bits, or 24, all the same
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     index = ExactIndex(vectors, 1 << 20, CPU)
-    assert index.looked_at.dtype == torch.bfloat16
+    queries = torch.from_numpy(vectors[:50])
+    enough = [index._look(table, queries, 4) is not None for table in index.tables]
+    assert enough == ([False, True] if apart == 1e-2 else [False, False])
     np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], sorted_by_distance(vectors, vectors[:50], 4)[1])
 
 
-def test_the_bound_on_rounding_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("place", "loose"), [(0, 40), (1, 200)])
+def test_the_bound_on_rounding_holds(place: int, loose: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
     vectors = clustered(700, 32, unit=True)
-    index = ExactIndex(vectors, 1 << 20, CPU)
-    queries = torch.from_numpy(vectors[:200])
-    rounded = queries.bfloat16()
-    seen = (rounded @ index.looked_at.T).double() - index.shortest**2 / 2
-    true = queries.double() @ index.table.double().T - (index.table.double() ** 2).sum(1) / 2
-    error = (seen - true).abs().amax(dim=1)
-    bound = index._error(queries, rounded, index.lost[1])
-    assert (error <= bound).all()
-    assert (bound <= 30 * error).all(), "a bound that says nothing would make the search slow"
+    table = (index := ExactIndex(vectors, 1 << 20, CPU)).tables[place]
+    queries, all_of_them = torch.from_numpy(vectors[:200]), torch.from_numpy(vectors).double()
+    rounded = queries.to(table.vectors.dtype)
+    seen = (rounded @ table.vectors.T).double()
+    wrong = seen - (queries.double() @ all_of_them.T - (all_of_them**2).sum(1) / 2)
+    worst = wrong.amax(dim=1) - wrong.amin(dim=1)  # by so much two scores can change places
+    margin = index._margin(table, queries, rounded)
+    assert (worst <= margin).all()
+    assert (margin <= loose * worst).all(), "a bound that says nothing would make the search slow"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -233,9 +246,9 @@ class Counting(BallTreeIndex):
 
     asked = 0
 
-    def _nearest(self, queries: np.ndarray, k: int, width: int):  # type: ignore[no-untyped-def]
+    def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
         self.asked += len(queries)
-        return super()._nearest(queries, k, width)
+        return super()._candidates(queries, k)
 
 
 def test_each_distinct_vector_is_searched_once_for_each_distinct_query() -> None:

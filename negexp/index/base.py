@@ -16,21 +16,17 @@ Floats = NDArray[np.float64]
 
 
 class Candidates(NamedTuple):
-    """What a backend found: pairs of a query and a distinct vector, sorted by query.
-
-    query, vector: (pairs,). beyond: (queries,) squared distance that no vector which is missing is nearer than;
-    infinite where none can matter.
-    """
+    """What a backend found: pairs of a query and a distinct vector (pairs,), sorted by query."""
 
     query: Ints
     vector: Ints
-    beyond: Floats
 
 
 class NeighbourIndex(ABC):
     """Exact nearest neighbours by Euclidean distance.
 
-    Arguments with one text have one embedding, so each distinct vector is searched once, for each distinct query.
+    Arguments with one text have one embedding, so each distinct vector is searched once, for each distinct query. A
+    backend finds candidates, breaking ties as it likes; their distances are computed anew, one way for all backends.
 
     Parameters
     ----------
@@ -40,49 +36,36 @@ class NeighbourIndex(ABC):
         Memory for one block of vectors or distances.
     """
 
-    slack: int  # vectors beyond k that a backend is asked for at first, so that it can be seen that no tie is missing
-
     def __init__(self, vectors: np.ndarray, block_bytes: int) -> None:
         self.block_bytes = block_bytes
         self.copies: Copies = find_copies(vectors, block_bytes)
         self.vectors = self.copies.distinct(vectors)
+        self.most_candidates: int = block_bytes // (8 * (self.vectors.shape[1] + 1))  # at a time, in float64
 
     def search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
-        """Return distances and rows (queries, k) of the k nearest, nearest first, the lower row first among equals.
-
-        A backend may break ties as it likes; here distances are computed anew from the vectors, one way for all
-        backends, and a tie at the k-th place is widened until all of it is seen.
-        """
+        """Return distances and rows (queries, k) of the k nearest, nearest first, the lower row first among equals."""
         asked = find_copies(queries, self.block_bytes)
-        distances, rows = self._search(asked.distinct(queries), k)
+        distinct = asked.distinct(queries)
+        squared, rows = np.empty((len(distinct), k)), np.empty((len(distinct), k), dtype=np.int64)
+        block = max(1, self._queries_at_a_time(min(k, len(self.vectors))))
+        for start in range(0, len(distinct), block):
+            check_stop()
+            some = slice(start, start + block)
+            squared[some], rows[some] = self._search(distinct[some], k)
+        distances = np.sqrt(squared)
         return (distances, rows) if asked.none else (distances[asked.group], rows[asked.group])
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
-        rows_out = np.empty((len(queries), k), dtype=np.int64)
-        distances_out = np.empty((len(queries), k))
-        todo, width = np.arange(len(queries)), min(k + self.slack, len(self.vectors))
-        while len(todo):
-            open_ties = []
-            block = self._block(k, width)
-            for start in range(0, len(todo), block):
-                check_stop()
-                asked = todo[start : start + block]
-                found = self._nearest(queries[asked], min(k, len(self.vectors)), width)
-                squared, rows = self._k_nearest(queries[asked], found, k)
-                closed = squared[:, -1] < found.beyond
-                rows_out[asked[closed]] = rows[closed]
-                distances_out[asked[closed]] = np.sqrt(squared[closed])
-                open_ties.append(asked[~closed])
-            todo, width = np.concatenate(open_ties), min(2 * width, len(self.vectors))
-        return distances_out, rows_out
-
-    def _block(self, k: int, width: int) -> int:
-        """Return how many queries are searched at a time."""
-        return max(1, self.block_bytes // (8 * width * (int(self.vectors.shape[1]) + 1)))
+        found = self._candidates(queries, min(k, len(self.vectors)))
+        if found is None:
+            halves = [self._search(half, k) for half in np.array_split(queries, 2)]
+            squared, rows = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+            return squared, rows
+        return self._k_nearest(queries, found, k)
 
     def _k_nearest(self, queries: np.ndarray, found: Candidates, k: int) -> tuple[Floats, Ints]:
         """Return squared distances and rows (queries, k) of the k nearest candidates, copies and ties in order."""
-        difference = self.vectors[found.vector].astype(np.float64) - queries[found.query]
+        difference = np.subtract(self.vectors[found.vector], queries[found.query], dtype=np.float64)
         squared = np.einsum("ij,ij->i", difference, difference)
         pair, row = self.copies.expand(found.vector, at_most=k)
         query, squared = found.query[pair], squared[pair]
@@ -92,5 +75,12 @@ class NeighbourIndex(ABC):
         return squared[place], row[place]
 
     @abstractmethod
-    def _nearest(self, queries: np.ndarray, k: int, width: int) -> Candidates:
-        """Return candidates that hold, of every query, at least `width` vectors or the k nearest and all their ties."""
+    def _queries_at_a_time(self, k: int) -> int:
+        """Return for how many queries candidates are to be found at a time."""
+
+    @abstractmethod
+    def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
+        """Return candidates that hold the k nearest vectors of every query, and all ties of the k-th.
+
+        None says that they are more than `most_candidates`; for a single query they must be returned all the same.
+        """

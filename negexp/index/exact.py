@@ -1,119 +1,147 @@
 """Exact search by blocks of the full distance matrix, in torch, on the GPU where there is one.
 
-A vector x is the nearer to q, the larger its score q.x - |x|^2 / 2 is. A first look computes all scores, in bfloat16
-where the processor is fast at it, and keeps the best of every few columns. What could be among the nearest, given a
-bound on the rounding, is computed again in float32, and what still could be, by the base class in float64. So the
-result is exact whatever the first look rounds away; where the bound leaves too much open, the base class asks for more.
+A vector x is the nearer to q, the larger its score q.x - |x|^2 / 2 is. Scores are computed in bfloat16 where the
+processor is fast at it, else in float32. The k-th best score so far, less a bound on what rounding can do, is what a
+score must reach for its vector to be a candidate; the base class compares candidates anew, in float64. So the result is
+exact whatever was rounded away; where bfloat16 leaves too many candidates, scores are computed again in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from negexp.index.base import Candidates, NeighbourIndex
 from negexp.processor import fast_bfloat16
 
-TILE = 4096  # columns whose scores exist at a time: few enough to stay in the processor's cache
-CHUNK = 8  # columns of which the first look keeps the best score
-MOST_QUERIES = 128  # at a time: more are no faster, and take more memory
+TILE = 2**13  # columns whose scores exist at a time
+CHUNK = 16  # columns of which only the best score is looked at first; a divisor of TILE
+MOST_QUERIES = 256  # at a time: more are no faster, and take more memory
+ROOM = 16  # candidates there is room for, for each of the k: about k come from the first tile, few from later ones
 ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8}  # of one operation, relative; twice what it can be
+ONE_LENGTH = {torch.float32: 1e-6, torch.bfloat16: 1e-4}  # spread of norms, relative, that may be taken for none
 SAFETY = 1.02  # the bounds themselves are computed with rounding
-ONE_LENGTH = 1e-4  # relative spread of norms below which they are taken for equal in the first look
+ROWS = 2**11  # that are converted at a time
+
+
+@dataclass(frozen=True)
+class Table:
+    """The vectors (n, dim) in one precision, and how far scores may be from true ones for their sake.
+
+    lost: the largest distance of a vector from what it was before rounding. half_squares: (n,), None where norms are so
+    nearly equal that products alone give the order; spread: by how much at most |x|^2 / 2 differs then, else 0.
+    """
+
+    vectors: Tensor
+    lost: float
+    half_squares: Tensor | None
+    spread: float
+
+    def scores(self, queries: Tensor, start: int) -> Tensor:
+        """Return the scores of a tile of columns (queries, CHUNK, chunks), -inf where there is no column.
+
+        A chunk is every `chunks`-th column of the tile: so the best of all chunks is found by whole rows.
+        """
+        tile = self.vectors[start : start + TILE]
+        if self.half_squares is None:
+            scores = queries @ tile.T
+        else:
+            scores = torch.addmm(self.half_squares[start : start + TILE], queries, tile.T, beta=-1)
+        missing = -len(tile) % CHUNK
+        chunks: Tensor = (pad(scores, (0, missing), value=-torch.inf) if missing else scores).unflatten(1, (CHUNK, -1))
+        return chunks
 
 
 class ExactIndex(NeighbourIndex):
     """Brute force in matrix products; beside the vectors it holds them in bfloat16, and `block_bytes` of scores."""
 
-    slack = 3
-
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
         super().__init__(vectors, block_bytes)
         exact = torch.from_numpy(self.vectors)
-        norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in exact.split(TILE)])
-        self.longest, self.shortest = float(norms.max()), float(norms.min())
-        self.table = exact.float().to(device)  # (vectors, dim); on a CPU float32 vectors are not copied
-        self.half_squares = (norms**2 / 2).float().to(device)  # (vectors,)
-        # the products alone give the order then, up to the spread, and need not be more precise than that
-        self.one_length = self.longest - self.shortest <= ONE_LENGTH * self.longest
-        coarse = device.type == "cpu" and self.one_length and fast_bfloat16()
-        self.looked_at = self.table.bfloat16() if coarse else self.table
-        self.lost = _lost(exact, self.table), _lost(exact, self.looked_at)
-        self.chunks = sum(len(tile) // CHUNK for tile in self.table.split(TILE))
+        norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in exact.split(ROWS)])
+        self.longest, shortest = float(norms.max()), float(norms.min())
 
-    def _block(self, k: int, width: int) -> int:
-        columns, dim = self.table.shape
-        again = columns if width >= self.chunks else width * CHUNK * (dim + 4)
-        return max(1, min(MOST_QUERIES, self.block_bytes // (4 * (2 * TILE + columns // CHUNK + again))))
+        def one_length(dtype: torch.dtype) -> bool:
+            return self.longest - shortest <= ONE_LENGTH[dtype] * self.longest
+
+        def table(vectors: Tensor) -> Table:
+            lost = _lost(exact, vectors)
+            if one_length(vectors.dtype):
+                return Table(vectors, lost, None, (self.longest**2 - shortest**2) / 2)
+            return Table(vectors, lost, (norms**2 / 2).to(device, vectors.dtype), 0.0)
+
+        self.tables = [table(exact.float().to(device))]  # on a CPU float32 vectors are not copied
+        if device.type == "cpu" and fast_bfloat16() and one_length(torch.bfloat16):  # squares would be rounded away
+            self.tables.insert(0, table(exact.bfloat16()))
+
+    def _queries_at_a_time(self, k: int) -> int:
+        columns = min(TILE, len(self.vectors) + CHUNK)
+        return min(MOST_QUERIES, self.block_bytes // (4 * columns), self.most_candidates // (ROOM * k))
+
+    def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
+        looks = (self._look(table, torch.from_numpy(queries), k) for table in self.tables)
+        return next((found for found in looks if found is not None), None)
 
     @torch.inference_mode()
-    def _nearest(self, queries: np.ndarray, k: int, width: int) -> Candidates:
-        exact = torch.from_numpy(queries)
-        asked = exact.float().to(self.table.device)
-        squares = (exact.double() ** 2).sum(dim=1)
-        with _full_precision(asked.device):
-            if width >= self.chunks:
-                columns = torch.arange(len(self.table), device=asked.device).expand(len(asked), -1)
-                scores = torch.addmm(self.half_squares, asked, self.table.T, beta=-1)
-                beyond = torch.full_like(squares, torch.inf)
-            else:
-                rounded = asked.to(self.looked_at.dtype)
-                columns, best_left = self._look(rounded, width)
-                found = self.table.index_select(0, columns.flatten()).view(*columns.shape, -1)
-                scores = found.mul_(asked[:, None]).sum(dim=2) - self.half_squares.take(columns)
-                beyond = squares * (1 - 1e-12) - 2 * (best_left + self._error(exact, rounded, self.lost[1]))
-        # the k-th best is at least what its score says less the error; what may be above that may be nearer
-        kth = scores.topk(k, dim=1).values[:, -1].double().cpu()
-        lowest = (kth - 2 * self._error(exact, asked, self.lost[0]))[:, None].to(scores.device, scores.dtype)
-        query, place = (scores >= torch.nextafter(lowest, torch.full_like(lowest, -torch.inf))).nonzero(as_tuple=True)
-        return Candidates(query.cpu().numpy(), columns[query, place].cpu().numpy(), beyond.numpy())
+    def _look(self, table: Table, exact: Tensor, k: int) -> Candidates | None:
+        """Return the candidates that scores in a table's precision leave."""
+        queries = exact.to(table.vectors.device, table.vectors.dtype)
+        margin = self._margin(table, exact, queries).to(queries.device)
+        best = torch.full((len(queries), k), -torch.inf, device=queries.device)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []  # query, column and score
+        candidates = 0
+        for start in range(0, len(table.vectors), TILE):
+            with _full_precision(queries.device):
+                scores = table.scores(queries, start)
+            chunk_best = scores.amax(dim=1)
+            # the best of enough chunks are nearly the best of all columns, and never better
+            good = chunk_best if chunk_best.shape[1] >= 4 * k else scores.flatten(1)
+            good = good.topk(min(k, good.shape[1]), dim=1).values.float()
+            best = torch.cat([best, good], dim=1).topk(k, dim=1).values
+            lowest = _rounded_down(best[:, -1] - margin, queries.dtype)
+            query, chunk = (chunk_best >= lowest[:, None]).nonzero(as_tuple=True)
+            members = scores[query, :, chunk]  # (chunks found, CHUNK)
+            hit, member = (members >= lowest[query, None]).nonzero(as_tuple=True)
+            column = start + chunk[hit] + member * chunk_best.shape[1]
+            found.append((query[hit], column, members[hit, member]))
+            candidates += len(hit)
+            if candidates > self.most_candidates and len(queries) > 1:
+                return None
+        query, column, score = (torch.cat(parts) for parts in zip(*found, strict=True))
+        kept = score >= lowest[query]
+        query, order = query[kept].sort(stable=True)
+        return Candidates(query.cpu().numpy(), column[kept][order].cpu().numpy())
 
-    def _look(self, rounded: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Return the columns (queries, at least width) of the best chunks, and the best score (queries,) left out.
+    def _margin(self, table: Table, exact: Tensor, queries: Tensor) -> Tensor:
+        """Return (queries,) how much lower than the k-th best score one of the k nearest may have.
 
-        A chunk is every `len(tile) // CHUNK`-th column of a tile; the few columns that fill no chunk are always taken.
+        Scores err by the rounding of vectors, queries, sums and results; two of them are compared.
         """
-        best, first, step, rest = [], [], [], []
-        for start in range(0, len(self.table), TILE):
-            tile = self.looked_at[start : start + TILE]
-            chunks = len(tile) // CHUNK
-            scores = rounded @ tile.T
-            if not self.one_length:
-                scores -= self.half_squares[start : start + TILE]
-            best.append(scores[:, : chunks * CHUNK].unflatten(1, (CHUNK, chunks)).amax(dim=1))
-            first.append(start + torch.arange(chunks))
-            step.append(torch.full((chunks,), chunks))
-            rest.append(start + torch.arange(chunks * CHUNK, len(tile)))
-        top = torch.cat(best, dim=1).float().topk(width + 1, dim=1)
-        chosen = top.indices[:, :-1].cpu()
-        columns = torch.cat(first)[chosen][:, :, None] + torch.cat(step)[chosen][:, :, None] * torch.arange(CHUNK)
-        always = torch.cat(rest).expand(len(rounded), -1)
-        left = top.values[:, -1].double().cpu() - (self.shortest**2 / 2 if self.one_length else 0.0)
-        return torch.cat([columns.flatten(1), always], dim=1).to(rounded.device), left
-
-    def _error(self, exact: Tensor, rounded: Tensor, lost: float) -> Tensor:
-        """Return (queries,) how far a score can be from the true one, by rounding of factors, sum and result.
-
-        `lost` is what vectors lost by rounding; a result is rounded as the factors were.
-        """
-        norms = torch.linalg.vector_norm(exact, dim=1).double()
-        unrounded = rounded.cpu().to(exact.dtype)  # no digit is lost
-        factors = torch.linalg.vector_norm(exact - unrounded, dim=1).double() * self.longest + norms * lost
+        norms = torch.linalg.vector_norm(exact.double(), dim=1)
+        rounded = torch.linalg.vector_norm(exact.double() - queries.cpu().double(), dim=1)
+        factors = rounded * self.longest + norms * table.lost
         sums = (exact.shape[1] + 4) * ROUNDING[torch.float32] * (norms * self.longest + self.longest**2)
-        error: Tensor = SAFETY * (factors + sums + ROUNDING[rounded.dtype] * norms * self.longest)
-        return error
+        results = ROUNDING[queries.dtype] * norms * self.longest
+        margin: Tensor = 2 * SAFETY * (factors + sums + results) + SAFETY * table.spread
+        return margin
+
+
+def _rounded_down(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return (values - ROUNDING[dtype] * values.abs()).to(dtype)
 
 
 def _lost(exact: Tensor, rounded: Tensor) -> float:
     """Return the largest distance of a vector from itself after rounding."""
     if rounded.dtype == exact.dtype:
         return 0.0
-    parts = zip(exact.split(TILE), rounded.cpu().split(TILE), strict=True)
-    return max(float(torch.linalg.vector_norm(a.double() - b.double(), dim=1).max()) for a, b in parts)
+    parts = zip(exact.split(ROWS), rounded.split(ROWS), strict=True)
+    return max(float(torch.linalg.vector_norm(a.double() - b.cpu().double(), dim=1).max()) for a, b in parts)
 
 
 @contextmanager

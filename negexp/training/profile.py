@@ -88,7 +88,7 @@ def phase_table(seconds: dict[str, float], profiled: StepProfile) -> pd.DataFram
         whole, as_often = rows.pop("train"), profiled.steps / profiled.profiled
         as_often = min(as_often, whole / sum(inside.values()))  # profiled steps take a little longer
         split = {f"train/{name}": value * as_often for name, value in inside.items()}
-        rows |= split | {"train/other": whole - sum(split.values())}
+        rows |= split | {"train/other": max(0.0, whole - sum(split.values()))}
     table = pd.DataFrame({"phase": list(rows), "seconds": list(rows.values())})
     table["share"] = table["seconds"] / table["seconds"].sum()
     return table
