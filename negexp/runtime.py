@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from torch import Tensor
 from negexp.errors import InputError
 from negexp.processor import fast_bfloat16
 
-# Padded tokens in one forward call: enough to keep the device busy, few enough that length-sorted batches are tight.
-TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+# Padded tokens in one forward call: enough to keep the device busy, few enough that length-sorted batches are tight. In
+# training every call costs a gradient of all word embeddings, so that a usual batch is one call on a CPU too.
+TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
     In a sweep several runs share one process: flags and generator states must not leak from one to the next.
     """
     algorithms = torch.are_deterministic_algorithms_enabled()
+    filling: Any = torch.utils.deterministic
+    fill = filling.fill_uninitialized_memory
     matmul = torch.get_float32_matmul_precision()
     benchmark = torch.backends.cudnn.benchmark
     threads = torch.get_num_threads()
@@ -80,6 +84,7 @@ def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.set_num_threads(runtime.threads)
         torch.use_deterministic_algorithms(deterministic)
+        filling.fill_uninitialized_memory = False  # with NaN, every new tensor: it finds bugs, and takes time
         torch.backends.cudnn.benchmark = False
         if runtime.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
@@ -88,6 +93,7 @@ def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(algorithms)
+            filling.fill_uninitialized_memory = fill
             torch.backends.cudnn.benchmark = benchmark
             torch.set_float32_matmul_precision(matmul)
 

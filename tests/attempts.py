@@ -76,6 +76,7 @@ def serve() -> None:
     import negexp.application
     import negexp.commands.train  # noqa: F401  # all that a run needs
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in a shell's background is told to ignore it
     for line in sys.stdin:
         folder, arguments, fault = json.loads(line)
         if fault.get("direct"):
