@@ -77,7 +77,8 @@ def encode_batches(
     model: BiEncoder, role: Role, tokens: TokenTable, rows: Ints, runtime: Runtime
 ) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
     """Yield (positions in `rows`, retrieval, pooled) in length-sorted batches, with gradients where they are on."""
-    for positions in tokens.batches(rows, runtime.tokens_per_batch):
+    most = runtime.tokens_per_training_batch if torch.is_grad_enabled() else runtime.tokens_per_batch
+    for positions in tokens.batches(rows, most):
         check_stop()
         ids, mask = (runtime.to_device(part) for part in tokens.pad(rows[positions]))
         with runtime.autocast():

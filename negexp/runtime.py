@@ -14,18 +14,24 @@ from torch import Tensor
 from negexp.errors import InputError
 from negexp.processor import fast_bfloat16
 
-# Padded tokens in one forward call: enough to keep the device busy, few enough that length-sorted batches are tight. In
-# training every call costs a gradient of all word embeddings, so that a usual batch is one call on a CPU too.
-TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
+# Padded tokens in one forward call: enough to keep the device busy, few enough that length-sorted batches are tight and
+# that a CPU keeps them in its cache. In training every call costs a gradient of all word embeddings as well, so there a
+# usual batch is one call.
+TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+TOKENS_PER_TRAINING_BATCH = TOKENS_PER_BATCH | {"cpu": 16384}
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, whether bfloat16 autocast is on, how many padded tokens go into one forward call, CPU threads."""
+    """The device, whether bfloat16 autocast is on, how many padded tokens go into one forward call, CPU threads.
+
+    tokens_per_batch: when texts are embedded; tokens_per_training_batch: with gradients.
+    """
 
     device: torch.device
     bfloat16: bool
     tokens_per_batch: int
+    tokens_per_training_batch: int
     threads: int
 
     def autocast(self) -> torch.autocast:
@@ -62,7 +68,11 @@ def choose_runtime(
     chosen = _device(device, key)
     bfloat16 = precision == "bfloat16" or (precision == "auto" and _has_fast_bfloat16(chosen))
     return Runtime(
-        chosen, bfloat16, tokens_per_batch or TOKENS_PER_BATCH[chosen.type], threads or torch.get_num_threads()
+        chosen,
+        bfloat16,
+        tokens_per_batch or TOKENS_PER_BATCH[chosen.type],
+        tokens_per_batch or TOKENS_PER_TRAINING_BATCH[chosen.type],
+        threads or torch.get_num_threads(),
     )
 
 
