@@ -72,7 +72,7 @@ def test_packed_texts_have_the_embeddings_and_gradients_of_padded_ones(
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
 
 
-def test_the_encoders_of_every_model_are_packed_on_a_cpu(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_encoder_is_given_packed_texts_on_a_cpu(config: ModelConfig) -> None:
     model = build_model(config, 0, TEXTS * 5).model.eval()
     seen: list[tuple[int, ...]] = []
     model.towers[0].encoder.register_forward_pre_hook(
@@ -82,15 +82,22 @@ def test_the_encoders_of_every_model_are_packed_on_a_cpu(config: ModelConfig, mo
     assert seen == [(1, 8)]
 
 
-def test_bfloat16_embeddings_are_near_float32_ones(config: ModelConfig) -> None:
-    model = build_model(config, 0, TEXTS * 5).model.eval()
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_bfloat16_embeddings_and_gradients_are_near_float32_ones(
+    config: ModelConfig, packed: bool, attention: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "fast_bfloat16_attention", lambda: attention)
+    model = build_model(config, 0, TEXTS * 5).model.train()
     ids, mask = random_batch([30, 29, 7, 3])
-    with torch.inference_mode():
-        full = model(ids, mask, "query")[0]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = model(ids, mask, "query")[0]
+    full, _, wanted = outputs_and_gradients(model, ids, mask)
+    monkeypatch.setattr(bi_encoder, "can_pack", lambda encoder: packed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _, found = outputs_and_gradients(model, ids, mask)
     assert half.dtype == torch.float32
     assert float(torch.cosine_similarity(full, half).min()) > 0.9999
+    one, other = (torch.cat([gradient.flatten() for gradient in part]) for part in (found, wanted))
+    assert float((one - other).norm() / other.norm()) < 0.02
 
 
 def test_dropout_drops_in_packed_attention_too(config: ModelConfig) -> None:
@@ -107,17 +114,19 @@ def test_dropout_drops_in_packed_attention_too(config: ModelConfig) -> None:
 # ---------------------------------------------------------------- re-ranking
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu", "tanh"])
 @pytest.mark.parametrize("features", ["concat", "hidden", "retrieval"])
 def test_pair_scores_are_the_classifiers_of_single_pairs(
-    config: ModelConfig, features: str, activation: str, layer_norm: bool, monkeypatch: pytest.MonkeyPatch
+    config: ModelConfig, features: str, activation: str, layer_norm: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     options = replace(config, classifier_features=features, activation=activation, layer_norm=layer_norm)
     classifier = PairClassifier(3, 5, options).eval()
     query, candidate = ((torch.randn(9, 3, generator=generator), torch.randn(9, 5, generator=generator)) for _ in "qc")
+    candidate = query if shared else candidate
     points = torch.tensor([4, 0, 4, 8])
     candidates = torch.randint(0, 9, (4, 6), generator=generator)
     monkeypatch.setattr("negexp.model.pair_scores.CACHE_BYTES", 400)  # several blocks
@@ -192,7 +201,29 @@ def test_exact_search_finds_what_a_precision_cannot_tell_apart(apart: float, mon
     queries = torch.from_numpy(vectors[:50])
     enough = [index._look(table, queries, 4) is not None for table in index.tables]
     assert enough == ([False, True] if apart == 1e-2 else [False, False])
-    np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], sorted_by_distance(vectors, vectors[:50], 4)[1])
+    expected = sorted_by_distance(vectors, vectors[:50], 4)[1]
+    np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], expected)
+    frugal = ExactIndex(vectors, 1 << 10, CPU)  # searches query by query, and must not keep all for its candidates
+    np.testing.assert_array_equal(frugal.search(vectors[:50], 4)[1], expected)
+    assert len(frugal._candidates(vectors[:1], 4).vector) == (4 if apart == 1e-2 else 600)
+
+
+@pytest.mark.parametrize("size", [1e-23, 3e-19, 1e-8, 1e8, 1e15])
+@pytest.mark.parametrize("spread", [0, 1e-5, 1])
+def test_exact_search_is_exact_for_tiny_and_huge_vectors(
+    size: float, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
+    length = size * (1 + spread * np.random.default_rng(1).random((60, 1)))
+    vectors = (length * clustered(60, 16, unit=True)).astype(np.float32)
+    found = ExactIndex(vectors, 1 << 20, CPU).search(vectors[:20], 5)[1]
+    np.testing.assert_array_equal(found, sorted_by_distance(vectors, vectors[:20], 5)[1])
+
+
+def test_a_query_so_far_away_that_distances_tie_finds_the_lower_row() -> None:
+    vectors, query = np.array([[0, 1], [1, 0]], dtype=np.float32), np.array([[1e18, 0]], dtype=np.float32)
+    assert ExactIndex(vectors, 1 << 20, CPU).search(query, 1)[1].tolist() == [[0]]
+    assert BallTreeIndex(vectors, 1 << 20, leaf_size=2).search(query, 1)[1].tolist() == [[0]]
 
 
 @pytest.mark.parametrize(("place", "loose"), [(0, 40), (1, 200)])

@@ -114,7 +114,7 @@ def compare_backends(setting: Setting, peak: dict[str, float]) -> Comparison:
             taken = _backends_in_turns(setting, clustered_vectors(rows, dim, setting.config.seed))
             ratios.append(median(taken["balltree"]) / median(taken["exact"]))
         told = ", ".join(f"{ratio:.2g} at n = {rows}" for rows, ratio in zip(BACKEND_ROWS, ratios, strict=True))
-        remarks.append(f"d = {dim}: balltree takes this many times longer than exact: {told}")
+        remarks.append(f"with d = {dim}, balltree takes so many times as long as exact: {told}")
     return Comparison(
         "mine, backends",
         f"n = {BACKEND_ROWS[-1]} made-up vectors, d = {BACKEND_DIMS[-1]}, k = 3",

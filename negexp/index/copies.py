@@ -51,11 +51,11 @@ def find_copies(vectors: np.ndarray, block_bytes: int) -> Copies:
     """
     hashes = _hashes(np.ascontiguousarray(vectors), block_bytes)
     _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    if len(first) == len(vectors):
-        rows = np.arange(len(vectors))
-        return Copies(rows, rows, np.arange(len(vectors) + 1))
-    suspect = np.flatnonzero(first[group] != np.arange(len(vectors)))
+    rows = np.arange(len(vectors))
+    suspect = np.flatnonzero(first[group] != rows)
     collided = suspect[(vectors[suspect] != vectors[first[group[suspect]]]).any(axis=1)]
+    if len(collided) == len(suspect):
+        return Copies(rows, rows, np.arange(len(vectors) + 1))
     group[collided] = len(first) + np.arange(len(collided))
     member = np.argsort(group, kind="stable")
     start = np.searchsorted(group[member], np.arange(group.max() + 2))

@@ -59,7 +59,10 @@ class Table:
 
 
 class ExactIndex(NeighbourIndex):
-    """Brute force in matrix products; beside the vectors it holds them in bfloat16, and `block_bytes` of scores."""
+    """Brute force in matrix products; beside the vectors it holds them in bfloat16, and `block_bytes` of scores.
+
+    Norms must be below 1e18, so that their products are numbers in float32.
+    """
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
         super().__init__(vectors, block_bytes)
@@ -92,7 +95,7 @@ class ExactIndex(NeighbourIndex):
     def _look(self, table: Table, exact: Tensor, k: int) -> Candidates | None:
         """Return the candidates that scores in a table's precision leave."""
         queries = exact.to(table.vectors.device, table.vectors.dtype)
-        margin = self._margin(table, exact, queries).to(queries.device)
+        margin = self._margin(table, exact, queries).to(queries.device, torch.float32)
         best = torch.full((len(queries), k), -torch.inf, device=queries.device)
         found: list[tuple[Tensor, Tensor, Tensor]] = []  # query, column and score
         candidates = 0
@@ -111,24 +114,26 @@ class ExactIndex(NeighbourIndex):
             column = start + chunk[hit] + member * chunk_best.shape[1]
             found.append((query[hit], column, members[hit, member]))
             candidates += len(hit)
-            if candidates > self.most_candidates and len(queries) > 1:
+            if candidates > self.most_candidates and (len(queries) > 1 or table is not self.tables[-1]):
                 return None
         query, column, score = (torch.cat(parts) for parts in zip(*found, strict=True))
-        kept = score >= lowest[query]
+        kept = score >= lowest[query]  # what the last tile asked for is the most: it only rises
         query, order = query[kept].sort(stable=True)
         return Candidates(query.cpu().numpy(), column[kept][order].cpu().numpy())
 
     def _margin(self, table: Table, exact: Tensor, queries: Tensor) -> Tensor:
         """Return (queries,) how much lower than the k-th best score one of the k nearest may have.
 
-        Scores err by the rounding of vectors, queries, sums and results; two of them are compared.
+        Scores err by the rounding of vectors, queries, sums and results, by underflow where numbers are tiny, and the
+        distances that they stand for by rounding in float64; two of them are compared.
         """
         norms = torch.linalg.vector_norm(exact.double(), dim=1)
         rounded = torch.linalg.vector_norm(exact.double() - queries.cpu().double(), dim=1)
         factors = rounded * self.longest + norms * table.lost
         sums = (exact.shape[1] + 4) * ROUNDING[torch.float32] * (norms * self.longest + self.longest**2)
         results = ROUNDING[queries.dtype] * norms * self.longest
-        margin: Tensor = 2 * SAFETY * (factors + sums + results) + SAFETY * table.spread
+        rest = exact.shape[1] * (2.0**-126 * (1 + norms + self.longest) + 2.0**-52 * (norms + self.longest) ** 2)
+        margin: Tensor = 2 * SAFETY * (factors + sums + results + rest) + SAFETY * table.spread
         return margin
 
 
@@ -146,11 +151,12 @@ def _lost(exact: Tensor, rounded: Tensor) -> float:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keep a GPU from rounding the factors of float32 products."""
+    """Keep a GPU, and autocast, from rounding the factors of float32 products."""
     precision = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
         torch.set_float32_matmul_precision(precision)

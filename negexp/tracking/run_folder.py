@@ -47,6 +47,7 @@ class RunFolder:
         self.negatives = path / "negatives"
         self.evaluation = path / "evaluation"
         self.profile = path / "profile"
+        self.folders = (self.encoder, self.checkpoints, self.negatives, self.evaluation, self.profile)
         self.result = path / "result.json"
 
     @contextmanager
@@ -59,7 +60,7 @@ class RunFolder:
             When another process is writing.
         """
         make_folder(self.path)
-        for part in (self.encoder, self.checkpoints, self.negatives, self.evaluation):
+        for part in self.folders:
             if part.is_symlink():
                 raise InputError(f"{part}: is a link; nothing is written outside of a run's folder, so put it there")
         lock = FileLock(self.path / ".lock")
@@ -83,14 +84,14 @@ class RunFolder:
             remove_folder(folder)
             make_folder(folder)
         make_folder(self.checkpoints)
+        remove_folder(self.profile)
         remove_file(self.metrics)
         with new_folder(self.encoder) as temporary:
             save_encoder(temporary)
 
     def foreign(self) -> list[str]:
         """Return what lies where a run writes, though there is no run: somebody else's, and not to be overwritten."""
-        folders = (self.encoder, self.checkpoints, self.negatives, self.evaluation)
-        found = [folder.name for folder in folders if folder.is_dir() and any(folder.iterdir())]
+        found = [folder.name for folder in self.folders if folder.is_dir() and any(folder.iterdir())]
         return found + [file.name for file in (self.metrics, self.result) if file.exists()]
 
     def save_config(self, config: TrainConfig) -> None:
