@@ -19,8 +19,3 @@ def has_instructions(*names: str) -> bool:
 def fast_bfloat16() -> bool:
     """Return whether products of bfloat16 matrices are faster than those of float32 ones."""
     return has_instructions("amx_bf16", "avx512_bf16")
-
-
-def fast_bfloat16_attention() -> bool:
-    """Return whether attention is faster in bfloat16 too: without AMX its kernels take longer, backwards twice."""
-    return has_instructions("amx_bf16")

@@ -82,12 +82,10 @@ def test_the_encoder_is_given_packed_texts_on_a_cpu(config: ModelConfig) -> None
     assert seen == [(1, 8)]
 
 
-@pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_bfloat16_embeddings_and_gradients_are_near_float32_ones(
-    config: ModelConfig, packed: bool, attention: bool, monkeypatch: pytest.MonkeyPatch
+    config: ModelConfig, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "fast_bfloat16_attention", lambda: attention)
     model = build_model(config, 0, TEXTS * 5).model.train()
     ids, mask = random_batch([30, 29, 7, 3])
     full, _, wanted = outputs_and_gradients(model, ids, mask)

@@ -30,21 +30,22 @@ EPA = "validation/clean/reranked/epa/accuracy@1"
 
 # Golden run: `negexp train trainer.epochs=3 trainer.precision=float32` on the demo, seed 0. Machines differ in the last
 # digits; a refactor that moves these losses by more than 1e-3 changed the experiment and must say so. They moved by up
-# to 0.006 twice, since dropout draws a number for each cell of a forward call: when padding went, and when a batch
-# became one call. With model.dropout=0 both gave the same negatives, and losses within 3e-6.
+# to 0.006 three times, each time because dropout drew otherwise: for fewer cells when padding went, in another order when
+# a batch became one call, and from other bits when it got faster. With model.dropout=0 each of these gave the same
+# negatives, and losses within 3e-6.
 GOLDEN = pd.DataFrame(
     {
         "random_rate": [0.8, 0.78, 0.76],
-        "loss": [2.40254, 2.37205, 2.35857],
-        "loss_triplet": [0.991802, 0.991784, 0.991725],
-        "loss_positive": [0.693456, 0.693164, 0.689298],
-        "loss_negative": [0.717284, 0.687101, 0.677545],
+        "loss": [2.40048, 2.3697, 2.35648],
+        "loss_triplet": [0.990967, 0.991121, 0.990494],
+        "loss_positive": [0.69294, 0.693717, 0.688183],
+        "loss_negative": [0.716573, 0.68486, 0.677799],
         "mined_share": [0.21875, 0.23125, 0.21875],
-        "negative_distance": [0.160931, 0.162797, 0.164635],
-        "positive_distance": [0.152797, 0.154204, 0.155583],
+        "negative_distance": [0.160931, 0.162826, 0.164784],
+        "positive_distance": [0.152797, 0.154235, 0.155693],
         "validation/clean/retrieval/epa/accuracy@1": [0.3, 0.3, 0.3],
-        "validation/clean/reranked/epa/accuracy@1": [0.025, 0.1, 0.25],
-        "validation/published/retrieval/sdc/mrr": [0.819583, 0.819583, 0.8175],
+        "validation/clean/reranked/epa/accuracy@1": [0.025, 0.175, 0.3],
+        "validation/published/retrieval/sdc/mrr": [0.819583, 0.819583, 0.819583],
     }
 )
 

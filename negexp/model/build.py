@@ -24,6 +24,7 @@ from transformers import (
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Tower
+from negexp.model.dropout import replace_dropout
 from negexp.model.packing import ATTENTION
 from negexp.randomness import derive
 from negexp.tokens import train_vocabulary
@@ -113,6 +114,7 @@ def zero_shot_config(config: ModelConfig) -> ModelConfig:
 
 
 def _assemble(encoder: PreTrainedModel, config: ModelConfig, heads: bool) -> BiEncoder:
+    replace_dropout(encoder)
     towers = [Tower(encoder, config)]
     if not config.shared_encoder:
         towers.append(Tower(copy.deepcopy(encoder), config))

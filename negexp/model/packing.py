@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from negexp.processor import fast_bfloat16_attention
+from negexp.model.attention import attend
 
 # Transformers' `sdpa`, but for calls with `text_groups`: those get attention within each text.
 ATTENTION = "negexp"
@@ -31,7 +30,7 @@ class TextGroup(NamedTuple):
     """Texts that stand next to each other and share an attention call.
 
     texts, longest, tokens: how many, of how many tokens at most, and how many tokens in all. place: (texts * longest,)
-    token of each padded place, None where all are equally long; mask: (texts, 1, 1, longest) where there is a token;
+    token of each padded place, None where all are equally long; real: (texts, longest) where there is a token;
     back: (tokens,) padded place of each token.
     """
 
@@ -39,7 +38,7 @@ class TextGroup(NamedTuple):
     longest: int
     tokens: int
     place: Tensor | None
-    mask: Tensor | None
+    real: Tensor | None
     back: Tensor | None
 
 
@@ -83,7 +82,7 @@ def _group(lengths: Tensor, shortest: int, longest: int) -> TextGroup:
     real = columns < lengths[:, None]  # (texts, longest)
     first = lengths.cumsum(0) - lengths
     place = torch.where(real, first[:, None] + columns, 0)
-    return TextGroup(texts, longest, tokens, place.flatten(), real[:, None, None], real.flatten().nonzero()[:, 0])
+    return TextGroup(texts, longest, tokens, place.flatten(), real, real.flatten().nonzero()[:, 0])
 
 
 def _attention(
@@ -111,11 +110,12 @@ def _attention(
 def _attend(group: TextGroup, query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float) -> Tensor:
     """Return attention (tokens, heads, dim) of a group's query, key and value (tokens, heads, dim)."""
     heads, dim = query.shape[1:]
-    dtype = query.dtype if fast_bfloat16_attention() else torch.float32
+    texts, length = group.texts, group.longest
     padded = (part if group.place is None else part.index_select(0, group.place) for part in (query, key, value))
-    q, k, v = (part.to(dtype).view(group.texts, group.longest, heads, dim).transpose(1, 2) for part in padded)
-    output = scaled_dot_product_attention(q, k, v, attn_mask=group.mask, dropout_p=dropout, scale=scaling)
-    output = output.transpose(1, 2).reshape(-1, heads, dim).to(query.dtype)
+    q, k, v = (part.view(texts, length, heads, dim).transpose(1, 2).reshape(-1, length, dim) for part in padded)
+    real = None if group.real is None else group.real.repeat_interleave(heads, dim=0)[:, None]
+    output = attend(q, k, v, real, dropout, scaling)  # (texts * heads, length, dim)
+    output = output.view(texts, heads, length, dim).transpose(1, 2).reshape(-1, heads, dim)
     return output if group.back is None else output.index_select(0, group.back)
 
 
