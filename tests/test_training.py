@@ -30,8 +30,8 @@ EPA = "validation/clean/reranked/epa/accuracy@1"
 
 # Golden run: `negexp train trainer.epochs=3 trainer.precision=float32` on the demo, seed 0. Machines differ in the last
 # digits; a refactor that moves these losses by more than 1e-3 changed the experiment and must say so. They moved by up
-# to 0.006 three times, each time because dropout drew otherwise: for fewer cells when padding went, in another order when
-# a batch became one call, and from other bits when it got faster. With model.dropout=0 each of these gave the same
+# to 0.006 three times, each time because dropout drew otherwise: for fewer cells when padding went, in another order
+# when a batch became one call, and from other bits when it got faster. With model.dropout=0 each of these gave the same
 # negatives, and losses within 3e-6.
 GOLDEN = pd.DataFrame(
     {
