@@ -14,6 +14,8 @@ from negexp.signals import check_stop
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+PAIRS = 2**10  # of a query and a candidate whose difference exists at a time: they stay in the processor's cache
+
 
 class Candidates(NamedTuple):
     """What a backend found: pairs of a query and a distinct vector (pairs,), sorted by query."""
@@ -52,7 +54,7 @@ class NeighbourIndex(ABC):
             check_stop()
             some = slice(start, start + block)
             squared[some], rows[some] = self._search(distinct[some], k)
-        distances = np.sqrt(squared)
+        distances = np.sqrt(squared, out=squared)
         return (distances, rows) if asked.none else (distances[asked.group], rows[asked.group])
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
@@ -65,14 +67,25 @@ class NeighbourIndex(ABC):
 
     def _k_nearest(self, queries: np.ndarray, found: Candidates, k: int) -> tuple[Floats, Ints]:
         """Return squared distances and rows (queries, k) of the k nearest candidates, copies and ties in order."""
-        difference = np.subtract(self.vectors[found.vector], queries[found.query], dtype=np.float64)
-        squared = np.einsum("ij,ij->i", difference, difference)
+        squared = self._squared_distances(queries, found)
         pair, row = self.copies.expand(found.vector, at_most=k)
         query, squared = found.query[pair], squared[pair]
         order = np.lexsort((row, squared, query))
         first = np.searchsorted(query, np.arange(len(queries)))  # sorting moved nothing from query to query
         place = order[first[:, None] + np.arange(k)]
         return squared[place], row[place]
+
+    def _squared_distances(self, queries: np.ndarray, found: Candidates) -> Floats:
+        """Return the squared distance of each candidate to its query, in float64."""
+        exact, squared = queries.astype(np.float64), np.empty(len(found.query))
+        difference, other = (np.empty((min(len(squared), PAIRS), exact.shape[1])) for _ in range(2))
+        for start in range(0, len(squared), PAIRS):
+            some = slice(start, start + PAIRS)
+            pairs = len(squared[some])
+            difference[:pairs] = self.vectors[found.vector[some]]
+            difference[:pairs] -= np.take(exact, found.query[some], axis=0, out=other[:pairs], mode="clip")
+            np.einsum("ij,ij->i", difference[:pairs], difference[:pairs], out=squared[some])
+        return squared
 
     @abstractmethod
     def _queries_at_a_time(self, k: int) -> int:

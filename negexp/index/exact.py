@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from negexp.index.base import Candidates, NeighbourIndex
 from negexp.processor import fast_bfloat16
 
 TILE = 2**13  # columns whose scores exist at a time
 CHUNK = 16  # columns of which only the best score is looked at first; a divisor of TILE
-MOST_QUERIES = 256  # at a time: more are no faster, and take more memory
+MOST_QUERIES, MOST_SCORES = 2**10, 2**21  # at a time: more are no faster, and take more memory
 ROOM = 16  # candidates there is room for, for each of the k: about k come from the first tile, few from later ones
 ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8}  # of one operation, relative; twice what it can be
 ONE_LENGTH = {torch.float32: 1e-6, torch.bfloat16: 1e-4}  # spread of norms, relative, that may be taken for none
@@ -43,18 +42,22 @@ class Table:
     half_squares: Tensor | None
     spread: float
 
-    def scores(self, queries: Tensor, start: int) -> Tensor:
+    def scores(self, queries: Tensor, start: int, memory: Tensor) -> Tensor:
         """Return the scores of a tile of columns (queries, CHUNK, chunks), -inf where there is no column.
 
-        A chunk is every `chunks`-th column of the tile: so the best of all chunks is found by whole rows.
+        A chunk is every `chunks`-th column of the tile: so the best of all chunks is found by whole rows. Scores are
+        written to `memory`, a vector that has room for all of them.
         """
         tile = self.vectors[start : start + TILE]
+        width = len(tile) + -len(tile) % CHUNK
+        scores = memory[: len(queries) * width].view(len(queries), width)
+        scores[:, len(tile) :] = -torch.inf
         if self.half_squares is None:
-            scores = queries @ tile.T
+            torch.mm(queries, tile.T, out=scores[:, : len(tile)])
         else:
-            scores = torch.addmm(self.half_squares[start : start + TILE], queries, tile.T, beta=-1)
-        missing = -len(tile) % CHUNK
-        chunks: Tensor = (pad(scores, (0, missing), value=-torch.inf) if missing else scores).unflatten(1, (CHUNK, -1))
+            squares = self.half_squares[start : start + TILE]
+            torch.addmm(squares, queries, tile.T, beta=-1, out=scores[:, : len(tile)])
+        chunks: Tensor = scores.unflatten(1, (CHUNK, -1))
         return chunks
 
 
@@ -66,8 +69,10 @@ class ExactIndex(NeighbourIndex):
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
         super().__init__(vectors, block_bytes)
+        self._columns = min(TILE, len(self.vectors) + CHUNK)  # of a tile of scores
+        self._memory: dict[torch.dtype, Tensor] = {}
         exact = torch.from_numpy(self.vectors)
-        norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in exact.split(ROWS)])
+        norms = torch.from_numpy(np.sqrt(np.einsum("ij,ij->i", self.vectors, self.vectors, dtype=np.float64)))
         self.longest, shortest = float(norms.max()), float(norms.min())
 
         def one_length(dtype: torch.dtype) -> bool:
@@ -84,8 +89,8 @@ class ExactIndex(NeighbourIndex):
             self.tables.insert(0, table(exact.bfloat16()))
 
     def _queries_at_a_time(self, k: int) -> int:
-        columns = min(TILE, len(self.vectors) + CHUNK)
-        return min(MOST_QUERIES, self.block_bytes // (4 * columns), self.most_candidates // (ROOM * k))
+        most_scores = min(MOST_SCORES, self.block_bytes // 4)
+        return min(MOST_QUERIES, most_scores // self._columns, self.most_candidates // (ROOM * k))
 
     def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
         looks = (self._look(table, torch.from_numpy(queries), k) for table in self.tables)
@@ -96,12 +101,13 @@ class ExactIndex(NeighbourIndex):
         """Return the candidates that scores in a table's precision leave."""
         queries = exact.to(table.vectors.device, table.vectors.dtype)
         margin = self._margin(table, exact, queries).to(queries.device, torch.float32)
+        memory = self._score_memory(queries)
         best = torch.full((len(queries), k), -torch.inf, device=queries.device)
         found: list[tuple[Tensor, Tensor, Tensor]] = []  # query, column and score
         candidates = 0
         for start in range(0, len(table.vectors), TILE):
             with _full_precision(queries.device):
-                scores = table.scores(queries, start)
+                scores = table.scores(queries, start, memory)
             chunk_best = scores.amax(dim=1)
             # the best of enough chunks are nearly the best of all columns, and never better
             good = chunk_best if chunk_best.shape[1] >= 4 * k else scores.flatten(1)
@@ -120,6 +126,13 @@ class ExactIndex(NeighbourIndex):
         kept = score >= lowest[query]  # what the last tile asked for is the most: it only rises
         query, order = query[kept].sort(stable=True)
         return Candidates(query.cpu().numpy(), column[kept][order].cpu().numpy())
+
+    def _score_memory(self, queries: Tensor) -> Tensor:
+        """Return room for a tile of scores, the same every time: new memory would have to be cleared."""
+        size, memory = len(queries) * self._columns, self._memory.get(queries.dtype)
+        if memory is None or len(memory) < size:
+            memory = self._memory[queries.dtype] = torch.empty(size, dtype=queries.dtype, device=queries.device)
+        return memory
 
     def _margin(self, table: Table, exact: Tensor, queries: Tensor) -> Tensor:
         """Return (queries,) how much lower than the k-th best score one of the k nearest may have.
