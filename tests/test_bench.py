@@ -15,9 +15,12 @@ import pytest
 import torch
 from conftest import Train
 from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from negexp.bench import mine as bench_mine
 from negexp.bench import scale
+from negexp.bench.embed import sample_with_copies
 from negexp.bench.made_up import made_up_pairs
 from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
 from negexp.bench.scale import Growth
@@ -54,6 +57,19 @@ def bench_config(*overrides: str) -> BenchConfig:
 @pytest.fixture
 def setting() -> Setting:
     return Setting.load(bench_config("model.dropout=0", "data.max_pairs=16"), choose_runtime("cpu", "float32", None))
+
+
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=30), share=st.floats(0, 1), seed=st.integers(0, 2**32 - 1)
+)
+@settings(deadline=None, max_examples=50, derandomize=True)
+def test_a_sample_of_texts_keeps_their_copies(counts: list[int], share: float, seed: int) -> None:
+    arguments = np.repeat(10 + np.arange(len(counts)), counts)
+    size = max(1, round(share * len(arguments)))
+    drawn = sample_with_copies(arguments, size, np.random.default_rng(seed))
+    assert size <= len(drawn) < size + max(counts)
+    for text in np.unique(drawn):
+        assert (drawn == text).sum() == counts[text - 10]
 
 
 def test_contenders_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ from negexp.tokens import tokenize
 
 
 def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
-    """Embed training arguments, tokenising included; a sample of `embed_texts` of them, copies as they come."""
+    """Embed training arguments, tokenising included: all, or a sample of about `embed_texts` of them."""
     train, config = setting.corpus["train"], setting.config
     arguments = np.concatenate([train.point, train.counter])
     if config.embed_texts is not None and config.embed_texts < len(arguments):
-        arguments = generator(config.seed, 0, "bench texts").choice(arguments, config.embed_texts, replace=False)
+        arguments = sample_with_copies(arguments, config.embed_texts, generator(config.seed, 0, "bench texts"))
     texts = [setting.corpus.texts[text] for text in arguments]
 
     def ours() -> NDArray[np.float32]:
@@ -62,6 +62,15 @@ def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
         checks,
         remarks,
     )
+
+
+def sample_with_copies(arguments: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return texts, drawn, each as often as it occurs among all: `size` or a few more, with copies as in the whole."""
+    text, count = np.unique(arguments, return_counts=True)
+    order = rng.permutation(len(text))
+    enough = int(np.searchsorted(np.cumsum(count[order]), size)) + 1
+    drawn: NDArray[np.int64] = np.repeat(text[order[:enough]], count[order[:enough]])
+    return rng.permutation(drawn)
 
 
 def encode(model: Any, texts: list[str]) -> NDArray[np.float32]:

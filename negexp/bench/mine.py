@@ -18,6 +18,7 @@ from negexp.bench.ours import index_of, sample_negatives
 from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transformers, sentence_transformer
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, Rival, in_turns, rivals
+from negexp.processor import fast_bfloat16
 from negexp.sampling import Negatives
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -55,16 +56,16 @@ def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
     same = all((a[1] == b[1]).all() for a, b in zip(exact, ours("balltree"), strict=True))
     near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(exact, original(), strict=True))
     seconds = in_turns(contenders, setting.config.repeats)
-    distinct, (n, dim) = len(np.unique(train.point)), queries.shape
-    flops = 2.0 * 2 * distinct * n * dim
+    points, counters = (len(np.unique(texts)) for texts in (train.point, train.counter))
+    n, dim = queries.shape
+    flops = 2.0 * points * (points + counters) * dim
     return Comparison(
         "mine",
-        f"n = {n} points and as many counters, {distinct} distinct points, d = {dim}, k = 3",
+        f"n = {n} points and as many counters, {points} and {counters} of them distinct, d = {dim}, k = 3",
         f"{OURS}, index=exact",
         seconds[OURS],
         rivals(seconds, {theirs: 100.0}),
-        flops / peak["float32_flops"],
-        f"{flops / 1e9:.1f} GFLOP of products at {peak['float32_flops'] / 1e9:.0f} GFLOP/s in float32",
+        *_floor(setting, flops, peak),
         [f"exact and balltree return the same rows: {same}", f"distances equal the original tree's: {near}"],
         remarks,
     )
@@ -98,11 +99,17 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
         f"{OURS}, index=exact",
         seconds[OURS],
         rivals(seconds, {FAISS: 1.0}),
-        flops / peak["bfloat16_flops"],
-        f"{flops / 1e12:.2f} TFLOP of products at {peak['bfloat16_flops'] / 1e9:.0f} GFLOP/s in bfloat16",
+        *_floor(setting, flops, peak),
         checks,
         remarks,
     )
+
+
+def _floor(setting: Setting, flops: float, peak: dict[str, float]) -> tuple[float, str]:
+    """Return the seconds that the exact index's products take at the peak rate of its precision, and how they came."""
+    precision = "bfloat16" if setting.runtime.device.type == "cpu" and fast_bfloat16() else "float32"
+    rate = peak[f"{precision}_flops"]
+    return flops / rate, f"{flops / 1e9:.1f} GFLOP of products at {rate / 1e9:.0f} GFLOP/s in {precision}"
 
 
 def compare_backends(setting: Setting, peak: dict[str, float]) -> Comparison:
