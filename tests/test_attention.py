@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negexp import scratch
 from negexp.model import attention, build_model
 from negexp.model.attention import attend
 from negexp.model.dropout import Dropout, drop_masks, kept_scale, replace_dropout
@@ -99,7 +100,7 @@ def test_dropout_takes_probabilities_out_and_scales_the_rest(dtype: torch.dtype)
 
 
 def test_training_and_embedding_share_their_memory() -> None:
-    attention._memory.clear()
+    scratch._memory.clear()
     rows = random_rows(2, 4, 3)
     with torch.inference_mode():
         expected = attend(*rows, None, 0.0, SCALING)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from negexp.index.base import Candidates, NeighbourIndex
 from negexp.processor import fast_bfloat16
+from negexp.scratch import scratch
 
 TILE = 2**13  # columns whose scores exist at a time
 CHUNK = 16  # columns of which only the best score is looked at first; a divisor of TILE
@@ -42,15 +43,15 @@ class Table:
     half_squares: Tensor | None
     spread: float
 
-    def scores(self, queries: Tensor, start: int, memory: Tensor) -> Tensor:
+    def scores(self, queries: Tensor, start: int) -> Tensor:
         """Return the scores of a tile of columns (queries, CHUNK, chunks), -inf where there is no column.
 
-        A chunk is every `chunks`-th column of the tile: so the best of all chunks is found by whole rows. Scores are
-        written to `memory`, a vector that has room for all of them.
+        A chunk is every `chunks`-th column of the tile: so the best of all chunks is found by whole rows. The
+        next scores take the place of these.
         """
         tile = self.vectors[start : start + TILE]
         width = len(tile) + -len(tile) % CHUNK
-        scores = memory[: len(queries) * width].view(len(queries), width)
+        scores = scratch("index scores", (len(queries), width), queries.dtype, queries.device)
         scores[:, len(tile) :] = -torch.inf
         if self.half_squares is None:
             torch.mm(queries, tile.T, out=scores[:, : len(tile)])
@@ -70,7 +71,6 @@ class ExactIndex(NeighbourIndex):
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
         super().__init__(vectors, block_bytes)
         self._columns = min(TILE, len(self.vectors) + CHUNK)  # of a tile of scores
-        self._memory: dict[torch.dtype, Tensor] = {}
         exact = torch.from_numpy(self.vectors)
         norms = torch.from_numpy(np.sqrt(np.einsum("ij,ij->i", self.vectors, self.vectors, dtype=np.float64)))
         self.longest, shortest = float(norms.max()), float(norms.min())
@@ -101,13 +101,12 @@ class ExactIndex(NeighbourIndex):
         """Return the candidates that scores in a table's precision leave."""
         queries = exact.to(table.vectors.device, table.vectors.dtype)
         margin = self._margin(table, exact, queries).to(queries.device, torch.float32)
-        memory = self._score_memory(queries)
         best = torch.full((len(queries), k), -torch.inf, device=queries.device)
         found: list[tuple[Tensor, Tensor, Tensor]] = []  # query, column and score
         candidates = 0
         for start in range(0, len(table.vectors), TILE):
             with _full_precision(queries.device):
-                scores = table.scores(queries, start, memory)
+                scores = table.scores(queries, start)
             chunk_best = scores.amax(dim=1)
             # the best of enough chunks are nearly the best of all columns, and never better
             good = chunk_best if chunk_best.shape[1] >= 4 * k else scores.flatten(1)
@@ -126,13 +125,6 @@ class ExactIndex(NeighbourIndex):
         kept = score >= lowest[query]  # what the last tile asked for is the most: it only rises
         query, order = query[kept].sort(stable=True)
         return Candidates(query.cpu().numpy(), column[kept][order].cpu().numpy())
-
-    def _score_memory(self, queries: Tensor) -> Tensor:
-        """Return room for a tile of scores, the same every time: new memory would have to be cleared."""
-        size, memory = len(queries) * self._columns, self._memory.get(queries.dtype)
-        if memory is None or len(memory) < size:
-            memory = self._memory[queries.dtype] = torch.empty(size, dtype=queries.dtype, device=queries.device)
-        return memory
 
     def _margin(self, table: Table, exact: Tensor, queries: Tensor) -> Tensor:
         """Return (queries,) how much lower than the k-th best score one of the k nearest may have.

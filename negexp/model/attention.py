@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from negexp.model.dropout import INTEGERS, drop_masks, kept_scale
+from negexp.scratch import scratch
 
 BLOCK_SCORES = 2**20  # at a time
 
@@ -43,10 +44,10 @@ class _Attention(torch.autograd.Function):
         probabilities, output = query.new_empty(rows if keep else 0, length, length), torch.empty_like(value)
         for block in _blocks(rows, length):
             shape = (len(query[block]), length, length)
-            scores, softmax = _scratch("scores", shape, exact), _scratch("softmax", shape, exact)
+            scores, softmax = scratch("scores", shape, exact), scratch("softmax", shape, exact)
             torch.baddbmm(bias[block], exact_query[block], exact_key[block].mT, alpha=scaling, out=scores)
             torch.softmax(scores, -1, out=softmax)
-            rounded = probabilities[block] if keep else _scratch("rounded", shape, query.dtype)
+            rounded = probabilities[block] if keep else scratch("rounded", shape, query.dtype)
             rounded.copy_(softmax)
             if dropout > 0:
                 _mark_dropped(rounded, dropout)
@@ -74,13 +75,13 @@ class _Attention(torch.autograd.Function):
             marked = probabilities[block]
             kept = _kept(marked, ctx.dropout)
             torch.bmm(kept.mT, gradient[block], out=d_value[block])
-            d_scores, factors = _scratch("scores", marked.shape, exact), _scratch("softmax", marked.shape, exact)
+            d_scores, factors = scratch("scores", marked.shape, exact), scratch("softmax", marked.shape, exact)
             torch.bmm(exact_gradient[block], exact_value[block].mT, out=d_scores)
             if ctx.dropout > 0:
                 d_scores.mul_(factors.copy_(kept)).addcmul_(factors.copy_(marked).abs_(), total[block], value=-1)
             else:
                 d_scores.sub_(total[block]).mul_(factors.copy_(marked))
-            rounded = _scratch("rounded", marked.shape, query.dtype).copy_(d_scores)
+            rounded = scratch("rounded", marked.shape, query.dtype).copy_(d_scores)
             torch.bmm(rounded, key[block], out=d_query[block])
             torch.bmm(rounded.mT, query[block], out=d_key[block])
         return d_query, d_key, d_value, None, None, None
@@ -100,16 +101,4 @@ def _mark_dropped(probabilities: Tensor, dropout: float) -> None:
 
 def _kept(marked: Tensor, dropout: float) -> Tensor:
     """Return the probabilities with zeros where they are dropped."""
-    return marked if dropout == 0 else torch.clamp_min(marked, 0, out=_scratch("kept", marked.shape, marked.dtype))
-
-
-_memory: dict[tuple[str, torch.dtype], Tensor] = {}
-
-
-def _scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return memory that is used again and again: the system would clear it each time that it is asked for anew."""
-    size = torch.Size(shape).numel()
-    if (name, dtype) not in _memory or _memory[name, dtype].numel() < size:
-        with torch.inference_mode(False):  # such a tensor could not be written to when training
-            _memory[name, dtype] = torch.empty(size, dtype=dtype)
-    return _memory[name, dtype][:size].view(shape)
+    return marked if dropout == 0 else torch.clamp_min(marked, 0, out=scratch("kept", marked.shape, marked.dtype))
