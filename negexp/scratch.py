@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
 
-_memory: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+class _Memory(threading.local):
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+
+_memory = _Memory()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """Return a tensor with anything in it; whoever asks for the same name, type and device next gets the same memory.
+    """Return a tensor with anything in it; who next asks for this name, type and device, in this thread, gets the same.
 
-    What is kept is the largest that was asked for. For one thread, and never to be returned to somebody else.
+    The largest that was asked for is kept. Never return it to somebody else, or keep it for later.
     """
     key, size = (name, dtype, torch.device(device)), torch.Size(shape).numel()
-    if key not in _memory or len(_memory[key]) < size:
+    kept = _memory.kept
+    if key not in kept or len(kept[key]) < size:
         with torch.inference_mode(False):  # such a tensor could not be written to when training
-            _memory[key] = torch.empty(size, dtype=dtype, device=device)
-    return _memory[key][:size].view(shape)
+            kept[key] = torch.empty(size, dtype=dtype, device=device)
+    return kept[key][:size].view(shape)

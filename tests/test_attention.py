@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from negexp import scratch
 from negexp.model import attention, build_model
 from negexp.model.attention import attend
-from negexp.model.dropout import Dropout, drop_masks, kept_scale, replace_dropout
+from negexp.model.dropout import Dropout, drop_mask, kept_scale, replace_dropout
 
 SCALING = 0.4
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -100,7 +100,7 @@ def test_dropout_takes_probabilities_out_and_scales_the_rest(dtype: torch.dtype)
 
 
 def test_training_and_embedding_share_their_memory() -> None:
-    scratch._memory.clear()
+    scratch._memory.kept.clear()
     rows = random_rows(2, 4, 3)
     with torch.inference_mode():
         expected = attend(*rows, None, 0.0, SCALING)
@@ -120,7 +120,7 @@ def test_training_and_embedding_share_their_memory() -> None:
 @pytest.mark.parametrize("p", [0.0, 1e-3, 0.1, 0.5, 0.9, 0.99])
 def test_values_are_dropped_as_often_as_asked_and_independently(p: float) -> None:
     torch.manual_seed(0)
-    dropped = (drop_masks(torch.Size([1000, 1000]), p) != 0).double()
+    dropped = (drop_mask(torch.Size([1000, 1000]), p) != 0).double()
     assert float(dropped.mean()) == pytest.approx(p, abs=2**-15 + 5 * (p * (1 - p) / 1e6) ** 0.5)
     for lag in (1, 2, 3, 4, 1000):  # four values share one draw
         flat = dropped.flatten()
@@ -175,6 +175,17 @@ def test_every_dropout_of_an_encoder_is_replaced() -> None:
     layers = [module for module in encoder.modules() if isinstance(module, nn.Dropout)]
     assert layers
     assert {(type(layer), layer.p) for layer in layers} == {(Dropout, 0.3)}
-    nested = nn.Sequential(nn.Dropout(0.2), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.4)))
-    replace_dropout(nested)
-    assert [module.p for module in nested.modules() if isinstance(module, Dropout)] == [0.2, 0.4]
+    nested = nn.Sequential(nn.Dropout(0.2), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.4).eval()))
+    for kind in (Dropout, nn.Dropout):
+        replace_dropout(nested, kind)
+        found = [(type(module), module.p, module.training) for module in (nested[0], nested[1][1])]
+        assert found == [(kind, 0.2, True), (kind, 0.4, False)]
+
+
+def test_what_dropout_returns_can_be_added_to_in_place() -> None:
+    values = torch.ones(4, requires_grad=True)
+    dropped = Dropout(0.5)(values)
+    dropped += 1
+    dropped.sum().backward()
+    assert values.grad is not None
+    assert torch.equal(values.grad, dropped.detach() - 1)

@@ -87,7 +87,7 @@ def test_bfloat16_embeddings_and_gradients_are_near_float32_ones(
     config: ModelConfig, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build_model(config, 0, TEXTS * 5).model.train()
-    ids, mask = random_batch([30, 29, 7, 3])
+    ids, mask = random_batch([48, 30, 29, 7, 3])
     full, _, wanted = outputs_and_gradients(model, ids, mask)
     monkeypatch.setattr(bi_encoder, "can_pack", lambda encoder: packed)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -218,8 +218,9 @@ def test_exact_search_is_exact_for_tiny_and_huge_vectors(
     np.testing.assert_array_equal(found, sorted_by_distance(vectors, vectors[:20], 5)[1])
 
 
-def test_a_query_so_far_away_that_distances_tie_finds_the_lower_row() -> None:
-    vectors, query = np.array([[0, 1], [1, 0]], dtype=np.float32), np.array([[1e18, 0]], dtype=np.float32)
+@pytest.mark.parametrize("norm", [1e18, 1e28])
+def test_a_query_so_far_away_that_distances_tie_finds_the_lower_row(norm: float) -> None:
+    vectors, query = np.array([[0, 1], [1, 0]], dtype=np.float32), np.array([[norm, 0]], dtype=np.float32)
     assert ExactIndex(vectors, 1 << 20, CPU).search(query, 1)[1].tolist() == [[0]]
     assert BallTreeIndex(vectors, 1 << 20, leaf_size=2).search(query, 1)[1].tolist() == [[0]]
 

@@ -180,7 +180,7 @@ def test_what_never_ends_is_no_corpus(tmp_path: Path, path: str) -> None:
         read_arguana(Path(path), LIMITS)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mangled_archive_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(archive(tmp_path / "corpus.tar").read_bytes())
@@ -277,7 +277,7 @@ def test_line_ends_and_marks_of_other_systems_are_read(tmp_path: Path, ending: s
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300) | st.text(alphabet='pointcer,"{}[]:\n\r\\u0\t ', max_size=200).map(str.encode))
 @example(content=b"PAR1" + bytes(8) + b"PAR1")
 @example(content=b'{"point": 1e999, "counter": "c"}')
@@ -580,8 +580,9 @@ OVERRIDES = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(overrides=st.lists(OVERRIDES | st.text(max_size=20), min_size=1, max_size=3), sweep=st.booleans())
+@example(overrides=["data=[0]"], sweep=False)
 def test_any_overrides_run_or_are_refused(
     overrides: list[str], sweep: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

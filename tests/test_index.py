@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from negexp.config import IndexConfig
+from negexp.errors import InputError
 from negexp.index import NeighbourIndex, build_index
 from negexp.index.balltree import BallTreeIndex
 from negexp.index.exact import ExactIndex
@@ -128,3 +129,15 @@ def test_the_configured_backend_is_built(name: str, kind: type[NeighbourIndex]) 
     index = build_index(np.eye(3), IndexConfig(name=name, leaf_size=2, block_bytes=1 << 20), torch.device("cpu"))
     assert type(index) is kind
     assert index.search(np.eye(3), 1)[1].tolist() == [[0], [1], [2]]
+
+
+@every_backend
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(build: Build, bad: float) -> None:
+    vectors = np.ones((20, 3), dtype=np.float32)
+    broken = vectors.copy()
+    broken[7, 1] = bad
+    with pytest.raises(InputError, match=r"not finite.*lower trainer\.lr"):
+        build(broken, 1 << 20)
+    with pytest.raises(InputError, match=r"not finite.*lower trainer\.lr"):
+        build(vectors, 1 << 20).search(broken, 1)

@@ -172,5 +172,7 @@ def _compose(name: str, overrides: list[str], return_hydra_config: bool = False)
         return compose(name, overrides, return_hydra_config)
     except ValueError as error:  # Hydra's for a group that is given anything but a name: sampler=3
         raise InputError(f"{' '.join(overrides)}: {error}") from None
+    except TypeError:  # and for a list with anything but names: sampler=[3]
+        raise InputError(f"{' '.join(overrides)}: a group takes a name; --help lists groups and names") from None
     except yaml.YAMLError as error:  # it names file and line
         raise InputError(f"--config-dir: {error}") from None

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from negexp.bench.ours import run_epoch
 from negexp.bench.plain import PlainEpoch
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, in_turns, rivals
+from negexp.model.dropout import replace_dropout
 from negexp.runtime import Runtime
 
 
@@ -21,15 +23,16 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     pairs = setting.train_pairs(config.epoch_pairs)
     sampler = replace(config.sampler, name="decay", start_rate=0.8, step=0.02, end_rate=0.0)
     model = setting.built.model
-    state = copy.deepcopy(model.state_dict())
+    original, state = copy.deepcopy(model), copy.deepcopy(model.state_dict())
+    replace_dropout(original, nn.Dropout)
 
     def ours(runtime: Runtime) -> None:
         model.load_state_dict(state)
         run_epoch(setting, pairs, sampler, runtime)
 
     def plain() -> None:
-        model.load_state_dict(state)
-        PlainEpoch(setting, model, pairs, random_rate=0.8).run()
+        original.load_state_dict(state)
+        PlainEpoch(setting, original, pairs, random_rate=0.8).run()
 
     float32, theirs = "negexp in float32", "plain epoch: three passes, padded as it comes, float32"
     contenders: dict[str, Any] = {OURS: lambda: ours(setting.runtime)}

@@ -18,7 +18,8 @@ from negexp.bench.ours import index_of, sample_negatives
 from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transformers, sentence_transformer
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, Rival, in_turns, rivals
-from negexp.processor import fast_bfloat16
+from negexp.index import NeighbourIndex
+from negexp.index.exact import ExactIndex
 from negexp.sampling import Negatives
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -65,7 +66,7 @@ def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
         f"{OURS}, index=exact",
         seconds[OURS],
         rivals(seconds, {theirs: 100.0}),
-        *_floor(setting, flops, peak),
+        *_floor(index_of(setting, queries, "exact"), flops, peak),
         [f"exact and balltree return the same rows: {same}", f"distances equal the original tree's: {near}"],
         remarks,
     )
@@ -99,15 +100,16 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
         f"{OURS}, index=exact",
         seconds[OURS],
         rivals(seconds, {FAISS: 1.0}),
-        *_floor(setting, flops, peak),
+        *_floor(index_of(setting, vectors, "exact"), flops, peak),
         checks,
         remarks,
     )
 
 
-def _floor(setting: Setting, flops: float, peak: dict[str, float]) -> tuple[float, str]:
-    """Return the seconds that the exact index's products take at the peak rate of its precision, and how they came."""
-    precision = "bfloat16" if setting.runtime.device.type == "cpu" and fast_bfloat16() else "float32"
+def _floor(index: NeighbourIndex, flops: float, peak: dict[str, float]) -> tuple[float, str]:
+    """Return the seconds that an exact index's products take at the peak rate of its precision, and how they came."""
+    assert isinstance(index, ExactIndex)
+    precision = str(index.tables[0].vectors.dtype).removeprefix("torch.")
     rate = peak[f"{precision}_flops"]
     return flops / rate, f"{flops / 1e9:.1f} GFLOP of products at {rate / 1e9:.0f} GFLOP/s in {precision}"
 

@@ -8,13 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from negexp.errors import InputError
 from negexp.index.copies import Copies, find_copies
 from negexp.signals import check_stop
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-PAIRS = 2**10  # of a query and a candidate whose difference exists at a time: they stay in the processor's cache
+CANDIDATE_BYTES = 2**10  # what a candidate may take, with its copies
+DIFFERENCE_BYTES = 2**20  # of differences at a time, which so stay in the processor's cache
 
 
 class Candidates(NamedTuple):
@@ -36,16 +38,23 @@ class NeighbourIndex(ABC):
         (arguments, dim), float32 or float64; kept, not copied, where no two are equal.
     block_bytes
         Memory for one block of vectors or distances.
+
+    Raises
+    ------
+    InputError
+        When a vector, or later a query, is not finite.
     """
 
     def __init__(self, vectors: np.ndarray, block_bytes: int) -> None:
+        _check_finite(vectors)
         self.block_bytes = block_bytes
         self.copies: Copies = find_copies(vectors, block_bytes)
         self.vectors = self.copies.distinct(vectors)
-        self.most_candidates: int = block_bytes // (8 * (self.vectors.shape[1] + 1))  # at a time, in float64
+        self.most_candidates: int = block_bytes // CANDIDATE_BYTES  # at a time
 
     def search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
         """Return distances and rows (queries, k) of the k nearest, nearest first, the lower row first among equals."""
+        _check_finite(queries)
         asked = find_copies(queries, self.block_bytes)
         distinct = asked.distinct(queries)
         squared, rows = np.empty((len(distinct), k)), np.empty((len(distinct), k), dtype=np.int64)
@@ -78,9 +87,10 @@ class NeighbourIndex(ABC):
     def _squared_distances(self, queries: np.ndarray, found: Candidates) -> Floats:
         """Return the squared distance of each candidate to its query, in float64."""
         exact, squared = queries.astype(np.float64), np.empty(len(found.query))
-        difference, other = (np.empty((min(len(squared), PAIRS), exact.shape[1])) for _ in range(2))
-        for start in range(0, len(squared), PAIRS):
-            some = slice(start, start + PAIRS)
+        block = max(1, DIFFERENCE_BYTES // exact[:1].nbytes)
+        difference, other = (np.empty((min(len(squared), block), exact.shape[1])) for _ in range(2))
+        for start in range(0, len(squared), block):
+            some = slice(start, start + block)
             pairs = len(squared[some])
             difference[:pairs] = self.vectors[found.vector[some]]
             difference[:pairs] -= np.take(exact, found.query[some], axis=0, out=other[:pairs], mode="clip")
@@ -97,3 +107,11 @@ class NeighbourIndex(ABC):
 
         None says that they are more than `most_candidates`; for a single query they must be returned all the same.
         """
+
+
+def _check_finite(vectors: np.ndarray) -> None:
+    if not np.isfinite(np.einsum("ij->", vectors, dtype=np.float64)):  # a sum needs no memory, a mask of them does
+        raise InputError(
+            "embeddings are not finite, so nothing is nearest: the model diverged; lower trainer.lr, or set "
+            "trainer.gradient_clip or trainer.precision=float32"
+        )

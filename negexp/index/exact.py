@@ -63,9 +63,9 @@ class Table:
 
 
 class ExactIndex(NeighbourIndex):
-    """Brute force in matrix products; beside the vectors it holds them in bfloat16, and `block_bytes` of scores.
+    """Brute force in matrix products; beside the vectors it holds them in bfloat16, and a tile of scores.
 
-    Norms must be below 1e18, so that their products are numbers in float32.
+    Norms, of queries too, must be below 1e18, so that their products are numbers in float32.
     """
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
@@ -139,7 +139,7 @@ class ExactIndex(NeighbourIndex):
         results = ROUNDING[queries.dtype] * norms * self.longest
         rest = exact.shape[1] * (2.0**-126 * (1 + norms + self.longest) + 2.0**-52 * (norms + self.longest) ** 2)
         margin: Tensor = 2 * SAFETY * (factors + sums + results + rest) + SAFETY * table.spread
-        return margin
+        return margin.clamp(max=torch.finfo(torch.float32).max / 4)  # then every vector is a candidate
 
 
 def _rounded_down(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,7 @@
 """Attention on a CPU by whole score matrices of few rows at a time: they stay in the cache, products run at full rate.
 
 Torch's own kernels reach half of that rate where heads are small, and with dropout fall back to something slower still.
-Scores and their softmax are computed in float32 whatever the precision, so only what products take in is rounded, as in
+Scores and their softmax are never computed in less than float32, and probabilities are rounded for products only, as in
 flash attention (Dao et al. 2022).
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from negexp.model.dropout import INTEGERS, drop_masks, kept_scale
+from negexp.model.dropout import INTEGERS, drop_mask, kept_scale
 from negexp.scratch import scratch
 
 BLOCK_SCORES = 2**20  # at a time
@@ -52,7 +52,8 @@ class _Attention(torch.autograd.Function):
             if dropout > 0:
                 _mark_dropped(rounded, dropout)
             torch.bmm(_kept(rounded, dropout), value[block], out=output[block])
-        output.mul_(kept_scale(dropout))
+        if dropout > 0:
+            output.mul_(kept_scale(dropout))
         ctx.save_for_backward(query, key, value, probabilities, output)
         ctx.dropout, ctx.scaling = dropout, scaling
         return output
@@ -68,7 +69,8 @@ class _Attention(torch.autograd.Function):
         query, key, value, probabilities, output = ctx.saved_tensors
         (rows, length), exact = query.shape[:2], torch.promote_types(query.dtype, torch.float32)
         total = (gradient.to(exact) * output).sum(-1, keepdim=True) * ctx.scaling  # (rows, length, 1)
-        gradient = gradient * kept_scale(ctx.dropout)
+        if ctx.dropout > 0:
+            gradient = gradient * kept_scale(ctx.dropout)
         exact_gradient, exact_value = gradient.to(exact) * ctx.scaling, value.to(exact)
         d_query, d_key, d_value = (torch.empty_like(part) for part in (query, key, value))
         for block in _blocks(rows, length):
@@ -95,7 +97,7 @@ def _blocks(rows: int, length: int) -> Iterator[slice]:
 def _mark_dropped(probabilities: Tensor, dropout: float) -> None:
     """Give those probabilities that are dropped a negative sign: so one tensor is kept for the gradients, not two."""
     integers = INTEGERS[probabilities.element_size()]
-    sign = drop_masks(probabilities.shape, dropout).to(integers).bitwise_and_(torch.iinfo(integers).min)
+    sign = drop_mask(probabilities.shape, dropout).to(integers).bitwise_and_(torch.iinfo(integers).min)
     probabilities.view(integers).bitwise_or_(sign)
 
 

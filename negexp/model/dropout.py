@@ -26,7 +26,7 @@ class Dropout(nn.Dropout):
 class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
-        kept = ~drop_masks(values.shape, p)
+        kept = ~drop_mask(values.shape, p)
         ctx.save_for_backward(kept)
         ctx.scale = kept_scale(p)
         return _masked(values, kept).mul_(ctx.scale)
@@ -37,21 +37,21 @@ class _Drop(torch.autograd.Function):
         return _masked(gradient, ctx.saved_tensors[0]).mul_(ctx.scale), None
 
 
-def replace_dropout(module: nn.Module) -> None:
-    """Put `Dropout` in the place of every `torch.nn.Dropout` below a module."""
+def replace_dropout(module: nn.Module, kind: type[nn.Dropout] = Dropout) -> None:
+    """Put this kind of dropout in the place of every `torch.nn.Dropout` below a module."""
     for name, child in module.named_children():
-        if type(child) is nn.Dropout:
-            setattr(module, name, Dropout(child.p))
+        if isinstance(child, nn.Dropout):
+            setattr(module, name, kind(child.p).train(child.training))
         else:
-            replace_dropout(child)
+            replace_dropout(child, kind)
 
 
-def drop_masks(shape: torch.Size, p: float) -> Tensor:
+def drop_mask(shape: torch.Size, p: float) -> Tensor:
     """Return an int16 for each value, -1 (all bits) where it is dropped, else 0; drawn from torch's generator."""
     size = shape.numel()
     draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # four of 16 bits each
-    masks = draws.view(torch.int16)[:size].view(shape)
-    return masks.bitwise_and_(VALUES - 1).sub_(_threshold(p)).bitwise_right_shift_(BITS)
+    mask = draws.view(torch.int16)[:size].view(shape)
+    return mask.bitwise_and_(VALUES - 1).sub_(_threshold(p)).bitwise_right_shift_(BITS)
 
 
 def kept_scale(p: float) -> float:
@@ -65,4 +65,6 @@ def _threshold(p: float) -> int:
 
 def _masked(values: Tensor, kept: Tensor) -> Tensor:
     integers = INTEGERS[values.element_size()]
-    return values.contiguous().view(integers).bitwise_and(kept.to(integers)).view(values.dtype)
+    masked = torch.empty_like(values, memory_format=torch.contiguous_format)
+    torch.bitwise_and(values.contiguous().view(integers), kept.to(integers), out=masked.view(integers))
+    return masked

@@ -112,7 +112,8 @@ def _attend(group: TextGroup, query: Tensor, key: Tensor, value: Tensor, dropout
     heads, dim = query.shape[1:]
     texts, length = group.texts, group.longest
     padded = (part if group.place is None else part.index_select(0, group.place) for part in (query, key, value))
-    q, k, v = (part.view(texts, length, heads, dim).transpose(1, 2).reshape(-1, length, dim) for part in padded)
+    by_head = (part.view(texts, length, heads, dim).transpose(1, 2).contiguous() for part in padded)
+    q, k, v = (part.view(-1, length, dim) for part in by_head)
     real = None if group.real is None else group.real.repeat_interleave(heads, dim=0)[:, None]
     output = attend(q, k, v, real, dropout, scaling)  # (texts * heads, length, dim)
     output = output.view(texts, heads, length, dim).transpose(1, 2).reshape(-1, heads, dim)
