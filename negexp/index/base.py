@@ -79,7 +79,7 @@ class NeighbourIndex(ABC):
         squared = self._squared_distances(queries, found)
         pair, row = self.copies.expand(found.vector, at_most=k)
         query, squared = found.query[pair], squared[pair]
-        order = np.lexsort((row, squared, query))
+        order = _order(query, squared, row)
         first = np.searchsorted(query, np.arange(len(queries)))  # sorting moved nothing from query to query
         place = order[first[:, None] + np.arange(k)]
         return squared[place], row[place]
@@ -107,6 +107,17 @@ class NeighbourIndex(ABC):
 
         None says that they are more than `most_candidates`; for a single query they must be returned all the same.
         """
+
+
+def _order(query: Ints, squared: Floats, row: Ints) -> Ints:
+    """Return np.lexsort((row, squared, query)), of queries in order; faster, where ties have their rows in order."""
+    order = np.argsort(squared, kind="stable")
+    short = query.astype(np.min_scalar_type(query.max(initial=0)))  # of 16 bits NumPy sorts by radix
+    order = order[np.argsort(short[order], kind="stable")]
+    sorted_distance, sorted_row = squared[order], row[order]
+    tied = (query[1:] == query[:-1]) & (sorted_distance[1:] == sorted_distance[:-1])  # queries were in order
+    out_of_order = tied & (sorted_row[1:] < sorted_row[:-1])
+    return np.lexsort((row, squared, query)) if out_of_order.any() else order
 
 
 def _check_finite(vectors: np.ndarray) -> None:

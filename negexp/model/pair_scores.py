@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from negexp.model.bi_encoder import PairClassifier
 from negexp.model.losses import COUNTER, NO_COUNTER
+from negexp.scratch import scratch
 
-CACHE_BYTES = 2**21  # of differences at a time: few enough to stay in the processor's cache
+CACHE_BYTES = 2**22  # of differences at a time: few enough to stay in the processor's cache
 
 
 class PairScores:
@@ -28,20 +29,20 @@ class PairScores:
     ) -> None:
         self.classifier, self.tables = classifier, (query, candidate)
         self.separable = isinstance(classifier.layer_norm, nn.Identity)
-        shared = all(one is other for one, other in zip(query, candidate, strict=True))
-        self.query = torch.cat(classifier.used(*query), dim=1)
-        self.candidate = self.query if shared else torch.cat(classifier.used(*candidate), dim=1)
+        self.query, self.candidate = classifier.used(*query), classifier.used(*candidate)
+        self.width = sum(part.shape[1] for part in self.query)
         weight = (classifier.linear.weight[COUNTER] - classifier.linear.weight[NO_COUNTER]).detach()
         bias = (classifier.linear.bias[COUNTER] - classifier.linear.bias[NO_COUNTER]).detach()
-        thirds = [part.chunk(3) for part in weight.split([3 * part.shape[1] for part in classifier.used(*query)])]
-        point, other, self.difference = (torch.cat(part) for part in zip(*thirds, strict=True))
-        activation = classifier.activation
-        self.of_query = activation(self.query) @ point + bias  # (rows,)
-        self.of_candidate = activation(self.candidate) @ other  # (rows,)
+        thirds = [part.chunk(3) for part in weight.split([3 * part.shape[1] for part in self.query])]
+        self.difference = [third[2] for third in thirds]
+        self.of_query, self.of_candidate = bias.expand(len(query[0])), bias.new_zeros(len(candidate[0]))  # (rows,)
+        for own, other, (point, counter, _) in zip(self.query, self.candidate, thirds, strict=True):
+            self.of_query = self.of_query + classifier.activation(own) @ point
+            self.of_candidate = self.of_candidate + classifier.activation(other) @ counter
 
     def __call__(self, points: Tensor, candidates: Tensor) -> Tensor:
         """Return log-odds (points, k) of candidates (points, k) of points (points,), all rows of the tables."""
-        block = max(1, CACHE_BYTES // (4 * candidates.shape[1] * self.query.shape[1]))
+        block = max(1, CACHE_BYTES // (4 * candidates.shape[1] * self.width))
         parts = zip(points.split(block), candidates.split(block), strict=True)
         return torch.cat([self._block(*part) for part in parts]) if len(points) else candidates.float()
 
@@ -52,8 +53,10 @@ class PairScores:
             logits = self.classifier(r_query[own], h_query[own], r_candidate[candidates], h_candidate[candidates])
             opinion: Tensor = logits[..., COUNTER] - logits[..., NO_COUNTER]
             return opinion
-        others = self.candidate.index_select(0, candidates.flatten()).view(*candidates.shape, -1)
-        own = self.query[points][:, None]  # (points, 1, r + h)
-        apart = self.classifier.activation(others.sub_(own).abs_()) @ self.difference
-        opinions: Tensor = apart + self.of_query[points][:, None] + self.of_candidate[candidates]
+        opinions = self.of_query[points][:, None] + self.of_candidate[candidates]
+        for query, candidate, weight in zip(self.query, self.candidate, self.difference, strict=True):
+            apart = scratch("apart", (candidates.numel(), candidate.shape[1]), candidate.dtype, candidate.device)
+            torch.index_select(candidate, 0, candidates.flatten(), out=apart)
+            apart = apart.view(*candidates.shape, -1).sub_(query[points][:, None]).abs_()  # (points, k, dim)
+            opinions = opinions + self.classifier.activation(apart) @ weight
         return opinions
