@@ -63,8 +63,12 @@ class TokenTable:
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenTable:
     """Tokenise texts, each cut to `max_length` tokens with the special ones."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    return TokenTable(encoded["input_ids"], int(pad_id))
+    return TokenTable(encoded["input_ids"], padding_id(tokenizer))
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token id that fills up shorter texts of a batch; 0 where the tokenizer names none."""
+    return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
 
 
 def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTrainedTokenizerFast:

@@ -19,7 +19,7 @@ from negexp.index import copies, exact
 from negexp.index.balltree import BallTreeIndex
 from negexp.index.base import Candidates, NeighbourIndex
 from negexp.index.exact import ExactIndex
-from negexp.model import BiEncoder, PairScores, bi_encoder, build_model, packing
+from negexp.model import BiEncoder, PairScores, build_model, encoder, packing
 from negexp.model.bi_encoder import PairClassifier
 from negexp.model.losses import COUNTER, NO_COUNTER
 
@@ -63,7 +63,7 @@ def test_packed_texts_have_the_embeddings_and_gradients_of_padded_ones(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "GROUP_WIDTH", width)
         packed = outputs_and_gradients(model, ids, mask)
-        patch.setattr(bi_encoder, "can_pack", lambda encoder: False)
+        patch.setattr(encoder, "can_pack", lambda encoder: False)
         padded = outputs_and_gradients(model, ids, mask)
     torch.testing.assert_close(packed[0], padded[0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(packed[1], padded[1], atol=1e-5, rtol=1e-4)
@@ -89,7 +89,7 @@ def test_bfloat16_embeddings_and_gradients_are_near_float32_ones(
     model = build_model(config, 0, TEXTS * 5).model.train()
     ids, mask = random_batch([48, 30, 29, 7, 3])
     full, _, wanted = outputs_and_gradients(model, ids, mask)
-    monkeypatch.setattr(bi_encoder, "can_pack", lambda encoder: packed)
+    monkeypatch.setattr(encoder, "can_pack", lambda encoder: packed)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half, _, found = outputs_and_gradients(model, ids, mask)
     assert half.dtype == torch.float32

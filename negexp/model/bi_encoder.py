@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from negexp.config import ModelConfig
-from negexp.model.packing import can_pack, packed_states
+from negexp.model.encoder import encoder_states, state_size
 
 Role = Literal["query", "candidate"]
 
@@ -21,7 +21,7 @@ class Tower(nn.Module):
 
     def __init__(self, encoder: PreTrainedModel, config: ModelConfig) -> None:
         super().__init__()
-        hidden = encoder.config.hidden_size
+        hidden = state_size(encoder)
         self.encoder = encoder
         self.pooling = config.pooling
         self.normalize = config.normalize
@@ -41,12 +41,10 @@ class Tower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return retrieval (texts, retrieval_size) and pooled (texts, hidden_size) embeddings in float32."""
-        if ids.device.type == "cpu" and can_pack(self.encoder):  # GPUs lose more by many small calls than by padding
-            states = packed_states(self.encoder, ids, mask)
-        else:
-            states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        states, pooler_output = encoder_states(self.encoder, ids, mask)
         if self.pooling == "pooler":
-            pooled = self.encoder.get_submodule("pooler")(states)
+            assert pooler_output is not None, "check_encoder refuses encoders without it"
+            pooled = pooler_output
         elif self.pooling == "cls":
             pooled = states[:, 0]
         else:

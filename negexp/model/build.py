@@ -25,9 +25,10 @@ from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Tower
 from negexp.model.dropout import replace_dropout
-from negexp.model.packing import ATTENTION
+from negexp.model.encoder import attention_for, prepare_config
+from negexp.model.encoder_check import check_encoder
 from negexp.randomness import derive
-from negexp.tokens import train_vocabulary
+from negexp.tokens import padding_id, train_vocabulary
 
 LARGEST_ENCODER_FILE = 256 * 2**20  # bytes; the largest vocabularies take a tenth of that
 MOST_LAYERS = 1000
@@ -60,10 +61,10 @@ def build_model(config: ModelConfig, seed: int, vocabulary_texts: Sequence[str],
             tokenizer: PreTrainedTokenizerBase = train_vocabulary(
                 vocabulary_texts, config.vocabulary_size, config.max_length
             )
-            encoder = AutoModel.from_config(_tiny_config(config, len(tokenizer)), attn_implementation=ATTENTION)
+            encoder = _without_weights(_tiny_config(config, len(tokenizer)))
         else:
             tokenizer, encoder = _load_pretrained(config)
-        _check_fits(config, encoder)
+            check_encoder(encoder, config, len(tokenizer), padding_id(tokenizer))
         return BuiltModel(_assemble(encoder, config, heads), tokenizer, encoder.config)
 
 
@@ -81,7 +82,7 @@ def restore_model(config: ModelConfig, folder: Path, weights_bytes: int) -> Buil
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         _check_size(encoder_config, weights_bytes)
         with torch.random.fork_rng():
-            encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation=ATTENTION)
+            encoder = _without_weights(encoder_config)
             return BuiltModel(_assemble(encoder, config, heads=True), tokenizer, encoder.config)
     except (torch.OutOfMemoryError, MemoryError):
         raise
@@ -102,7 +103,7 @@ def _check_size(encoder_config: PreTrainedConfig, weights_bytes: int) -> None:
         if isinstance(value, int) and value > MOST_LAYERS and re.search("layer|block|expert", key):
             raise ValueError(f"config.json: {key}={value} is more than any encoder has")
     with torch.device("meta"):  # shapes without memory
-        encoder = AutoModel.from_config(encoder_config, trust_remote_code=False, attn_implementation=ATTENTION)
+        encoder = _without_weights(encoder_config)
     size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
     if size > weights_bytes:
         raise ValueError(f"config.json describes {size} bytes of weights, model.safetensors has {weights_bytes}")
@@ -137,6 +138,15 @@ def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:
     )
 
 
+def _without_weights(encoder_config: PreTrainedConfig) -> PreTrainedModel:
+    """Return the encoder of a configuration, its weights random."""
+    attention = attention_for(encoder_config)
+    encoder: PreTrainedModel = AutoModel.from_config(
+        encoder_config, trust_remote_code=False, attn_implementation=attention
+    )
+    return encoder
+
+
 def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load from a folder, else from the hub's cache, else from the hub."""
     name = str(config.pretrained)
@@ -152,6 +162,8 @@ def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreT
             # one question with a time limit: without a network, loading would ask and wait many times
             HfApi().model_info(name, revision=config.revision, timeout=10)
             return _from_pretrained(name, config, local=False)
+    except InputError:
+        raise
     except Exception as error:  # the hub client, the JSON reader and the tokenizer each raise types of their own
         raise InputError(
             f"model.pretrained={config.pretrained}: cannot be loaded ({_first_line(error)}); give a local folder with "
@@ -164,27 +176,17 @@ def _from_pretrained(name: str, config: ModelConfig, local: bool) -> tuple[PreTr
     common = {"revision": config.revision or "main", "trust_remote_code": False, "local_files_only": local}
     tokenizer = AutoTokenizer.from_pretrained(name, **common)
     encoder_config = AutoConfig.from_pretrained(name, **common)
-    if config.dropout is not None:
-        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            setattr(encoder_config, key, config.dropout)
+    prepare_config(encoder_config, config)
     # safetensors only: the older format is a pickle, which can run code
     encoder = AutoModel.from_pretrained(
         name,
         config=encoder_config,
         use_safetensors=True,
         dtype=torch.float32,
-        attn_implementation=ATTENTION,
+        attn_implementation=attention_for(encoder_config),
         **common,
     )
     return tokenizer, encoder
-
-
-def _check_fits(config: ModelConfig, encoder: PreTrainedModel) -> None:
-    positions = getattr(encoder.config, "max_position_embeddings", None)
-    if positions is not None and config.max_length > positions:
-        raise InputError(f"model.max_length={config.max_length}: the encoder has {positions} positions; lower it")
-    if config.pooling == "pooler" and getattr(encoder, "pooler", None) is None:
-        raise InputError(f"model.pooling=pooler: {config.pretrained} has no pooler; use cls or mean")
 
 
 def _first_line(error: Exception) -> str:

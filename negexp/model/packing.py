@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -19,7 +19,8 @@ from negexp.model.attention import attend
 
 # Transformers' `sdpa`, but for calls with `text_groups`: those get attention within each text.
 ATTENTION = "negexp"
-# Encoders that take positions from outside and have no other tie between tokens than attention.
+# Encoders that take positions from outside and have no other tie between tokens than attention. All others are loaded
+# with the attention that transformers chooses: some add the mask to the scores, which a boolean mask does not survive.
 PACKED_MODELS = ("bert",)
 # Texts are padded for attention to the longest of their group, which is at most so many tokens longer: a call for
 # every text costs more than that where texts are short.
@@ -42,9 +43,17 @@ class TextGroup(NamedTuple):
     back: Tensor | None
 
 
+def packable(encoder_config: PreTrainedConfig) -> bool:
+    """Return whether encoders of this configuration can be given packed texts once they have this attention.
+
+    As a decoder, BERT looks at earlier tokens only, which attention within each text does not do.
+    """
+    return encoder_config.model_type in PACKED_MODELS and not encoder_config.is_decoder
+
+
 def can_pack(encoder: PreTrainedModel) -> bool:
     """Return whether an encoder can be given packed texts."""
-    return encoder.config.model_type in PACKED_MODELS and encoder.config._attn_implementation == ATTENTION
+    return packable(encoder.config) and encoder.config._attn_implementation == ATTENTION
 
 
 def packed_states(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,82 @@
+"""How an encoder is used: its attention and dropout, and token ids to hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from negexp.config import ModelConfig
+from negexp.errors import InputError
+from negexp.model.packing import ATTENTION, can_pack, packable, packed_states
+
+# The names that encoders of transformers give to dropout on hidden states and on attention.
+DROPOUT_KEYS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "hidden_dropout",
+    "attention_dropout",
+    "dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+
+
+def prepare_config(encoder_config: PreTrainedConfig, config: ModelConfig) -> None:
+    """Set the architecture's own dropout keys to `model.dropout`.
+
+    Raises
+    ------
+    InputError
+        When the architecture is an encoder-decoder, or has no dropout that `model.dropout` could set.
+    """
+    kind = encoder_config.model_type
+    if encoder_config.is_encoder_decoder:
+        raise InputError(f"model.pretrained={config.pretrained}: {kind} is an encoder-decoder; give an encoder")
+    if config.dropout is None:
+        return
+    keys = [key for key in DROPOUT_KEYS if hasattr(encoder_config, key)]
+    if not keys and config.dropout > 0:
+        raise InputError(f"model.dropout={config.dropout}: {kind} has no dropout to set; use model.dropout=null")
+    for key in keys:
+        setattr(encoder_config, key, config.dropout)
+
+
+def attention_for(encoder_config: PreTrainedConfig) -> str | None:
+    """Return the attention to load an encoder with; None is the one that transformers chooses."""
+    return ATTENTION if packable(encoder_config) else None
+
+
+def encoder_states(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return hidden states (texts, length, hidden) of padded token ids, and the pooled output (texts, hidden) or None.
+
+    On a CPU, encoders that can take packed texts get them. A GPU loses more by many small calls than by padding.
+    """
+    if ids.device.type == "cpu" and can_pack(encoder):
+        states = packed_states(encoder, ids, mask)
+        pooler = getattr(encoder, "pooler", None)
+        return states, None if pooler is None else pooler(states)
+    output = encoder(input_ids=ids, attention_mask=mask)
+    return output.last_hidden_state, getattr(output, "pooler_output", None)
+
+
+def state_size(encoder: PreTrainedModel) -> int:
+    """Return the size of an encoder's hidden states, whatever its configuration calls it."""
+    ids = torch.ones(1, 2, dtype=torch.long)
+    with without_gradients(encoder):
+        return encoder_states(encoder, ids, ids)[0].shape[-1]
+
+
+@contextmanager
+def without_gradients(encoder: PreTrainedModel, training: bool = False) -> Iterator[None]:
+    """Set the encoder's mode, for dropout, within; leave mode and torch's generator as they were."""
+    before = encoder.training
+    encoder.train(training)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            yield
+    finally:
+        encoder.train(before)
