@@ -14,7 +14,7 @@ from negexp.tracking import build_ledger
 from negexp.tracking.ledger import ledger_statistics, replaced_share
 
 COLUMNS = ["pair", "negative", "source", "row", "mined", "distance", "positive_distance", "neighbour_rank"]
-COLUMNS += ["gold_copy", "origin"]
+COLUMNS += ["gold_copy", "origin", "sampled_epoch"]
 
 
 # the second point is a copy of the first counter; both pairs stand in one theme, in debates of their own
@@ -28,7 +28,7 @@ def ledger() -> pd.DataFrame:
     points = np.array([[0, 0], [1, 1]], dtype=np.float32)
     candidate_points = np.array([[9, 1], [3, 4]], dtype=np.float32)
     counters = np.array([[0, 2], [6, 8]], dtype=np.float32)
-    return build_ledger(TRAIN, negatives, points, candidate_points, counters)
+    return build_ledger(TRAIN, negatives, points, candidate_points, counters, 0)
 
 
 def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
@@ -75,12 +75,12 @@ def test_copies_of_the_gold_and_where_negatives_are_from(ledger: pd.DataFrame) -
 def test_origin_is_null_where_the_corpus_names_neither_debate_nor_theme() -> None:
     negatives = Negatives(argument=np.array([[1], [0]]), neighbour_rank=np.array([[1], [1]]))
     vectors = np.zeros((2, 2), dtype=np.float32)
-    plain = build_ledger(replace(TRAIN, theme=None, debate=None), negatives, vectors, vectors, vectors)
+    plain = build_ledger(replace(TRAIN, theme=None, debate=None), negatives, vectors, vectors, vectors, 0)
     assert plain["origin"].isna().all()
     assert ledger_statistics(plain)["debate_share"] is None
-    themed = build_ledger(replace(TRAIN, theme=np.array([0, 1]), debate=None), negatives, vectors, vectors, vectors)
+    themed = build_ledger(replace(TRAIN, theme=np.array([0, 1]), debate=None), negatives, vectors, vectors, vectors, 0)
     assert themed["origin"].tolist() == ["elsewhere", "elsewhere"]
-    debate = build_ledger(replace(TRAIN, debate=np.array([3, 3])), negatives, vectors, vectors, vectors)
+    debate = build_ledger(replace(TRAIN, debate=np.array([3, 3])), negatives, vectors, vectors, vectors, 0)
     assert debate["origin"].tolist() == ["debate", "debate"]
     assert ledger_statistics(debate)["debate_share"] == 1
 

@@ -121,6 +121,23 @@ def test_static_negatives_stay_and_refresh_every_two_keeps_them_for_two_epochs(r
     assert negatives(twice, 0) == negatives(twice, 1) != negatives(twice, 2)
 
 
+def test_negatives_that_stay_are_shown_with_the_rate_and_the_ranks_of_the_epoch_that_sampled_them(
+    run_training: Train,
+) -> None:
+    rates = ["sampler=decay", "sampler.start_rate=0.6", "sampler.step=0.2", "sampler.refresh_every=2"]
+    folder = run_training(SMOKE, *rates, "trainer.epochs=4", "trainer.lr=0.01")
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["sampled_epoch"].tolist() == [0, 0, 2, 2]
+    np.testing.assert_allclose(metrics["random_rate"], [0.6, 0.6, 0.2, 0.2])
+    ledgers = [pd.read_parquet(folder / "negatives" / f"epoch-{epoch:03d}.parquet") for epoch in range(4)]
+    for epoch, ledger in enumerate(ledgers):
+        sampled = ledgers[[0, 0, 2, 2][epoch]]
+        assert (ledger["sampled_epoch"] == [0, 0, 2, 2][epoch]).all()
+        same = ["pair", "source", "row", "mined", "neighbour_rank"]
+        pd.testing.assert_frame_equal(ledger[same], sampled[same])
+        assert (ledger["distance"] == sampled["distance"]).all() == (epoch in (0, 2))
+
+
 @pytest.mark.parametrize("index", ["balltree", "exact"])
 @pytest.mark.parametrize("num_negatives", [1, 3])
 def test_mined_negatives_are_the_nearest_of_the_embeddings_at_the_epochs_start(
@@ -258,7 +275,8 @@ def test_a_detached_classifier_trains_itself_only(detach: bool) -> None:
     assert moved == (not detach)
 
 
-def test_accumulated_batches_step_like_one_large_batch() -> None:
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 4), (6, 3), (5, 9)])  # 16 pairs: 4, 4, 4, 4; 6, 6, 4; ..
+def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumulation: int) -> None:
     def weights(batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
         config = compose_train(
             SMOKE, "model.dropout=0", f"trainer.batch_size={batch_size}", f"trainer.accumulation={accumulation}"
@@ -284,7 +302,7 @@ def test_accumulated_batches_step_like_one_large_batch() -> None:
         )
         return trainee.model.state_dict()
 
-    one, accumulated = weights(16, 1), weights(4, 4)
+    one, accumulated = weights(16, 1), weights(batch_size, accumulation)
     for name, value in one.items():
         torch.testing.assert_close(accumulated[name], value, atol=2e-4, rtol=1e-3)
 

@@ -146,6 +146,12 @@ class NegativeSampler(ABC):
         """Return whether negatives are sampled anew in this epoch; else the last ones stay."""
         return epoch % self.config.refresh_every == 0
 
+    def sampled_epoch(self, epoch: int) -> int:
+        """Return the epoch in which the negatives of an epoch were sampled: the last one that refreshed them."""
+        while epoch > 0 and not self.refreshes(epoch):
+            epoch -= 1
+        return epoch
+
     def mines(self, epoch: int) -> bool:
         """Return whether `choose` calls `mine` in this epoch, so that indexes must be built."""
         return self.random_rate(epoch) < 1

@@ -10,9 +10,17 @@ from negexp.sampling import Negatives
 
 
 def build_ledger(
-    train: Split, negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
+    train: Split,
+    negatives: Negatives,
+    points: np.ndarray,
+    candidate_points: np.ndarray,
+    counters: np.ndarray,
+    sampled_epoch: int,
 ) -> pd.DataFrame:
     """Return a row per pair and negative.
+
+    Distances are of the embeddings given, those at the start of the epoch; ranks are of `sampled_epoch`, in which the
+    negatives were sampled.
 
     Parameters
     ----------
@@ -26,8 +34,8 @@ def build_ledger(
     DataFrame
         `pair`, `negative` (0 .. k-1), `source`, `row`, `mined`, `distance`, `positive_distance` (Euclidean),
         `neighbour_rank` (1 = nearest of all but the point itself; null for random draws), `gold_copy` (its text is the
-        gold counter's) and `origin` (`debate`, `theme`, `elsewhere`: what it shares with the pair; null where the
-        corpus names neither).
+        gold counter's), `origin` (`debate`, `theme`, `elsewhere`: what it shares with the pair; null where the
+        corpus names neither) and `sampled_epoch`.
     """
     pairs, k = negatives.argument.shape
     pair = np.repeat(np.arange(pairs), k)
@@ -49,6 +57,7 @@ def build_ledger(
             "neighbour_rank": pd.Series(rank, dtype="Int64").mask(rank == 0),
             "gold_copy": np.where(is_counter, train.counter[row], train.point[row]) == train.counter[pair],
             "origin": _origin(train, pair, row),
+            "sampled_epoch": sampled_epoch,
         }
     )
 

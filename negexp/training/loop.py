@@ -178,7 +178,8 @@ class Experiment:
                 round_ = SamplingRound(epoch, k, candidates, self.forbidden, rng, indexes, query)
                 negatives = self.sampler.sample(round_)
         with self.clock("sample"):
-            ledger = build_ledger(self.train_split, negatives, query, point, counter)
+            sampled = self.sampler.sampled_epoch(epoch)
+            ledger = build_ledger(self.train_split, negatives, query, point, counter, sampled)
             self.progress.negatives = negatives
             replaced = {"negatives_replaced": replaced_share(negatives, previous)}
             self.progress.statistics = ledger_statistics(ledger) | replaced
@@ -243,8 +244,9 @@ class Experiment:
         with self.clock("checkpoint"):
             temporary = self.store.begin(epoch, self.trainee, progress.negatives)
         seconds = self.clock.take()  # the row is part of the commit, so the rest of it counts with the next epoch
-        row = {"epoch": epoch, "random_rate": self.sampler.random_rate(epoch), **progress.statistics, **losses}
-        row |= seconds
+        sampled = self.sampler.sampled_epoch(epoch)
+        row: dict[str, Any] = {"epoch": epoch, "random_rate": self.sampler.random_rate(sampled)}
+        row |= {"sampled_epoch": sampled, **progress.statistics, **losses, **seconds}
         for split, metrics in scores.items():
             row |= flatten(metrics, split)
         progress.history.append(row)

@@ -81,12 +81,12 @@ def train_epoch(
     bar_of_batches = progress_bar(len(batches), f"training epoch {epoch}", "batch", progress)
     with bar_of_batches as bar, nullcontext() if profiled is None else profiled:
         for number, batch in enumerate(batches):
-            # the batches that share an optimizer step; the last group of an epoch may be smaller
-            group = min(config.accumulation, len(batches) - number // config.accumulation * config.accumulation)
+            first = number - number % config.accumulation  # of the batches that share an optimizer step
+            pairs = sum(map(len, batches[first : first + config.accumulation]))
             with part("forward"):
                 parts = batch_loss(trainee.model, criterion, tokens, train, negatives.argument, batch, runtime)
             with part("backward"):
-                (parts.total / group).backward()
+                (parts.total / (pairs / len(batch))).backward()  # the step is that of one batch of all these pairs
             losses[number] = torch.stack(parts).detach()
             if (number + 1) % config.accumulation == 0 or number + 1 == len(batches):
                 with part("optimizer"):
