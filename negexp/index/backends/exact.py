@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from negexp.index.base import Candidates, NeighbourIndex
+from negexp.index.base import Candidates, IndexOptions, NeighbourIndex
 from negexp.processor import fast_bfloat16
 from negexp.scratch import scratch
 
@@ -67,6 +67,13 @@ class ExactIndex(NeighbourIndex):
 
     Norms, of queries too, must be below 1e18, so that their products are numbers in float32.
     """
+
+    @classmethod
+    def from_options(
+        cls, options: IndexOptions, vectors: np.ndarray, device: torch.device, threads: int
+    ) -> ExactIndex:
+        """Return an index that computes on the device."""
+        return cls(vectors, options.block_bytes, device)
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
         super().__init__(vectors, block_bytes)

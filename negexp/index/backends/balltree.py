@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import BallTree
 
-from negexp.index.base import Candidates, NeighbourIndex
+from negexp.index.base import Candidates, IndexOptions, NeighbourIndex
+
+if TYPE_CHECKING:
+    import torch
 
 # A tree computes distances in float64, in its own order: so much less, relative to the largest squared norm, than what
 # it says.
@@ -17,6 +21,13 @@ ROUNDING = 1e-9
 
 class BallTreeIndex(NeighbourIndex):
     """A tree of nested balls; `leaf_size` is where it turns to brute force. Queries are shared out among `threads`."""
+
+    @classmethod
+    def from_options(
+        cls, options: IndexOptions, vectors: np.ndarray, device: torch.device, threads: int
+    ) -> BallTreeIndex:
+        """Return an index that searches with so many threads."""
+        return cls(vectors, options.block_bytes, options.leaf_size, threads)
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, leaf_size: int, threads: int = 1) -> None:
         super().__init__(vectors, block_bytes)
