@@ -1,7 +1,7 @@
 """`negexp COMMAND key=value ...`: one Hydra application per command, behind a dispatcher that starts fast.
 
 Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a defect of ours (traceback), 130 / 143 stopped by
-SIGINT / SIGTERM.
+SIGINT / SIGTERM. A reader that goes away, as in `negexp train | head`, changes none of them.
 Hydra and torch are imported only once a command is known to need them.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+
+from negexp.streams import closed_pipes_are_no_error
 
 COMMANDS = {
     "train": "train a bi-encoder, re-mining its negatives every epoch",
@@ -21,7 +23,11 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    with closed_pipes_are_no_error():
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
@@ -82,9 +88,6 @@ def _guarded(run: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("negexp: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `negexp train --cfg job | head`
-        sys.stderr.close()
-        return 0
     return 0
 
 

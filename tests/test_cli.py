@@ -6,6 +6,7 @@ Commands are replaced by a stub, except where nothing runs anyway: these tests a
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,6 +104,62 @@ def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: p
     else:
         assert "data: arguana, demo, pairs" in out
         assert "train_overlap: drop" in out
+
+
+# --- whose reader goes away -----------------------------------------------------------------------------------------
+
+
+def closed_pipe(*arguments: str, stderr: bool = False, unbuffered: bool = False) -> tuple[int, str]:
+    """Run Python with stdout, and stderr where asked, into a pipe that nobody reads; return exit code and stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1" if unbuffered else ""}
+    try:
+        result = subprocess.run(
+            [sys.executable, *arguments],
+            stdout=writer,
+            stderr=writer if stderr else subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    return result.returncode, (result.stderr or b"").decode()
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])  # False: the error comes when Python exits
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["report", "--cfg", "job"]])
+def test_a_closed_pipe_is_no_error(arguments: list[str], unbuffered: bool) -> None:
+    assert closed_pipe("-m", "negexp", *arguments, unbuffered=unbuffered) == (0, "")
+
+
+def test_commands_into_a_closed_pipe_do_their_work(tmp_path: Path) -> None:
+    commands = [
+        ["train", "experiment=smoke", "trainer.epochs=1", "tracker.progress=never", "hydra.run.dir=run"],
+        ["evaluate", "run=run", "output=again"],
+        ["report", "runs=run", "output=report"],
+        ["train", "trainer.epoch=3"],
+    ]
+    script = f"import sys; from negexp.cli import main; sys.exit([main(one) for one in {commands}] != [0, 0, 0, 2])"
+    assert closed_pipe("-c", script, stderr=True) == (0, "")
+    assert (tmp_path / "run" / "result.json").is_file()
+    assert "test, with epoch 0" in (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    assert (tmp_path / "again" / "evaluation" / "test.json").is_file()
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.mark.long
+def test_a_jobs_process_logs_into_a_closed_pipe(tmp_path: Path) -> None:
+    jobs = ["experiment=smoke", "trainer.epochs=1", "seed=0,1", "hydra/launcher=joblib", "tracker.progress=never"]
+    assert closed_pipe("-m", "negexp", "train", "-m", *jobs) == (0, "")
+    assert len(list((tmp_path / "outputs").rglob("result.json"))) == 2
+
+
+def test_streams_of_a_caller_stay_and_are_back_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = sys.stdout, sys.stderr
+    assert main(["--version"]) == 0
+    assert (sys.stdout, sys.stderr) == kept
+    assert capsys.readouterr().out == f"negexp {negexp.__version__}\n"
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------------

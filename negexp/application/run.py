@@ -58,6 +58,8 @@ def run_command(command: str, arguments: list[str]) -> None:
     except OSError as error:
         if job.raised is not None:
             raise
+        if error.filename is None:  # Hydra prints, for --help and --cfg
+            raise InputError(f"standard output cannot be written ({error.strerror})") from None
         # Hydra makes the folder and opens the log
         reason = f"cannot be written ({error.strerror}); give another folder"
         raise InputError(f"hydra.run.dir={error.filename}: {reason}") from None
