@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from negexp.nearest import did_you_mean
 from negexp.streams import closed_pipes_are_no_error
 
 COMMANDS = {
@@ -40,7 +41,8 @@ def _dispatch(arguments: list[str]) -> int:
         return _guarded(lambda: _complete(arguments))
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
-        return _refuse(f"{command}: no such command; choose from {', '.join(COMMANDS)}")
+        near = did_you_mean(command, COMMANDS)
+        return _refuse(f"{command}: no such command; choose from {', '.join(COMMANDS)}{near}")
     return _guarded(lambda: _run(command, rest))
 
 
@@ -81,7 +83,9 @@ def _guarded(run: Callable[[], None]) -> int:
         _refuse(str(error))
         return error.exit_code
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(_explain(error))
+        from negexp.application.explain import explain
+
+        return _refuse(explain(error))
     except Stopped as stop:
         print(f"negexp: stopped by {stop.name}", file=sys.stderr)
         return stop.exit_code
@@ -94,21 +98,6 @@ def _guarded(run: Callable[[], None]) -> int:
 def _refuse(message: str) -> int:
     print(f"negexp: {message}", file=sys.stderr)
     return 2
-
-
-def _explain(error: Exception) -> str:
-    """Return Hydra's several lines, and the first of what they were caused by, as one; its search path says nothing."""
-    lines = str(error).split("\n")
-    kept = [line for line in lines if not line.startswith(("Config search path", "\tprovider=", "To append to"))]
-    cause = str(error.__cause__ or "").split("\n", 1)[0]
-    if cause and cause not in str(error):
-        kept.append(cause)
-    message = " ".join(" ".join(kept).split())
-    if "hydra/launcher/joblib" in message:
-        message += "; it comes with negexp's extra `joblib`: pip install '.[joblib]'"
-    if "is not in struct" in message:
-        message += "; --cfg job lists the keys there are"
-    return message
 
 
 def _usage() -> str:
