@@ -20,8 +20,9 @@ from negexp.corpus.arguments import Split
 from negexp.embedding import Embeddings, Vectors
 from negexp.evaluation import evaluator, rank_queries
 from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries
+from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.ranking import Classifier, Scorer, argument_ids
-from negexp.evaluation.report_text import left_out
+from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.model import BiEncoder
 from negexp.model.bi_encoder import PairClassifier
 
@@ -431,3 +432,56 @@ def test_sample_queries_is_fixed_for_a_seed_and_takes_distinct_pairs() -> None:
     assert sample.max() < 10  # first occurrences
     assert len({tuple(sample_queries(split, 4, seed)) for seed in range(6)}) > 1
     assert sample_queries(split, 100, seed=3).tolist() == list(range(10))
+
+
+# --- what a person reads ------------------------------------------------------------------------------------------
+
+
+def of_tasks(**stages: dict[str, float]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return accuracy@1 by stage and task, with the other cells of a table filled up."""
+    return {
+        stage: {
+            task: {"candidates": 5.0, "accuracy@10": 1.0, "mrr": 1 - value, "accuracy@1": value}
+            for task, value in tasks.items()
+        }
+        for stage, tasks in stages.items()
+    }
+
+
+def test_protocols_with_the_same_numbers_are_shown_once() -> None:
+    one, other = of_tasks(retrieval={"sdc": 0.5, "epa": 0.25}), of_tasks(retrieval={"sdc": 0.5, "epa": 0.2})
+    lines = metrics_text({"published": one, "clean": one}).splitlines()
+    assert [line.split() for line in lines] == [
+        ["published", "and", "clean,", "retrieval"],
+        ["task", "candidates", "acc@1", "acc@10"],
+        ["sdc", "5.0", "0.5000", "1.0000"],
+        ["epa", "5.0", "0.2500", "1.0000"],
+        [],
+        ["published", "and", "clean", "give", "the", "same", "numbers", "here,", "so", "they", "are", "shown", "once."],
+    ]
+    lines = metrics_text({"published": one, "clean": other}).splitlines()
+    assert [line.split() for line in lines] == [
+        ["published,", "retrieval", "clean,", "retrieval"],
+        ["task", "candidates", "acc@1", "acc@10", "acc@1", "acc@10"],
+        ["sdc", "5.0", "0.5000", "1.0000", "0.5000", "1.0000"],
+        ["epa", "5.0", "0.2500", "1.0000", "0.2000", "1.0000"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_reranking_below_retrieval_in_the_monitored_task_is_said() -> None:
+    below = of_tasks(retrieval={"sdc": 0.5, "epa": 0.25}, reranked={"sdc": 0.25, "epa": 0.25})
+    metrics: Metrics = {"published": of_tasks(retrieval={"sdc": 0.1}, reranked={"sdc": 0.1}), "clean": below}
+    said = " ".join(metrics_text(metrics, "clean/reranked/sdc/accuracy@1").split())
+    assert "Re-ranked is below retrieval in clean sdc (accuracy@1 0.2500 against 0.5000): " in said
+    assert "Read the retrieval columns" in said
+    quiet = [
+        "clean/retrieval/epa/accuracy@1",  # equal
+        "clean/reranked/sdc/mrr",  # above, in this metric
+        "published/reranked/sdc/accuracy@1",
+        "clean/reranked/sta/accuracy@1",  # a task that this corpus has not
+        None,
+    ]
+    assert not [monitor for monitor in quiet if "below" in metrics_text(metrics, monitor)]
+    assert "below" in metrics_text(metrics, "clean/retrieval/sdc/accuracy@1")  # whichever stage picks the epoch
+    assert "below" not in metrics_text({"clean": of_tasks(retrieval={"sdc": 0.5})}, "clean/retrieval/sdc/accuracy@1")

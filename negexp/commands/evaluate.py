@@ -13,7 +13,7 @@ from negexp.corpus import Corpus, load_corpus
 from negexp.embedding import embed
 from negexp.errors import InputError
 from negexp.evaluation.evaluator import evaluate_split, scorer_and_classifier
-from negexp.evaluation.report_text import left_out, metrics_table
+from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.evaluation.trec import TrecExport, query_ids
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
 from negexp.runtime import choose_runtime, memory_errors_name, reproducible
@@ -55,8 +55,9 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     what = (
         f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
     )
+    monitor = load_run_config(RunFolder(Path(config.run)).config).trainer.monitor if config.run else None
     files = " and ".join(map(str, written))
-    log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_table(metrics)}\n\nfiles in {files}")
+    log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_text(metrics, monitor)}\n\nfiles in {files}")
 
 
 def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Path:

@@ -17,6 +17,7 @@ from negexp.config.schema import (
     TrainConfig,
 )
 from negexp.errors import InputError
+from negexp.nearest import did_you_mean
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "bench": ("embed", "mine", "rerank", "epoch", "scale", "all"),
@@ -125,7 +126,8 @@ def _check_keys(config: TrainConfig | EvaluateConfig | BenchConfig | ReportConfi
     values = flatten(asdict(config))
     for key, allowed in CHOICES.items():
         if values.get(key) is not None and values[key] not in allowed:
-            raise InputError(f"{key}={values[key]}: must be one of {', '.join(allowed)}")
+            near = did_you_mean(str(values[key]), allowed, f"{key}=")
+            raise InputError(f"{key}={values[key]}: must be one of {', '.join(allowed)}{near}")
     for key, (low, high) in RANGES.items():
         value = values.get(key)
         if value is None:

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from negexp.config.checks import check_evaluate, check_report, check_train, flatten
 from negexp.config.schema import BenchConfig, EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
+from negexp.nearest import nearest_key
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
@@ -120,13 +121,18 @@ def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         reason = (error.msg or str(error)).split("\n", 1)[0].removeprefix(RAISED)
-        raise InputError(f"{key}: {reason}") from None
+        near = nearest_key(key, _keys(config)) if isinstance(error, (ConfigKeyError, ConfigAttributeError)) else None
+        raise InputError(f"{key}: {reason}{f'; did you mean {near}?' if near else ''}") from None
     assert isinstance(typed, schema)
     for key, value in flatten(asdict(typed)).items():
         given = OmegaConf.select(config, key)
         if isinstance(value, bool) and not isinstance(given, bool):  # OmegaConf takes any integer, and "on", for one
             raise InputError(f"{key}={given}: must be true or false")
     return typed
+
+
+def _keys(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
 
 
 @contextmanager

@@ -156,6 +156,7 @@ class BenchConfig:
     output: str | None
     seed: int
     repeats: int
+    progress: str
     embed_texts: int | None
     search_rows: int
     mine_pairs: int

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
+from negexp.nearest import did_you_mean
 from negexp.sampling.base import NegativeSampler
 from negexp.sampling.strategies import DecaySampler, HardSampler, RandomSampler, StaticSampler
 
@@ -26,8 +27,9 @@ def build_sampler(config: SamplerConfig) -> NegativeSampler:
         return BUILT_IN[config.name](config)
     registered = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if config.name not in registered:
-        names = ", ".join([*BUILT_IN, *sorted(registered)])
-        raise InputError(f"sampler.name={config.name}: no such strategy; choose from {names}")
+        names = [*BUILT_IN, *sorted(registered)]
+        near = did_you_mean(config.name, names, "sampler.name=")
+        raise InputError(f"sampler.name={config.name}: no such strategy; choose from {', '.join(names)}{near}")
     strategy = registered[config.name].load()
     if not (isinstance(strategy, type) and issubclass(strategy, NegativeSampler)):
         raise InputError(f"sampler.name={config.name}: {registered[config.name].value} is no NegativeSampler subclass")

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -132,7 +132,8 @@ class Experiment:
         if not self.over():
             embeddings = self.embed("train")
         if not self.progress.history:
-            self.progress.untrained = summarise_all(self.evaluate(embeddings))
+            # of test for the comparison with the best epoch only: nothing is chosen by it
+            self.progress.untrained = summarise_all(self.evaluate(embeddings, ("validation", "test")))
             log.info(epoch_line({}, self.progress.untrained, self.config.trainer.monitor, self.clock.take()))
         while not self.over():
             epoch = len(self.progress.history)
@@ -212,13 +213,13 @@ class Experiment:
                 self.profiled,
             )
 
-    def evaluate(self, train_embeddings: Embeddings) -> dict[str, pd.DataFrame]:
-        """Return the ranks on validation, and on the fixed sample of training queries."""
-        validation_embeddings = self.embed("validation")
+    def evaluate(self, train: Embeddings, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
+        """Return the ranks on the given splits, and on the fixed sample of training queries."""
+        embeddings = {split: self.embed(split) for split in splits}
         with self.clock("evaluate"):
-            ranks = {"validation": self.rank("validation", validation_embeddings)}
+            ranks = {split: self.rank(split, vectors) for split, vectors in embeddings.items()}
             if len(self.train_queries):
-                ranks["train"] = self.rank("train", train_embeddings, self.train_queries)
+                ranks["train"] = self.rank("train", train, self.train_queries)
         return ranks
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
