@@ -8,6 +8,7 @@ import json
 import random
 import re
 import tarfile
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from negexp.config import DataConfig
@@ -30,6 +31,7 @@ from negexp.corpus.load import DEMO
 from negexp.corpus.overlap import seen_in_training
 from negexp.corpus.pairs import draw_splits, read_pairs
 from negexp.errors import InputError
+from negexp.evaluation.ranking import argument_ids
 
 Row = dict[str, str]
 LIMITS = Limits(max_bytes=2**24, max_files=1000)
@@ -296,6 +298,55 @@ def test_every_kind_of_table_gives_the_same_records(tmp_path: Path, kind: str) -
         Record(row["point"], row["counter"].strip(), split, "t", row["debate"], row["stance"], id_)
         for row, split, id_ in zip(ROWS, splits, ids, strict=True)
     ]
+
+
+FOLDERS = st.fixed_dictionaries(
+    {"theme": st.sampled_from(["a", "a/b"]), "debate": st.sampled_from(["b/c", "c"])}
+    | {"stance": st.sampled_from(["pro", "pro1", "pro10", "pro~"])}
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(blocks=st.lists(st.tuples(FOLDERS, st.sampled_from([1, 2, 101])), min_size=1, max_size=5))
+@example(blocks=[({"theme": "a", "debate": "c", "stance": stance}, 101) for stance in ("pro1", "pro")])
+def test_ids_of_a_table_are_unique_and_those_without_a_clash_stay(blocks: list[tuple[Row, int]]) -> None:
+    rows = [folder for folder, count in blocks for _ in range(count)]
+    rows = [row | {"point": f"p{i}", "counter": f"c{i}", "split": SPLITS[i % 3]} for i, row in enumerate(rows)]
+    rows += [rows[0] | {"point": f"p {split}", "counter": f"c {split}", "split": split} for split in SPLITS]
+    numbers: Counter[str] = Counter()
+    expected = []
+    for row in rows:
+        folder = f"{row['theme']}/{row['debate']}/{row['stance']}"
+        numbers[folder] += 1
+        expected.append(f"{folder}{numbers[folder]:02d}")
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = load_corpus(replace(data(write_csv(Path(folder) / "a.csv", rows)), copies="keep"))
+    found = {point: id_ for s in SPLITS for id_, (point, _) in zip(corpus[s].ids, texts_of(corpus, s), strict=True)}
+    ids = [found[row["point"]] for row in rows]
+    assert len(set(ids)) == len(rows)
+    for place, id_ in enumerate(expected):
+        assert (ids[place] == id_) == (id_ not in expected[:place])
+
+
+def test_the_row_101_of_a_stance_and_the_first_of_another_have_two_ids(tmp_path: Path) -> None:
+    stances = ["pro1", *["pro"] * 101]
+    rows = [{"point": f"p{i}", "counter": f"c{i}", "stance": stance} for i, stance in enumerate(stances)]
+    rows = [row | {"split": "test"} for row in rows]
+    rows += [{"point": f"p {split}", "counter": f"c {split}", "stance": "con", "split": split} for split in SPLITS]
+    corpus = load_corpus(data(write_csv(tmp_path / "a.csv", rows)))
+    ids = corpus["test"].ids
+    assert (ids[0], ids[1], ids[100], ids[101]) == ("pro101", "pro01", "pro100", "pro101~2")
+    texts = {corpus.texts[text]: id_ for text, id_ in argument_ids(corpus["test"]).items()}
+    assert (texts["p0"], texts["p101"]) == ("pro101/point", "pro101~2/point")
+
+
+def test_an_arguana_debate_in_two_splits_has_two_ids(tmp_path: Path) -> None:
+    files = arguana_files()
+    for kind in ("a-point", "b-counter"):
+        files[argument_path(("validation", "law", "curfews", "pro", "01"), kind)] = b"Another text " + kind.encode()
+    corpus = load_corpus(data(write_tree(tmp_path / "corpus", files), "arguana"))
+    assert corpus["test"].ids == ("law/curfews/con01", "law/curfews/pro01")
+    assert corpus["validation"].ids[-2:] == ("law/curfews/pro01~2", "law/jury-duty/con01")
 
 
 def test_table_without_metadata_has_none_and_unique_ids(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from negexp.embedding import embed
 from negexp.errors import InputError
 from negexp.evaluation.evaluator import evaluate_split, scorer_and_classifier
 from negexp.evaluation.report_text import left_out, metrics_table
-from negexp.evaluation.trec import TrecExport, query_ids
+from negexp.evaluation.trec import TrecExport
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
 from negexp.runtime import choose_runtime, memory_errors_name, reproducible
 from negexp.tokens import tokenize
@@ -37,8 +37,6 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     missing = left_out(split)
     if missing is not None:
         log.info(missing)
-    if config.trec:
-        query_ids(split)  # refuses ids that occur twice, before the work and not after it
     output = Path(config.output or folder).expanduser()
     written = [output / "evaluation"]
     with reproducible(runtime, deterministic=True), memory_errors_name("tokens_per_batch or model.max_length"):

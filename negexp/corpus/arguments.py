@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -100,6 +100,22 @@ class Corpus:
                     digest.update(len(data).to_bytes(8, "little") + data)
             found[name] = [len(split), digest.hexdigest()]
         return found
+
+
+def with_unique_ids(records: Sequence[Record]) -> list[Record]:
+    """Return the records with ids that are all different: a later record with the id of an earlier one gets `id~2`."""
+    taken = {record.id for record in records}
+    seen: set[str] = set()
+    unique = []
+    for record in records:
+        id_, number = record.id, 2
+        if id_ in seen:
+            while (id_ := f"{record.id}~{number}") in taken:
+                number += 1
+            taken.add(id_)
+        seen.add(id_)
+        unique.append(record if id_ == record.id else replace(record, id=id_))
+    return unique
 
 
 def index_records(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str, Split]]:

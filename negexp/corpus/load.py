@@ -8,7 +8,7 @@ import numpy as np
 
 from negexp.config import DataConfig
 from negexp.corpus.arguana import read_arguana
-from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records
+from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records, with_unique_ids
 from negexp.corpus.limits import Limits
 from negexp.corpus.overlap import Overlap, find_overlap, rows_to_keep
 from negexp.corpus.pairs import draw_splits, read_pairs
@@ -44,7 +44,7 @@ def load_corpus(config: DataConfig) -> Corpus:
         records = read_pairs(path, limits)
         if records[0].split is None:
             records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
-    texts, splits = index_records(records)
+    texts, splits = index_records(with_unique_ids(records))
     for name in SPLITS:
         if not len(splits[name]):
             raise InputError(
