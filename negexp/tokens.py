@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from negexp.corpus import SPLITS, Corpus
+
+log = logging.getLogger("negexp")
 
 Ints = NDArray[np.int64]
 
@@ -50,6 +55,12 @@ class TokenTable:
             yield order[start : start + size]
             start += size
 
+    def alike(self, texts: Ints, identity: Ints) -> Ints:
+        """Return those of some texts (texts,) whose tokens are those of a text with another identity (texts,)."""
+        classes = np.unique(np.stack([self.row[texts], identity]), axis=1)[0]  # a row as often as it has identities
+        row, count = np.unique(classes, return_counts=True)
+        return texts[np.isin(self.row[texts], row[count > 1])]
+
     def pad(self, rows: Ints) -> tuple[Tensor, Tensor]:
         """Return token ids and attention mask (rows, longest of them), int64."""
         lengths = self.lengths[rows]
@@ -65,6 +76,23 @@ def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_lengt
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     return TokenTable(encoded["input_ids"], int(pad_id))
+
+
+def tokenize_corpus(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, splits: Sequence[str] = SPLITS
+) -> TokenTable:
+    """Tokenise all texts of a corpus; warn of texts in the given splits that have equal tokens and are no copies."""
+    tokens = tokenize(corpus.texts, tokenizer, max_length)
+    texts = np.unique(np.concatenate([corpus[split].texts() for split in splits]))
+    alike = tokens.alike(texts, corpus[splits[0]].identify(texts))
+    if len(alike):
+        cut = int((tokens.lengths[tokens.row[alike]] >= max_length).sum())
+        log.warning(
+            f"{len(alike)} texts have the same tokens as another text, but are no copies (data.match={corpus.match}): "
+            f"{cut} are cut to model.max_length={max_length}, {len(alike) - cut} differ in what the tokenizer drops. "
+            "The encoder cannot tell them apart; they are neither merged nor dropped"
+        )
+    return tokens
 
 
 def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTrainedTokenizerFast:

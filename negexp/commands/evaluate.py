@@ -17,7 +17,7 @@ from negexp.evaluation.report_text import left_out, metrics_table
 from negexp.evaluation.trec import TrecExport
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
 from negexp.runtime import choose_runtime, memory_errors_name, reproducible
-from negexp.tokens import tokenize
+from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
 from negexp.training import CheckpointStore, load_weights
@@ -41,7 +41,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     written = [output / "evaluation"]
     with reproducible(runtime, deterministic=True), memory_errors_name("tokens_per_batch or model.max_length"):
         built = _model(config, corpus)
-        tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
+        tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
         model = built.model.to(runtime.device)
         embeddings = embed(model, tokens, split.texts(), runtime, config.split, config.progress)
         ranks = evaluate_split(model, embeddings, split, corpus["train"], config.evaluation, progress=config.progress)

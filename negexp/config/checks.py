@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("demo", "arguana", "pairs"),
     "data.train_overlap": ("drop", "keep"),
     "data.copies": ("merge", "keep"),
+    "data.match": ("exact", "normalized"),
     "model.pooling": ("cls", "mean", "pooler"),
     "model.classifier_features": ("concat", "hidden", "retrieval"),
     "model.activation": ("none", "relu", "gelu", "tanh"),
