@@ -87,10 +87,11 @@ def tokenize_corpus(
     alike = tokens.alike(texts, corpus[splits[0]].identify(texts))
     if len(alike):
         cut = int((tokens.lengths[tokens.row[alike]] >= max_length).sum())
+        reasons = [f"{cut} are cut to model.max_length={max_length}; raise it"] if cut else []
+        reasons += [f"{len(alike) - cut} differ in what the tokenizer drops"] if cut < len(alike) else []
         log.warning(
-            f"{len(alike)} texts have the same tokens as another text, but are no copies (data.match={corpus.match}): "
-            f"{cut} are cut to model.max_length={max_length}, {len(alike) - cut} differ in what the tokenizer drops. "
-            "The encoder cannot tell them apart; they are neither merged nor dropped"
+            f"{len(alike)} texts have the same tokens as another text that is no copy (data.match={corpus.match}), so "
+            f"the encoder cannot tell them apart, and they are neither merged nor dropped: {', '.join(reasons)}"
         )
     return tokens
 
