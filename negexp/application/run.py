@@ -143,7 +143,7 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
             refuse_code(config.hydra)
             if config.hydra.mode is not None and config.hydra.mode != RunMode.RUN:
                 raise InputError(f"hydra.mode={config.hydra.mode.name}: give -m instead")
-            PARSERS[command](_without_hydra(config))
+            PARSERS[command](_without_hydra(config), overrides)
             return 1
         parsed = OverridesParser.create().parse_overrides(overrides)
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
@@ -157,7 +157,7 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
         for job in jobs:
             config = _compose(name, job, return_hydra_config=True)
             refuse_code(config.hydra)
-            PARSERS[command](_without_hydra(config))
+            PARSERS[command](_without_hydra(config), job)
         return len(jobs)
 
 

@@ -68,10 +68,11 @@ class Job:
             raise
 
     def _run(self, config: DictConfig) -> str:
-        parsed = PARSERS[self.command](config)
-        command = importlib.import_module(f"negexp.commands.{self.command}")
         hydra = HydraConfig.get()
-        outcome: str | None = command.run(parsed, Path(hydra.runtime.output_dir), list(hydra.overrides.task))
+        overrides = list(hydra.overrides.task)
+        parsed = PARSERS[self.command](config, overrides)
+        command = importlib.import_module(f"negexp.commands.{self.command}")
+        outcome: str | None = command.run(parsed, Path(hydra.runtime.output_dir), overrides)
         return outcome or "done"
 
     def _run_in_sweep(self, config: DictConfig, inbox: Path) -> None:

@@ -23,6 +23,7 @@ from negexp.nearest import nearest_key
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
 DEEPEST = 20  # levels of a configuration; a run's has three
+LATER_KEYS = {"data.match": "exact"}  # in no run of version 0.1: the value that does what it did
 BESIDES = ("data.max_bytes", "data.max_files", "trainer.profile")
 
 Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, BenchConfig, ReportConfig)
@@ -83,7 +84,17 @@ def load_run_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: holds no mapping; run= must name a folder that `negexp train` wrote")
     if "${" in text:
         raise InputError(f"{path}: has an interpolation; a run's configuration is resolved, and nothing is looked up")
+    _fill_in(loaded)
     return parse_train(loaded)
+
+
+def _fill_in(config: DictConfig) -> None:
+    """Give a run of version 0.1 the keys that came later, with the values that do what it did."""
+    for key, value in LATER_KEYS.items():
+        group, _, name = key.partition(".")
+        node = config.get(group)
+        if isinstance(node, DictConfig) and name not in node:
+            node[name] = value
 
 
 def _bomb(text: str) -> str | None:

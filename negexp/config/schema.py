@@ -12,6 +12,7 @@ class DataConfig:
     path: str | None
     train_overlap: str
     copies: str
+    match: str
     validation_share: float
     test_share: float
     split_seed: int

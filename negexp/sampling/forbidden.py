@@ -20,10 +20,10 @@ class Forbidden:
     Parameters
     ----------
     point, counter
-        (pairs,) text of each pair's two arguments as a number: equal numbers are identical texts.
+        (pairs,) text of each pair's two arguments as a number: copies have equal numbers, see `Split.identity`.
     exclude
-        `self`: the pair's own two arguments. `duplicates`: every argument whose text is identical to either, and the
-        counters of every pair whose point text is identical to the pair's point.
+        `self`: the pair's own two arguments. `duplicates`: every argument whose text is a copy of either, and the
+        counters of every pair whose point text is a copy of the pair's point.
     """
 
     def __init__(self, point: Ints, counter: Ints, exclude: Collection[str]) -> None:

@@ -55,7 +55,8 @@ def build_ledger(
             "distance": np.linalg.norm(query[pair] - negative, axis=1),
             "positive_distance": np.linalg.norm(query - counters.astype(np.float64), axis=1)[pair],
             "neighbour_rank": pd.Series(rank, dtype="Int64").mask(rank == 0),
-            "gold_copy": np.where(is_counter, train.counter[row], train.point[row]) == train.counter[pair],
+            "gold_copy": np.where(is_counter, train.counter_identity[row], train.point_identity[row])
+            == train.counter_identity[pair],
             "origin": _origin(train, pair, row),
             "sampled_epoch": sampled_epoch,
         }

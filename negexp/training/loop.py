@@ -28,7 +28,7 @@ from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound, build_sampler
 from negexp.signals import check_stop
-from negexp.tokens import TokenTable, tokenize
+from negexp.tokens import TokenTable, tokenize_corpus
 from negexp.tracking import RunFolder, build_ledger, write_evaluation
 from negexp.tracking.files import remove_file
 from negexp.tracking.ledger import ledger_statistics, replaced_share
@@ -102,9 +102,9 @@ class Experiment:
     ) -> None:
         self.config, self.corpus, self.tokens, self.trainee = config, corpus, tokens, trainee
         self.runtime, self.folder, self.started = runtime, folder, time.perf_counter()
-        self.train_split = corpus["train"]
+        self.train_split = train = corpus["train"]
         self.sampler: NegativeSampler = build_sampler(config.sampler)
-        self.forbidden = Forbidden(self.train_split.point, self.train_split.counter, config.sampler.exclude)
+        self.forbidden = Forbidden(train.point_identity, train.counter_identity, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
         self.train_queries = sample_queries(self.train_split, config.evaluation.train_queries, config.seed)
         self.criterion = TripletCrossEntropy(config.loss)
@@ -285,7 +285,7 @@ def train(
     What the loop ended with, and the metrics of both splits. The model holds the best epoch's weights.
     """
     trainee = build_trainee(built.model, config.trainer, runtime)
-    tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
+    tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
     experiment = Experiment(config, corpus, tokens, trainee, runtime, folder)
     if commit is None:
         experiment.begin(built, origin)
