@@ -41,7 +41,7 @@ def test_a_gold_that_is_spelled_otherwise_is_a_copy() -> None:
     negatives = Negatives(argument=np.array([[1], [2]]), neighbour_rank=np.array([[1], [1]]))
     vectors = np.zeros((2, 2), dtype=np.float32)
     train = replace(TRAIN, point=np.array([0, 3]), identity=np.array([0, 1, 2, 1]))
-    assert build_ledger(train, negatives, vectors, vectors, vectors)["gold_copy"].tolist() == [True, False]
+    assert build_ledger(train, negatives, vectors, vectors, vectors, 0)["gold_copy"].tolist() == [True, False]
 
 
 def test_arguments_become_source_and_row(ledger: pd.DataFrame) -> None:

@@ -56,8 +56,8 @@ def _below_retrieval(metrics: Metrics, monitor: str) -> list[str]:
         return []
     said = (
         f"Re-ranked is below retrieval in {protocol} {task} ({metric} {reranked:.4f} against {retrieval:.4f}): the "
-        "pair classifier orders the nearest candidates worse than their distances do. Read the retrieval columns; to train "
-        "the classifier better, give it more epochs or pairs."
+        "pair classifier orders the nearest candidates worse than their distances do. Read the retrieval columns; to "
+        "train the classifier better, give it more epochs or pairs."
     )
     return [fill(said, 100)]
 
