@@ -1,7 +1,7 @@
 """`negexp COMMAND key=value ...`: one Hydra application per command, behind a dispatcher that starts fast.
 
 Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a defect of ours (traceback), 130 / 143 stopped by
-SIGINT / SIGTERM.
+SIGINT / SIGTERM. A reader that goes away, as in `negexp train | head`, changes none of them.
 Hydra and torch are imported only once a command is known to need them.
 """
 
@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+
+from negexp.nearest import did_you_mean
+from negexp.streams import closed_pipes_are_no_error
 
 COMMANDS = {
     "train": "train a bi-encoder, re-mining its negatives every epoch",
@@ -21,7 +24,11 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    with closed_pipes_are_no_error():
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
@@ -34,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         return _guarded(lambda: _complete(arguments))
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
-        return _refuse(f"{command}: no such command; choose from {', '.join(COMMANDS)}")
+        near = did_you_mean(command, COMMANDS)
+        return _refuse(f"{command}: no such command; choose from {', '.join(COMMANDS)}{near}")
     return _guarded(lambda: _run(command, rest))
 
 
@@ -75,37 +83,21 @@ def _guarded(run: Callable[[], None]) -> int:
         _refuse(str(error))
         return error.exit_code
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(_explain(error))
+        from negexp.application.explain import explain
+
+        return _refuse(explain(error))
     except Stopped as stop:
         print(f"negexp: stopped by {stop.name}", file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
         print("negexp: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `negexp train --cfg job | head`
-        sys.stderr.close()
-        return 0
     return 0
 
 
 def _refuse(message: str) -> int:
     print(f"negexp: {message}", file=sys.stderr)
     return 2
-
-
-def _explain(error: Exception) -> str:
-    """Return Hydra's several lines, and the first of what they were caused by, as one; its search path says nothing."""
-    lines = str(error).split("\n")
-    kept = [line for line in lines if not line.startswith(("Config search path", "\tprovider=", "To append to"))]
-    cause = str(error.__cause__ or "").split("\n", 1)[0]
-    if cause and cause not in str(error):
-        kept.append(cause)
-    message = " ".join(" ".join(kept).split())
-    if "hydra/launcher/joblib" in message:
-        message += "; it comes with negexp's extra `joblib`: pip install '.[joblib]'"
-    if "is not in struct" in message:
-        message += "; --cfg job lists the keys there are"
-    return message
 
 
 def _usage() -> str:

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
@@ -58,7 +58,8 @@ def stops_at_steps() -> Iterator[None]:
         if _Request.interrupted and number == signal.SIGINT:
             os._exit(130)  # whatever is being done: every file is whole or absent, and the system frees the lock
         hint = "; once more to stop at once" if number == signal.SIGINT else ""
-        os.write(2, f"negexp: {signal.Signals(number).name}: stopping at the next step{hint}\n".encode())
+        with suppress(OSError):  # `2>&1 | head`: nobody reads it
+            os.write(2, f"negexp: {signal.Signals(number).name}: stopping at the next step{hint}\n".encode())
         _Request.number = _Request.number or number
         _Request.interrupted |= number == signal.SIGINT
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from negexp.corpus import SPLITS, Corpus
+
+log = logging.getLogger("negexp")
 
 Ints = NDArray[np.int64]
 
@@ -50,6 +55,12 @@ class TokenTable:
             yield order[start : start + size]
             start += size
 
+    def alike(self, texts: Ints, identity: Ints) -> Ints:
+        """Return those of some texts (texts,) whose tokens are those of a text with another identity (texts,)."""
+        classes = np.unique(np.stack([self.row[texts], identity]), axis=1)[0]  # a row as often as it has identities
+        row, count = np.unique(classes, return_counts=True)
+        return texts[np.isin(self.row[texts], row[count > 1])]
+
     def pad(self, rows: Ints) -> tuple[Tensor, Tensor]:
         """Return token ids and attention mask (rows, longest of them), int64."""
         lengths = self.lengths[rows]
@@ -69,6 +80,24 @@ def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_lengt
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token id that fills up shorter texts of a batch; 0 where the tokenizer names none."""
     return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+
+
+def tokenize_corpus(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, splits: Sequence[str] = SPLITS
+) -> TokenTable:
+    """Tokenise all texts of a corpus; warn of texts in the given splits that have equal tokens and are no copies."""
+    tokens = tokenize(corpus.texts, tokenizer, max_length)
+    texts = np.unique(np.concatenate([corpus[split].texts() for split in splits]))
+    alike = tokens.alike(texts, corpus[splits[0]].identify(texts))
+    if len(alike):
+        cut = int((tokens.lengths[tokens.row[alike]] >= max_length).sum())
+        reasons = [f"{cut} are cut to model.max_length={max_length}; raise it"] if cut else []
+        reasons += [f"{len(alike) - cut} differ in what the tokenizer drops"] if cut < len(alike) else []
+        log.warning(
+            f"{len(alike)} texts have the same tokens as another text that is no copy (data.match={corpus.match}), so "
+            f"the encoder cannot tell them apart, and they are neither merged nor dropped: {', '.join(reasons)}"
+        )
+    return tokens
 
 
 def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTrainedTokenizerFast:

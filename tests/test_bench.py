@@ -75,9 +75,27 @@ def test_a_sample_of_texts_keeps_their_copies(counts: list[int], share: float, s
 def test_contenders_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "collect", lambda: 0)
     calls: list[str] = []
-    seconds = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+
+    def call(name: str) -> int:
+        calls.append(name)
+        return len(calls)
+
+    seconds, first = in_turns({"a": lambda: call("a"), "b": lambda: call("b")}, 3, "phase", "never")
     assert calls == ["a", "b"] * 4
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
+    assert first == {"a": 1, "b": 2}  # what the first round returned is compared, so no call is spent on that alone
+
+
+def test_turns_show_a_bar_and_leave_the_garbage_collector_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    frozen = gc.get_freeze_count()
+    with pytest.raises(ZeroDivisionError):
+        in_turns({"a": list, "b": lambda: 1 / 0}, 3, "mine", "always")
+    assert gc.get_freeze_count() == frozen
+    err = capsys.readouterr().err
+    assert "mine: a:   0%" in err
+    assert "mine: b:  12%" in err  # one of eight calls is done
+    in_turns({"a": list}, 3, "mine", "never")
+    assert capsys.readouterr().err == ""
 
 
 def comparison() -> Comparison:
@@ -188,14 +206,25 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_peers")
 def test_without_the_extra_the_phases_run_and_say_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench_mine, "BACKEND_ROWS", (50, 100))
     monkeypatch.setattr(bench_mine, "BACKEND_DIMS", (2, 8))
     monkeypatch.setattr(scale, "SMALLEST", 200)
     monkeypatch.setattr(gc, "collect", lambda: 0)  # takes longer than all else here
     sizes = ["rerank_queries=20", "search_rows=300", "embed_texts=10", "epoch_pairs=8", "data.max_pairs=20"]
-    values = run_bench(tmp_path, "bench=all", "scale_largest=4000", "scale_minutes=0", *sizes)
+    values = run_bench(tmp_path, "bench=all", "progress=always", "scale_largest=4000", "scale_minutes=0", *sizes)
+    err = capsys.readouterr().err
+    bars = [
+        "embed: ",
+        "embedding train: ",
+        "mine: ",
+        "n = 50, d = 2: ",
+        "mine, large: ",
+        "mine from texts: ",
+        "re-rank: ",
+    ]
+    assert [bar for bar in [*bars, "epoch: ", "mining: ", "evaluation: "] if bar not in err] == []
     phases = {phase["phase"]: phase for phase in values["phases"]}
     assert list(phases) == ["embed", "mine", "mine, backends", "mine, large", "mine from texts", "re-rank", "epoch"]
     for name in ("embed", "mine", "mine, large", "mine from texts"):
@@ -205,6 +234,15 @@ def test_without_the_extra_the_phases_run_and_say_what_is_missing(
     assert all(len(rival["seconds"]) == 1 for phase in phases.values() for rival in phase["rivals"])
     assert [growth["phase"] for growth in values["scale"]] == ["mining", "evaluation"]
     assert (tmp_path / "out" / "scale.png").stat().st_size > 0
+
+
+def test_default_sizes_of_mining_are_searched_in_seconds() -> None:
+    """The products of the large search, for two libraries and all rounds, take less than 40 s at 100 GFLOP/s."""
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        config = parse_bench(compose("bench"))
+    flops = 2.0 * config.search_rows**2 * bench_mine.LARGE_DIM * 2 * (config.repeats + 2)
+    assert flops / 100e9 < 40
+    assert config.progress == "auto"
 
 
 def test_a_profile_names_phases_and_operators_and_changes_no_result(run_training: Train) -> None:

@@ -6,21 +6,31 @@ Commands are replaced by a stub, except where nothing runs anyway: these tests a
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
 
 import negexp
 from negexp.application import slug
-from negexp.cli import COMMANDS, _explain, main
-from negexp.config import TrainConfig, to_yaml
+from negexp.application.explain import explain
+from negexp.cli import COMMANDS, main
+from negexp.config import CONF_DIR, TrainConfig, flatten, to_yaml
 from negexp.errors import InputError
+from negexp.nearest import nearest_key
 
 Run = Callable[[TrainConfig, Path, list[str]], None]
 Calls = list[tuple[TrainConfig, Path, list[str]]]
@@ -105,6 +115,62 @@ def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: p
         assert "train_overlap: drop" in out
 
 
+# --- whose reader goes away -----------------------------------------------------------------------------------------
+
+
+def closed_pipe(*arguments: str, stderr: bool = False, unbuffered: bool = False) -> tuple[int, str]:
+    """Run Python with stdout, and stderr where asked, into a pipe that nobody reads; return exit code and stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1" if unbuffered else ""}
+    try:
+        result = subprocess.run(
+            [sys.executable, *arguments],
+            stdout=writer,
+            stderr=writer if stderr else subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    return result.returncode, (result.stderr or b"").decode()
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])  # False: the error comes when Python exits
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["report", "--cfg", "job"]])
+def test_a_closed_pipe_is_no_error(arguments: list[str], unbuffered: bool) -> None:
+    assert closed_pipe("-m", "negexp", *arguments, unbuffered=unbuffered) == (0, "")
+
+
+def test_commands_into_a_closed_pipe_do_their_work(tmp_path: Path) -> None:
+    commands = [
+        ["train", "experiment=smoke", "trainer.epochs=1", "tracker.progress=never", "hydra.run.dir=run"],
+        ["evaluate", "run=run", "output=again"],
+        ["report", "runs=run", "output=report"],
+        ["train", "trainer.epoch=3"],
+    ]
+    script = f"import sys; from negexp.cli import main; sys.exit([main(one) for one in {commands}] != [0, 0, 0, 2])"
+    assert closed_pipe("-c", script, stderr=True) == (0, "")
+    assert (tmp_path / "run" / "result.json").is_file()
+    assert "test, with epoch 0" in (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    assert (tmp_path / "again" / "evaluation" / "test.json").is_file()
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.mark.long
+def test_a_jobs_process_logs_into_a_closed_pipe(tmp_path: Path) -> None:
+    jobs = ["experiment=smoke", "trainer.epochs=1", "seed=0,1", "hydra/launcher=joblib", "tracker.progress=never"]
+    assert closed_pipe("-m", "negexp", "train", "-m", *jobs) == (0, "")
+    assert len(list((tmp_path / "outputs").rglob("result.json"))) == 2
+
+
+def test_streams_of_a_caller_stay_and_are_back_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = sys.stdout, sys.stderr
+    assert main(["--version"]) == 0
+    assert (sys.stdout, sys.stderr) == kept
+    assert capsys.readouterr().out == f"negexp {negexp.__version__}\n"
+
+
 # --- what it refuses ----------------------------------------------------------------------------------------------
 
 REFUSED = {
@@ -163,6 +229,92 @@ def test_wrong_input_is_refused_in_one_line_and_leaves_no_folder(
     assert out == ""
     assert calls == []
     assert list(tmp_path.iterdir()) == []
+
+
+NEAR = {
+    "command": (["tarin"], "train"),
+    "key": (["train", "sampler.stp=1"], "sampler.step"),
+    "key at the top": (["train", "sed=1"], "seed"),
+    "key that is deleted": (["train", "~sampler.stp"], "sampler.step"),
+    "key that is added": (["train", "+sampler.stp=1"], "sampler.step"),
+    "key that is forced": (["train", "++sampler.stp=1"], "sampler.step"),
+    "key in a sweep": (["train", "-m", "sampler.stp=0.1,0.2"], "sampler.step"),
+    "key beside another typo": (["train", "sampler.stp=1", "trainer.epoch=3"], "sampler.step"),
+    "key without its group": (["train", "epochs=3"], "trainer.epochs"),
+    "group in a key": (["train", "samplr.stp=1"], "sampler.step"),
+    "group": (["train", "samplr=hard"], "sampler"),
+    "group that is no key": (["train", "experimnt=smoke"], "experiment"),
+    "option": (["train", "sampler=decya"], "sampler=decay"),
+    "option in a sweep": (["train", "-m", "seed=0,1", "sampler=hard,decya"], "sampler=decay"),
+    "option, shown": (["train", "sampler=decya", "--help"], "sampler=decay"),
+    "experiment": (["train", "experiment=smok"], "experiment=smoke"),
+    "experiment that is added": (["train", "+experiment=smok"], "experiment=smoke"),
+    "launcher": (["train", "-m", "hydra/launcher=basci"], "hydra/launcher=basic"),
+    "Hydra's own key": (["train", "hydra.sweep.dirr=x"], "hydra.sweep.dir"),
+    "strategy": (["train", "sampler.name=decya"], "sampler.name=decay"),
+    "another package's strategy": (["train", "sampler.name=half_hrad"], "sampler.name=half_hard"),
+    "choice": (["train", "tracker.progress=nver"], "tracker.progress=never"),
+    "flag": (["train", "--mutlirun"], "--multirun"),
+    "report": (["report", "run=."], "runs"),
+    "evaluate": (["evaluate", "splt=test"], "split"),
+    "bench": (["bench", "serach_rows=1000"], "search_rows"),
+}
+
+
+@pytest.mark.parametrize("case", NEAR)
+def test_a_typo_gets_the_name_that_is_near(
+    case: str, calls: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategies = [EntryPoint("half_hard", "half_hard:HalfHard", "negexp.samplers")]
+    monkeypatch.setattr("negexp.sampling.registry.entry_points", lambda group: strategies)
+    arguments, meant = NEAR[case]
+    assert exit_code(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert err.endswith(f"; did you mean {meant}?\n")
+    assert err.lower().count("did you mean") == 1
+    assert (out, calls) == ("", [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["xyz"],
+            ["train", "sampler.xyz=1"],
+            ["train", "xyz=1"],
+            ["train", "+sampler.xyz=1"],
+            ["train", "sampler=xyz"],
+        ),
+        *(["train", "sampler.name=xyz"], ["train", "seed.a.b=1"], ["train", "--xyz"]),
+        ["train", "sampler=hard", "sampler.step=1"],  # is right with another strategy, but not here
+    ],
+)
+def test_a_name_that_nothing_is_near_gets_no_suggestion(
+    arguments: list[str], calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "did you mean" not in err
+    assert calls == []
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_every_key_is_found_again_from_two_exchanged_letters(data: st.DataObject) -> None:
+    keys = cast(dict[str, Any], OmegaConf.to_container(composed("train"), resolve=False))
+    key = data.draw(st.sampled_from(sorted(flatten(keys))))
+    place = data.draw(st.integers(key.rfind(".") + 1, max(key.rfind(".") + 1, len(key) - 2)))
+    wrong = key[:place] + key[place : place + 2][::-1] + key[place + 2 :]
+    assume(wrong != key and len(key) - key.rfind(".") > 3)  # of `lr` nothing is left
+    assert nearest_key(wrong, keys) == key
+
+
+@cache
+def composed(command: str) -> DictConfig:
+    with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
+        return compose(command)
 
 
 def exit_code(arguments: list[str]) -> object:
@@ -241,7 +393,7 @@ def test_run_folder_that_cannot_be_made_is_refused_in_one_line(
 
 
 def test_a_launcher_that_is_not_installed_names_the_extra() -> None:
-    said = _explain(HydraException("Could not find 'hydra/launcher/joblib'"))
+    said = explain(HydraException("Could not find 'hydra/launcher/joblib'"))
     assert said.endswith("'hydra/launcher/joblib'; it comes with negexp's extra `joblib`: pip install '.[joblib]'")
 
 

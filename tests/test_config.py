@@ -109,7 +109,7 @@ def numbers(schema: type, prefix: str = "") -> set[str]:
 def test_original_presets_share_the_constants_of_the_scripts(option: str) -> None:
     config = train_config(option)
     model, trainer, loss = config.model, config.trainer, config.loss
-    assert (config.data.train_overlap, config.data.copies) == ("keep", "keep")
+    assert (config.data.train_overlap, config.data.copies, config.data.match) == ("keep", "keep", "exact")
     assert config.sampler.exclude == ["self"]
     assert (config.sampler.num_negatives, config.sampler.refresh_every) == (1, 1)
     assert (config.index.name, config.index.leaf_size) == ("balltree", 2)
@@ -336,6 +336,21 @@ def test_run_config_that_is_wrong_is_refused_and_runs_nothing(tmp_path: Path, co
     assert str(caught.value).startswith(message.replace("{path}", str(path)))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_of_version_0_1_compared_texts_to_the_letter(tmp_path: Path) -> None:
+    path, text = tmp_path / "config.yaml", to_yaml(train_config("data.copies=keep"))
+    assert text.count("  match: normalized\n") == 1
+    path.write_text(text.replace("  match: normalized\n", ""), encoding="utf-8")
+    assert load_run_config(path) == train_config("data.copies=keep", "data.match=exact")
+
+
+@pytest.mark.parametrize("content", ["data: 3\n", "data: [1]\n", "name: x\n", "data:\n"])
+def test_a_run_config_without_data_is_refused_as_before(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_run_config(tmp_path / "config.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_run_folder_without_a_config_is_refused(tmp_path: Path) -> None:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import logging
 import random
 import re
+import string
 import tarfile
+import tempfile
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from conftest import Train
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from negexp.config import DataConfig
@@ -27,9 +35,11 @@ from negexp.corpus.arguments import Record
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.limits import Limits
 from negexp.corpus.load import DEMO
-from negexp.corpus.overlap import seen_in_training
+from negexp.corpus.match import normalized
+from negexp.corpus.overlap import first_of_pair, shares_text
 from negexp.corpus.pairs import draw_splits, read_pairs
 from negexp.errors import InputError
+from negexp.evaluation.ranking import argument_ids
 
 Row = dict[str, str]
 LIMITS = Limits(max_bytes=2**24, max_files=1000)
@@ -41,6 +51,7 @@ def data(path: Path | None, name: str = "pairs") -> DataConfig:
         path=None if path is None else str(path),
         train_overlap="drop",
         copies="merge",
+        match="normalized",
         validation_share=0.15,
         test_share=0.15,
         split_seed=0,
@@ -298,6 +309,55 @@ def test_every_kind_of_table_gives_the_same_records(tmp_path: Path, kind: str) -
     ]
 
 
+FOLDERS = st.fixed_dictionaries(
+    {"theme": st.sampled_from(["a", "a/b"]), "debate": st.sampled_from(["b/c", "c"])}
+    | {"stance": st.sampled_from(["pro", "pro1", "pro10", "pro~"])}
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(blocks=st.lists(st.tuples(FOLDERS, st.sampled_from([1, 2, 101])), min_size=1, max_size=5))
+@example(blocks=[({"theme": "a", "debate": "c", "stance": stance}, 101) for stance in ("pro1", "pro")])
+def test_ids_of_a_table_are_unique_and_those_without_a_clash_stay(blocks: list[tuple[Row, int]]) -> None:
+    rows = [folder for folder, count in blocks for _ in range(count)]
+    rows = [row | {"point": f"p{i}", "counter": f"c{i}", "split": SPLITS[i % 3]} for i, row in enumerate(rows)]
+    rows += [rows[0] | {"point": f"p {split}", "counter": f"c {split}", "split": split} for split in SPLITS]
+    numbers: Counter[str] = Counter()
+    expected = []
+    for row in rows:
+        folder = f"{row['theme']}/{row['debate']}/{row['stance']}"
+        numbers[folder] += 1
+        expected.append(f"{folder}{numbers[folder]:02d}")
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = load_corpus(replace(data(write_csv(Path(folder) / "a.csv", rows)), copies="keep"))
+    found = {point: id_ for s in SPLITS for id_, (point, _) in zip(corpus[s].ids, texts_of(corpus, s), strict=True)}
+    ids = [found[row["point"]] for row in rows]
+    assert len(set(ids)) == len(rows)
+    for place, id_ in enumerate(expected):
+        assert (ids[place] == id_) == (id_ not in expected[:place])
+
+
+def test_the_row_101_of_a_stance_and_the_first_of_another_have_two_ids(tmp_path: Path) -> None:
+    stances = ["pro1", *["pro"] * 101]
+    rows = [{"point": f"p{i}", "counter": f"c{i}", "stance": stance} for i, stance in enumerate(stances)]
+    rows = [row | {"split": "test"} for row in rows]
+    rows += [{"point": f"p {split}", "counter": f"c {split}", "stance": "con", "split": split} for split in SPLITS]
+    corpus = load_corpus(data(write_csv(tmp_path / "a.csv", rows)))
+    ids = corpus["test"].ids
+    assert (ids[0], ids[1], ids[100], ids[101]) == ("pro101", "pro01", "pro100", "pro101~2")
+    texts = {corpus.texts[text]: id_ for text, id_ in argument_ids(corpus["test"]).items()}
+    assert (texts["p0"], texts["p101"]) == ("pro101/point", "pro101~2/point")
+
+
+def test_an_arguana_debate_in_two_splits_has_two_ids(tmp_path: Path) -> None:
+    files = arguana_files()
+    for kind in ("a-point", "b-counter"):
+        files[argument_path(("validation", "law", "curfews", "pro", "01"), kind)] = b"Another text " + kind.encode()
+    corpus = load_corpus(data(write_tree(tmp_path / "corpus", files), "arguana"))
+    assert corpus["test"].ids == ("law/curfews/con01", "law/curfews/pro01")
+    assert corpus["validation"].ids[-2:] == ("law/curfews/pro01~2", "law/jury-duty/con01")
+
+
 def test_table_without_metadata_has_none_and_unique_ids(tmp_path: Path) -> None:
     rows = [{"point": f"p{i}", "counter": f"c{i}"} for i in range(5)]
     records = read_pairs(write_csv(tmp_path / "a.csv", rows), LIMITS)
@@ -516,7 +576,7 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path: Path, seed: int, trai
     known = {text for pair in expected for text in pair}
     for split in ("validation", "test"):
         seen = [point in known or counter in known for point, counter in in_split(rows, split)]
-        assert seen_in_training(corpus[split], corpus["train"]).tolist() == seen
+        assert shares_text(corpus[split], corpus["train"]).tolist() == seen
         assert any(seen) == (train_overlap == "keep")
 
 
@@ -553,7 +613,7 @@ def test_either_text_in_either_place_counts_as_seen(tmp_path: Path) -> None:
     rows = [{"point": "P", "counter": "C", "split": "train"}, {"point": "z", "counter": "y", "split": "test"}]
     rows += [{"point": point, "counter": counter, "split": "validation"} for point, counter in pairs]
     corpus = load_corpus(replace(data(write_csv(tmp_path / "a.csv", rows)), train_overlap="keep"))
-    assert seen_in_training(corpus["validation"], corpus["train"]).tolist() == [True, True, True, True, False, True]
+    assert shares_text(corpus["validation"], corpus["train"]).tolist() == [True, True, True, True, False, True]
     assert "5 validation and 0 test pairs with training" in corpus.summary
 
 
@@ -581,6 +641,161 @@ def test_summary_says_that_nothing_overlaps(tmp_path: Path) -> None:
     rows = [{"point": f"p {s}", "counter": f"c {s}", "split": s} for s in SPLITS]
     summary = load_corpus(data(write_csv(tmp_path / "a.csv", rows))).summary
     assert "No copies, and no text is shared between training and validation or test." in summary
+
+
+# --- which texts are copies ---------------------------------------------------------------------------------------
+
+ORIGINAL = "Caf\u00e9 prices at the office rise by 5 percent."
+RESPELLED = {
+    "double space": ORIGINAL.replace(" ", "  "),
+    "no-break space": ORIGINAL.replace(" ", "\u00a0"),
+    "lines": ORIGINAL.replace(" ", "\n\t"),
+    "case": ORIGINAL.upper(),
+    "zero-width space": ORIGINAL.replace("ice", "i\u200bce"),
+    "zero-width joiners": ORIGINAL.replace("ice", "i\u200dc\u200ce"),
+    "word joiner and byte order mark": ORIGINAL.replace("ice", "i\u2060c\ufeffe"),
+    "soft hyphen": ORIGINAL.replace("office", "of\u00adfice"),
+    "direction mark": "\u200e" + ORIGINAL,
+    "decomposed": unicodedata.normalize("NFD", ORIGINAL),
+    "zero-width space within a character": unicodedata.normalize("NFD", ORIGINAL).replace("e\u0301", "e\u200b\u0301"),
+    "ligature": ORIGINAL.replace("ffi", "\ufb03"),
+    "full width": ORIGINAL.replace("5", "\uff15"),
+}
+OTHER = {
+    "another word": ORIGINAL.replace("rise", "fall"),
+    "another number": ORIGINAL.replace("5", "6"),
+    "another accent": ORIGINAL.replace("\u00e9", "e"),
+    "no space": ORIGINAL.replace("at the", "atthe"),
+    "no full stop": ORIGINAL.removesuffix("."),
+}
+
+
+@pytest.mark.parametrize("match", ["normalized", "exact"])
+@pytest.mark.parametrize("case", [*RESPELLED, *OTHER])
+def test_a_respelled_text_is_a_copy_unless_match_is_exact(tmp_path: Path, case: str, match: str) -> None:
+    text = (RESPELLED | OTHER)[case]
+    assert text != ORIGINAL
+    copy = case in RESPELLED and match == "normalized"
+    rows = [
+        {"point": ORIGINAL, "counter": "c", "split": "train"},
+        {"point": text, "counter": "c", "split": "train"},  # a copy of the pair before
+        {"point": "p", "counter": "leaked " + text, "split": "train"},
+        {"point": "p v", "counter": "held out " + text, "split": "validation"},
+        {"point": "LEAKED " + ORIGINAL.lower() if copy else "p t", "counter": "c t", "split": "test"},
+        {"point": "held out " + ORIGINAL, "counter": "another c t", "split": "test"},
+    ]
+    corpus = load_corpus(replace(data(write_jsonl(tmp_path / "a.jsonl", rows)), match=match))
+    used = [ORIGINAL] if copy else [ORIGINAL, text, "p"]
+    assert [point for point, _ in texts_of(corpus, "train")] == used
+    assert (f"{int(copy)} pairs repeat an earlier one" in corpus.summary) == copy
+    assert ("0 validation and 1 test pairs with training" in corpus.summary) == copy
+    assert ("Validation, which picks the epoch, shares a text with 1 of the 2 test pairs" in corpus.summary) == copy
+    assert ("No copies, and no text is shared" in corpus.summary) == (not copy)
+    assert f"(data.match={match})" in corpus.summary
+    assert ("3 texts are copies for that reason alone" in corpus.summary) == copy
+    assert texts_of(corpus, "validation") == [("p v", "held out " + text)]  # what is embedded stays as it was written
+
+
+SPACES = st.text(" \u00a0\t\n\u2003\u3000", min_size=1, max_size=3)
+INVISIBLE = st.text("\u00ad\u200b\u200c\u200d\u2060\ufeff", max_size=2)
+
+
+def respell(text: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
+    """Write a text anew as a careless tool would, so that a reader sees no other words."""
+    text = unicodedata.normalize(draw(st.sampled_from(["NFC", "NFD"])), text)
+    if draw(st.booleans()):
+        text = "".join(letter.swapcase() if letter.isascii() else letter for letter in text)
+    parts = [draw(SPACES) if letter.isspace() else letter + draw(INVISIBLE) for letter in text]
+    return draw(INVISIBLE) + draw(SPACES) + "".join(parts) + draw(SPACES)
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(
+    text=st.one_of(st.text(max_size=12), st.text("aA\u00e9\u1e9e\u0345\ufb01\uac00 \u00a0", max_size=12)),
+    data=st.data(),
+)
+def test_normalised_texts_do_not_depend_on_how_they_are_written(text: str, data: st.DataObject) -> None:
+    once = normalized(text)
+    assert normalized(once) == once
+    assert normalized(respell(text, data.draw)) == once
+    assert once == " ".join(once.split())
+    assert unicodedata.is_normalized("NFKC", once)
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    first=st.text(string.ascii_lowercase + "0 ", max_size=6), second=st.text(string.ascii_lowercase + "0 ", max_size=6)
+)
+def test_plain_words_stay_apart(first: str, second: str) -> None:
+    assert (normalized(first) == normalized(second)) == (first.split() == second.split())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_respelled_copies_and_leaks_are_those_of_the_texts_they_respell(tmp_path: Path, seed: int) -> None:
+    rows, rng = overlapping_rows(seed), random.Random(seed)
+
+    def careless(text: str) -> str:
+        return rng.choice([text, text.upper(), text.replace(" ", "\u00a0 "), "\u200b".join(text)])
+
+    spelled = [row | {"point": careless(row["point"]), "counter": careless(row["counter"])} for row in rows]
+    for train_overlap, copies in itertools.product(["keep", "drop"], ["keep", "merge"]):
+        options = {"train_overlap": train_overlap, "copies": copies}
+        plain = load_corpus(replace(data(write_jsonl(tmp_path / "a.jsonl", rows)), **options))
+        found = load_corpus(replace(data(write_jsonl(tmp_path / "b.jsonl", spelled)), **options))
+        alone = re.search(r"; \d+ texts are copies for that reason alone", found.summary)
+        assert alone is not None
+        assert found.summary.replace(alone[0], "") == plain.summary
+        for split in SPLITS:
+            assert found[split].ids == plain[split].ids
+            assert first_of_pair(found[split]).tolist() == first_of_pair(plain[split]).tolist()
+            assert dependent_groups(found[split]).tolist() == dependent_groups(plain[split]).tolist()
+            assert texts_of(found, split) == [written(spelled, split, id_) for id_ in found[split].ids]
+
+
+def respelled_table(path: Path) -> list[Row]:
+    """Write eight training pairs, each once more in capitals and with two spaces, and two held-out pairs."""
+    words = ["taxes", "schools", "parks", "trains", "courts", "farms", "ports", "banks"]
+    rows = [{"point": f"we need {w} now", "counter": f"nobody pays for {w}", "split": "train"} for w in words]
+    rows += [
+        row | {"point": row["point"].upper(), "counter": row["counter"].replace(" ", "  ")} for row in reversed(rows)
+    ]
+    rows += [{"point": f"a {split} point", "counter": f"a {split} counter", "split": split} for split in SPLITS[1:]]
+    write_jsonl(path, rows)
+    return rows
+
+
+@pytest.mark.parametrize("match", ["normalized", "exact"])
+def test_a_respelled_copy_is_mined_when_match_is_exact_only(
+    run_training: Train, tmp_path: Path, match: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = respelled_table(tmp_path / "a.jsonl")
+    own = [
+        "data=pairs",
+        f"data.path={tmp_path}/a.jsonl",
+        "data.copies=keep",
+        f"data.match={match}",
+        "data.max_pairs=null",
+    ]
+    with caplog.at_level(logging.WARNING, logger="negexp"):
+        folder = run_training("experiment=smoke", "sampler=hard", "trainer.epochs=1", *own)
+    ledger = pd.read_parquet(folder / "negatives" / "epoch-000.parquet")
+    texts = {source: [" ".join(row[source].lower().split()) for row in rows] for source in ("point", "counter")}
+    pairs = ledger[["pair", "source", "row"]].itertuples(index=False)
+    copies = [texts[source][row] in (texts["point"][pair], texts["counter"][pair]) for pair, source, row in pairs]
+    assert len(copies) == 16
+    assert any(copies) == (match == "exact")  # the tokenizer lower-cases, so a copy has distance 0
+    said = "32 texts have the same tokens as another text that is no copy (data.match=exact)"
+    why = "neither merged nor dropped: 32 differ in what the tokenizer drops"
+    assert [message.startswith(said) and message.endswith(why) for message in caplog.messages] == [True] * (
+        match == "exact"
+    )
+
+
+def written(spelled: list[Row], split: str, id_: str) -> tuple[str, str]:
+    """Return the two texts of a pair as its row has them; without metadata an id is the number of the row."""
+    row = spelled[int(id_.removeprefix("pair")) - 1]
+    assert row["split"] == split
+    return row["point"], row["counter"]
 
 
 def test_training_that_overlaps_wholly_is_refused_unless_kept(tmp_path: Path) -> None:

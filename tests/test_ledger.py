@@ -37,6 +37,13 @@ def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
     assert ledger["negative"].tolist() == [0, 1, 0, 1]
 
 
+def test_a_gold_that_is_spelled_otherwise_is_a_copy() -> None:
+    negatives = Negatives(argument=np.array([[1], [2]]), neighbour_rank=np.array([[1], [1]]))
+    vectors = np.zeros((2, 2), dtype=np.float32)
+    train = replace(TRAIN, point=np.array([0, 3]), identity=np.array([0, 1, 2, 1]))
+    assert build_ledger(train, negatives, vectors, vectors, vectors, 0)["gold_copy"].tolist() == [True, False]
+
+
 def test_arguments_become_source_and_row(ledger: pd.DataFrame) -> None:
     assert ledger["source"].tolist() == ["point", "counter", "point", "counter"]
     assert ledger["row"].tolist() == [1, 1, 0, 0]

@@ -74,6 +74,23 @@ def test_training_uses_2016_pairs_and_the_others_keep_their_rows(corpus: Corpus)
     }
 
 
+def test_what_is_shared_stays_what_exact_matching_finds(corpus: Corpus) -> None:
+    exact = load_corpus(compose_train("data=arguana", f"data.path={CORPUS}", "data.match=exact").data)
+    assert (corpus.match, exact.match) == ("normalized", "exact")
+    for found in (corpus, exact):
+        for phrase in (
+            "In training 1844 points occur more than once",
+            "574 validation and 618 test pairs with training",
+            "shares a text with 235 of the 1401 test pairs",
+            "Training uses 2016 pairs.",
+        ):
+            assert phrase in found.summary
+        points = found["test"].point_identity
+        assert sum(int((points == point).sum()) > 1 for point in points) == 214
+        assert len(np.unique(found["test"].identify(np.arange(len(found.texts))))) == len(found.texts) == 8550
+    assert corpus.contents == exact.contents
+
+
 def test_pools_of_the_test_split_have_the_papers_sizes(constant_on_test: Metrics) -> None:
     published = constant_on_test["published"]["retrieval"]
     assert list(published) == [task.name for task in TASKS]

@@ -210,6 +210,7 @@ def test_an_arm_is_runs_that_differ_in_seed_and_in_what_does_not_matter_only(tmp
     [
         ("data.train_overlap=keep", "data.train_overlap"),
         ("data.copies=keep", "data.copies"),
+        ("data.match=exact", "data.match"),
         ("evaluation.rerank_k=5", "evaluation.rerank_k"),
         ("data.max_pairs=20", "corpus (fingerprint), test queries"),
     ],

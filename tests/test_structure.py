@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 
 # lowest first; a module imports from its own room or from lower levels only
 LEVELS = (
-    ("errors", "processor", "progress", "randomness", "scratch", "signals"),
+    ("errors", "nearest", "processor", "progress", "randomness", "scratch", "signals", "streams"),
     ("config",),
     ("corpus",),
     ("index",),

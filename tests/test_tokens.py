@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 import torch
 from conftest import compose_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from negexp.corpus import load_corpus
 from negexp.embedding import embed
 from negexp.model import build_model
 from negexp.runtime import choose_runtime
-from negexp.tokens import TokenTable, tokenize, train_vocabulary
+from negexp.tokens import TokenTable, tokenize, tokenize_corpus, train_vocabulary
 
 SEQUENCES = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=20)
 
@@ -93,3 +98,40 @@ def test_texts_that_are_equal_after_truncation_have_one_embedding_to_the_bit() -
     embeddings = embed(built.model, tokens, np.arange(2), choose_runtime("cpu", "float32", None), "texts", "never")
     first, second = embeddings.retrieval("query", np.arange(2))
     assert (first == second).all()
+
+
+@given(SEQUENCES, st.data())
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_texts_with_equal_tokens_that_are_no_copies_are_those_of_a_plain_loop(
+    sequences: list[list[int]], data: st.DataObject
+) -> None:
+    size = len(sequences)
+    identity = np.array(data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
+    texts = np.array(sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1))))
+    expected = [
+        text
+        for text in texts
+        if any(sequences[text] == sequences[other] and identity[text] != identity[other] for other in texts)
+    ]
+    assert TokenTable(sequences, pad_id=0).alike(texts, identity[texts]).tolist() == expected
+
+
+@pytest.mark.parametrize(("max_length", "alike"), [(64, False), (16, True)])
+def test_texts_that_are_equal_after_truncation_are_counted_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, max_length: int, alike: bool
+) -> None:
+    long = "the house that the state builds for the people " * 3
+    pairs = [(long + "one", "a"), (long + "two", "b"), (long.upper() + "TWO", "c"), ("d", "e"), ("f", "g")]
+    splits = ["train", "test", "test", "validation", "test"]  # the second and the third point are copies
+    rows = [{"point": p, "counter": c, "split": split} for (p, c), split in zip(pairs, splits, strict=True)]
+    pd.DataFrame(rows).to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    config = compose_train("experiment=smoke", "data=pairs", f"data.path={tmp_path}/a.jsonl")
+    corpus = load_corpus(config.data)
+    tokenizer = build_model(config.model, 0, corpus.texts * 2).tokenizer
+    with caplog.at_level(logging.WARNING, logger="negexp"):
+        tokenize_corpus(corpus, tokenizer, max_length, ["test"])
+        assert caplog.messages == []  # within test there are copies only
+        tokenize_corpus(corpus, tokenizer, max_length)
+    said = "3 texts have the same tokens as another text that is no copy (data.match=normalized)"
+    why = f"neither merged nor dropped: 3 are cut to model.max_length={max_length}; raise it"
+    assert [message.startswith(said) and message.endswith(why) for message in caplog.messages] == [True] * alike

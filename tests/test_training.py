@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from negexp.runtime import choose_runtime
 from negexp.sampling import Forbidden, Negatives
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
+from negexp.training.console import before_and_after
 from negexp.training.steps import batch_loss, build_trainee, train_epoch
 
 SMOKE = "experiment=smoke"
@@ -194,6 +196,96 @@ def test_the_demo_run_learns(run_training: Train) -> None:
     untrained = json.loads((folder / "result.json").read_text())["untrained"]["validation"]["clean"]
     last = pd.read_csv(folder / "metrics.csv").iloc[-1]
     assert last[EPA] > untrained["reranked"]["epa"]["accuracy@1"]
+
+
+def test_a_run_that_learns_nothing_ends_with_the_untrained_models_numbers(run_training: Train) -> None:
+    """The untrained model is evaluated on test too: with rates of 0 the best epoch's model is that same model."""
+    still = json.loads((run_training(SMOKE, "trainer.lr=0", "trainer.head_lr=0") / "result.json").read_text())
+    assert set(still["untrained"]) == {"validation", "test", "train"}
+    for split in ("validation", "test"):
+        assert still["untrained"][split] == still[split]
+    moved = json.loads((run_training(SMOKE, "trainer.lr=0.01", folder="moved") / "result.json").read_text())
+    assert moved["untrained"] == still["untrained"]
+    assert moved["test"] != still["test"]
+
+
+def test_the_untrained_models_numbers_on_test_are_part_of_every_commit(run_training: Train) -> None:
+    folder = run_training(SMOKE)
+    untrained = json.loads((folder / "result.json").read_text())["untrained"]
+    for commit in ("epoch-000", "epoch-001"):
+        assert json.loads((folder / "checkpoints" / commit / "state.json").read_text())["untrained"] == untrained
+
+
+def test_a_run_says_whether_training_helped(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        folder = run_training(SMOKE, "trainer.lr=0.01")
+    result = json.loads((folder / "result.json").read_text())
+    row = next(line for line in caplog.text.splitlines() if line.startswith("reranked accuracy@1 *"))
+    values = [float(value) for value in row.removeprefix("reranked accuracy@1 *").split()]
+    expected = []
+    for split in ("validation", "test"):
+        before, after = (
+            scores[split]["clean"]["reranked"]["epa"]["accuracy@1"] for scores in (result["untrained"], result)
+        )
+        expected += [before, after, after - before]
+    np.testing.assert_allclose(values, expected, atol=6e-5)
+
+
+def told(**splits: tuple[dict[str, float], dict[str, float]]) -> dict[str, Any]:
+    """Return a result with these metrics of published retrieval sdc, untrained and trained, by split."""
+
+    def metrics(values: dict[str, float]) -> dict[str, Any]:
+        return {"published": {"retrieval": {"sdc": {"accuracy@10": 0.9, **values}}}}
+
+    return {
+        "monitor": "validation/published/retrieval/sdc/mrr",
+        "best_epoch": 12,
+        "untrained": {split: metrics(before) for split, (before, _) in splits.items() if before},
+        **{split: metrics(after) for split, (_, after) in splits.items()},
+    }
+
+
+def test_before_and_after_stand_beside_each_other() -> None:
+    validation = {"accuracy@1": 0.25, "mrr": 0.5}, {"accuracy@1": 0.125, "mrr": 0.75}
+    test = {"accuracy@1": 0.5, "mrr": 0.25004}, {"accuracy@1": 0.5, "mrr": 0.25}
+    lines = before_and_after(told(validation=validation, test=test)).splitlines()
+    assert [line.split() for line in lines] == [
+        ["published", "sdc", "validation", "test"],
+        ["untrained", "epoch", "12", "change"] * 2,
+        ["retrieval", "accuracy@1", "0.2500", "0.1250", "-0.1250", "0.5000", "0.5000", "+0.0000"],
+        ["retrieval", "accuracy@10", "0.9000", "0.9000", "+0.0000", "0.9000", "0.9000", "+0.0000"],
+        ["retrieval", "mrr", "*", "0.5000", "0.7500", "+0.2500", "0.2500", "0.2500", "+0.0000"],
+        ["*", "picks", "the", "epoch,", "on", "validation", "(trainer.monitor)"],
+    ]
+    assert len({len(line) for line in lines[1:5]}) == 1  # columns are straight
+
+
+def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None:
+    validation, test = ({"accuracy@1": 0.25, "mrr": 0.5},) * 2, ({}, {"accuracy@1": 0.5, "mrr": 0.5})
+    lines = before_and_after(told(validation=validation, test=test)).splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["published", "sdc", "validation"],
+        ["untrained", "epoch", "12", "change"],
+        ["retrieval", "accuracy@1", "0.2500", "0.2500", "+0.0000"],
+    ]
+
+
+def test_a_run_of_version_0_1_goes_on_and_is_shown(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
+    folder = run_training(SMOKE, "trainer.epochs=1")
+    for path in [*folder.glob("checkpoints/epoch-*/state.json"), folder / "result.json"]:
+        values = json.loads(path.read_text())
+        del values["untrained"]["test"]
+        path.write_text(json.dumps(values))
+        if path.name == "state.json":
+            manifest = json.loads((path.parent / "manifest.json").read_text())
+            manifest["sha256"]["state.json"] = sha256(path)
+            (path.parent / "manifest.json").write_text(json.dumps(manifest))
+    with caplog.at_level("INFO"):
+        run_training(SMOKE, "trainer.epochs=1")  # is shown
+        run_training(SMOKE, "trainer.epochs=2")  # goes on
+    assert caplog.text.count("untrained   epoch") == 2
+    assert "change   untrained" not in caplog.text
+    assert set(json.loads((folder / "result.json").read_text())["untrained"]) == {"validation", "train"}
 
 
 def test_golden_run(run_training: Train) -> None:

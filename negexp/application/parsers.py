@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,21 @@ from omegaconf import DictConfig
 from negexp.config import (
     BenchConfig,
     EvaluateConfig,
+    ReportConfig,
     TrainConfig,
     load_run_config,
     parse_bench,
     parse_evaluate,
     parse_report,
     parse_train,
+    with_run,
 )
 from negexp.corpus import check_path
 from negexp.evaluation.monitor import check_monitor
 from negexp.sampling import build_sampler
 
 
-def _train_config(config: DictConfig) -> TrainConfig:
+def _train_config(config: DictConfig, _: Sequence[str]) -> TrainConfig:
     """Parse, and look up what only the parts know: strategies (also other packages'), metrics, files."""
     parsed = parse_train(config)
     build_sampler(parsed.sampler)
@@ -32,25 +34,32 @@ def _train_config(config: DictConfig) -> TrainConfig:
     return parsed
 
 
-def _evaluate_config(config: DictConfig) -> EvaluateConfig:
+def _evaluate_config(config: DictConfig, overrides: Sequence[str]) -> EvaluateConfig:
+    """Parse; what the run brings is looked at too, but joins the configuration only when the command runs."""
     parsed = parse_evaluate(config)
     if parsed.run is None:
         check_path(parsed.data)
     else:
-        load_run_config(Path(parsed.run) / "config.yaml")
+        trained = load_run_config(Path(parsed.run) / "config.yaml")
+        check_path(with_run(parsed, trained, overrides).data)
     return parsed
 
 
-def _bench_config(config: DictConfig) -> BenchConfig:
+def _bench_config(config: DictConfig, _: Sequence[str]) -> BenchConfig:
     parsed = parse_bench(config)
     build_sampler(parsed.sampler)
     check_path(parsed.data)
     return parsed
 
 
-PARSERS: dict[str, Callable[[DictConfig], Any]] = {
+def _report_config(config: DictConfig, _: Sequence[str]) -> ReportConfig:
+    return parse_report(config)
+
+
+# by command: from the composed configuration, and the overrides that it was composed with
+PARSERS: dict[str, Callable[[DictConfig, Sequence[str]], Any]] = {
     "train": _train_config,
     "evaluate": _evaluate_config,
     "bench": _bench_config,
-    "report": parse_report,
+    "report": _report_config,
 }

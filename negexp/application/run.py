@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -23,10 +25,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from negexp.application.code import refuse_code
+from negexp.application.explain import explain
 from negexp.application.parsers import PARSERS
 from negexp.application.sweep import Job, Sweep, write_sweep_report
 from negexp.config import CONF_DIR, parse_report
 from negexp.errors import InputError
+from negexp.nearest import did_you_mean
 
 PATHS = ("runs", "run", "output", "data.path", "model.pretrained", "hydra.run.dir")  # keys whose values are paths
 
@@ -36,7 +40,7 @@ def run_command(command: str, arguments: list[str]) -> None:
     logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, is no reason for tracebacks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
     parser = get_args_parser()
-    parser.error = _refuse_flag  # type: ignore[method-assign]  # its own prints the usage, over many lines
+    parser.error = partial(_refuse_flag, parser)  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(arguments)
     flags = [argument for argument in arguments if argument not in args.overrides]
     if not args.multirun:
@@ -46,7 +50,7 @@ def run_command(command: str, arguments: list[str]) -> None:
     jobs: int | None = 1
     if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
         jobs = _check_jobs(command, args)
-    elif args.cfg or args.info:
+    elif args.cfg or args.info or args.help:
         with _config_dir(command, args) as (name, overrides):
             _compose(name, overrides)
     if args.multirun:
@@ -58,6 +62,8 @@ def run_command(command: str, arguments: list[str]) -> None:
     except OSError as error:
         if job.raised is not None:
             raise
+        if error.filename is None:  # Hydra prints, for --help and --cfg
+            raise InputError(f"standard output cannot be written ({error.strerror})") from None
         # Hydra makes the folder and opens the log
         reason = f"cannot be written ({error.strerror}); give another folder"
         raise InputError(f"hydra.run.dir={error.filename}: {reason}") from None
@@ -119,8 +125,11 @@ def _given(args: Namespace, flag: str) -> Any:
     return getattr(args, flag.replace("-", "_"))
 
 
-def _refuse_flag(message: str) -> NoReturn:
-    raise InputError(f"{message}; --help lists the flags")
+def _refuse_flag(parser: ArgumentParser, message: str) -> NoReturn:
+    """Raise `InputError` in place of what argparse says over many lines."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    wrong = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
+    raise InputError(f"{message}{did_you_mean(wrong, flags) or '; --help lists the flags'}")
 
 
 def _check_jobs(command: str, args: Namespace) -> int | None:
@@ -134,7 +143,7 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
             refuse_code(config.hydra)
             if config.hydra.mode is not None and config.hydra.mode != RunMode.RUN:
                 raise InputError(f"hydra.mode={config.hydra.mode.name}: give -m instead")
-            PARSERS[command](_without_hydra(config))
+            PARSERS[command](_without_hydra(config), overrides)
             return 1
         parsed = OverridesParser.create().parse_overrides(overrides)
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
@@ -148,7 +157,7 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
         for job in jobs:
             config = _compose(name, job, return_hydra_config=True)
             refuse_code(config.hydra)
-            PARSERS[command](_without_hydra(config))
+            PARSERS[command](_without_hydra(config), job)
         return len(jobs)
 
 
@@ -170,9 +179,23 @@ def _config_dir(command: str, args: Namespace) -> Iterator[tuple[str, list[str]]
 def _compose(name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
     try:
         return compose(name, overrides, return_hydra_config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(explain(error, partial(_known_keys, name, overrides))) from None
     except ValueError as error:  # Hydra's for a group that is given anything but a name: sampler=3
         raise InputError(f"{' '.join(overrides)}: {error}") from None
     except TypeError:  # and for a list with anything but names: sampler=[3]
         raise InputError(f"{' '.join(overrides)}: a group takes a name; --help lists groups and names") from None
     except yaml.YAMLError as error:  # it names file and line
         raise InputError(f"--config-dir: {error}") from None
+
+
+def _known_keys(name: str, overrides: list[str], wrong: str) -> dict[str, Any]:
+    """Return the nested keys, and groups, that there are without the override of a wrong key."""
+    others = [override for override in overrides if override.lstrip("+~").partition("=")[0] != wrong]
+    for kept in (others, []):  # the others may be wrong too
+        with suppress(HydraException, OmegaConfBaseException, ValueError, TypeError):
+            config = compose(name, kept, return_hydra_config=wrong.startswith("hydra"))
+            groups = GlobalHydra.instance().config_loader().list_groups("")
+            keys = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+            return dict.fromkeys(groups) | keys
+    return {}

@@ -6,7 +6,6 @@ import gc
 import importlib
 import json
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -56,6 +55,7 @@ class Job:
 
     def __call__(self, config: DictConfig) -> None:
         """Run one job."""
+        logging.raiseExceptions = False  # also in a launcher's process: a closed pipe or a full disk ends no job
         if self.inbox is not None:
             self._run_in_sweep(config, self.inbox)
             return
@@ -68,10 +68,11 @@ class Job:
             raise
 
     def _run(self, config: DictConfig) -> str:
-        parsed = PARSERS[self.command](config)
-        command = importlib.import_module(f"negexp.commands.{self.command}")
         hydra = HydraConfig.get()
-        outcome: str | None = command.run(parsed, Path(hydra.runtime.output_dir), list(hydra.overrides.task))
+        overrides = list(hydra.overrides.task)
+        parsed = PARSERS[self.command](config, overrides)
+        command = importlib.import_module(f"negexp.commands.{self.command}")
+        outcome: str | None = command.run(parsed, Path(hydra.runtime.output_dir), overrides)
         return outcome or "done"
 
     def _run_in_sweep(self, config: DictConfig, inbox: Path) -> None:
@@ -120,14 +121,6 @@ def _inbox() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="negexp-sweep-")
 
 
-def say(text: str) -> None:
-    """Print, also to a reader that has gone away, as `| head` does: the exit code has yet to say what failed."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 @dataclass
 class Sweep:
     """A sweep's inbox, in which its jobs leave their outcomes wherever they ran."""
@@ -152,7 +145,7 @@ class Sweep:
             own = [outcome for outcome in outcomes if outcome.sweep == sweep]
             table = pd.DataFrame([asdict(outcome) for outcome in own]).drop(columns="sweep")
             write_csv(Path(sweep) / "jobs.csv", table)
-            say(_table(sweep, own))
+            print(_table(sweep, own))
         return outcomes
 
     def raise_failures(self, outcomes: Sequence[Outcome], launcher: Exception | None) -> None:
@@ -187,8 +180,8 @@ def write_sweep_report(config: ReportConfig) -> None:
     try:
         written = report.write_report(config.runs, config.output, config.texts, config.examples)
     except InputError as error:  # no job came to its end; their own reasons follow
-        say(f"no report of the sweep: {error}")
+        print(f"no report of the sweep: {error}")
         return
     left_out = [f"left out {one.folder}: {one.reason}" for one in written.skipped]
     lines = [*left_out, *written.remarks, *written.headlines]
-    say("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))
+    print("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))

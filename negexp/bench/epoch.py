@@ -39,7 +39,7 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     if setting.runtime.bfloat16:
         contenders[float32] = lambda: ours(replace(setting.runtime, bfloat16=False))
     contenders[theirs] = plain
-    seconds = in_turns(contenders, config.repeats)
+    seconds = in_turns(contenders, config.repeats, "epoch", config.progress).seconds
     model.load_state_dict(state)
     arguments = np.concatenate([pairs.point, pairs.counter])
     # a pass to embed, and three times a forward pass to train on points, counters and about as many negatives

@@ -8,13 +8,14 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import torch
 
 from negexp.processor import has_instructions
+from negexp.progress import progress_bar
 from negexp.runtime import Runtime
 
 PACKAGES = ("torch", "transformers", "scikit-learn", "numpy", "sentence-transformers", "faiss-cpu", "datasets")
@@ -69,6 +70,17 @@ def measure(work: Callable[[], object]) -> Use:
     work()
     seconds = time.perf_counter() - start
     return Use(seconds, None if before is None else _status("VmHWM") - before)
+
+
+def measure_all(work: Mapping[str, Callable[[], object]], phase: str, progress: str) -> dict[str, Use]:
+    """Do each work once, with a bar that names it, and say what each took."""
+    uses = {}
+    with progress_bar(len(work), phase, "call", progress) as bar:
+        for name, one in work.items():
+            bar.set_description(f"{phase}: {name}")
+            uses[name] = measure(one)
+            bar.update()
+    return uses
 
 
 def _best(work: Callable[[], object], runtime: Runtime) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import BallTree
 
-from negexp.bench.machine import measure
+from negexp.bench.machine import measure_all
 from negexp.bench.made_up import clustered_vectors
 from negexp.bench.ours import index_of, sample_negatives
 from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transformers, sentence_transformer
@@ -41,22 +41,18 @@ def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
     def original() -> list[Found]:
         return [BallTree(table, leaf_size=2).query(queries, k=3) for table in tables]
 
-    theirs = "BallTree as the original"
-    contenders: dict[str, Any] = {
-        OURS: lambda: ours("exact"),
-        f"negexp, index=balltree (leaf_size {setting.config.index.leaf_size})": lambda: ours("balltree"),
-        theirs: original,
-    }
+    theirs, config = "BallTree as the original", setting.config
+    balltree = f"negexp, index=balltree (leaf_size {config.index.leaf_size})"
+    contenders: dict[str, Any] = {OURS: lambda: ours("exact"), balltree: lambda: ours("balltree"), theirs: original}
     remarks = []
     try:
         flat = [faiss_flat(table, queries, 3, setting.runtime.threads) for table in tables]
         contenders[FAISS] = lambda: [search() for search in flat]
     except ImportError:
         remarks.append(f"faiss-cpu {MISSING}")
-    exact = ours("exact")
-    same = all((a[1] == b[1]).all() for a, b in zip(exact, ours("balltree"), strict=True))
-    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(exact, original(), strict=True))
-    seconds = in_turns(contenders, setting.config.repeats)
+    seconds, first = in_turns(contenders, config.repeats, "mine", config.progress)
+    same = all((a[1] == b[1]).all() for a, b in zip(first[OURS], first[balltree], strict=True))
+    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(first[OURS], first[theirs], strict=True))
     points, counters = (len(np.unique(texts)) for texts in (train.point, train.counter))
     n, dim = queries.shape
     flops = 2.0 * points * (points + counters) * dim
@@ -84,15 +80,15 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
     checks, remarks = [], []
     try:
         contenders[FAISS] = faiss_flat(vectors, vectors, LARGE_K, setting.runtime.threads)
-        equal = np.mean(np.sort(contenders[FAISS]()[1], axis=1) == np.sort(ours()[1], axis=1))
-        checks.append(f"faiss returns {equal:.5%} of the same rows (it computes distances in float32)")
     except ImportError:
         remarks.append(f"faiss-cpu {MISSING}")
-    seconds = in_turns(contenders, config.repeats)
-    for name, search in contenders.items():  # after the rounds: what a first call sets up is there
-        grown = measure(search).peak_bytes
-        if grown is not None:
-            remarks.append(f"{name}: {grown / vectors.nbytes:.2f} times the vectors in memory beside them")
+    seconds, first = in_turns(contenders, config.repeats, "mine, large", config.progress)
+    if FAISS in first:
+        equal = np.mean(np.sort(first[FAISS][1], axis=1) == np.sort(first[OURS][1], axis=1))
+        checks.append(f"faiss returns {equal:.5%} of the same rows (it computes distances in float32)")
+    for name, use in measure_all(contenders, "mine, large: memory", config.progress).items():
+        if use.peak_bytes is not None:  # after the rounds: what a first call sets up is there
+            remarks.append(f"{name}: {use.peak_bytes / vectors.nbytes:.2f} times the vectors in memory beside them")
     flops = 2.0 * len(vectors) ** 2 * LARGE_DIM
     return Comparison(
         "mine, large",
@@ -139,7 +135,8 @@ def _backends_in_turns(setting: Setting, vectors: NDArray[np.float32]) -> dict[s
         return index_of(setting, vectors, backend).search(vectors, 3)
 
     contenders = {"exact": lambda: search("exact"), "balltree": lambda: search("balltree")}
-    return in_turns(contenders, setting.config.repeats)
+    rows, dim = vectors.shape
+    return in_turns(contenders, setting.config.repeats, f"n = {rows}, d = {dim}", setting.config.progress).seconds
 
 
 def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> Comparison:
@@ -163,7 +160,7 @@ def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> Comparis
             )
         except ImportError:
             remarks.append(f"sentence-transformers with datasets {MISSING}")
-        seconds = in_turns(contenders, setting.config.repeats)
+        seconds = in_turns(contenders, setting.config.repeats, "mine from texts", setting.config.progress).seconds
     return Comparison(
         "mine from texts",
         f"{len(pairs)} pairs, 3 negatives each among the counters",

@@ -36,7 +36,7 @@ def sample_negatives(
     backend: str | None = None,
 ) -> Negatives:
     """Index each table's vectors (pairs, dim), and choose the negatives of the points' vectors `query` (pairs, dim)."""
-    forbidden = Forbidden(pairs.point, pairs.counter, sampler.exclude)
+    forbidden = Forbidden(pairs.point_identity, pairs.counter_identity, sampler.exclude)
     indexes = {source: index_of(setting, vectors, backend) for source, vectors in tables.items()}
     rng = generator(setting.config.seed, 0, "negatives")
     round_ = SamplingRound(0, sampler.num_negatives, sampler.candidates, forbidden, rng, indexes, query)

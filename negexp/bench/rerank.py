@@ -29,8 +29,8 @@ def compare_reranking(setting: Setting, peak: dict[str, float]) -> Comparison:
         OURS: ours,
         loop: lambda: rerank_pair_by_pair(classifier, table, table, candidates),
     }
-    worst = float((contenders[OURS]() - contenders[loop]()).abs().max())
-    seconds = in_turns(contenders, setting.config.repeats)
+    seconds, first = in_turns(contenders, setting.config.repeats, "re-rank", setting.config.progress)
+    worst = float((first[OURS] - first[loop]).abs().max())
     bytes_read = 4.0 * (hidden + retrieval) * (queries * k + 2 * queries)
     return Comparison(
         "re-rank",

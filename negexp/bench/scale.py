@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from negexp.bench.setting import Setting
 from negexp.corpus import Split
 from negexp.evaluation.ranking import rank_queries, squared_distance_scorer
 from negexp.model import PairClassifier, PairScores
+from negexp.progress import progress_bar
 
 log = logging.getLogger("negexp")
 
@@ -80,14 +82,18 @@ def _grow(setting: Setting, phase: str, work: Work) -> Growth:
     budget = 60 * config.scale_minutes / 2
     arguments, spent, expected = SMALLEST, 0.0, 0.0
     work(setting, *made_up_pairs(arguments // 2, DIM, config.seed))  # what is loaded once
-    while arguments <= config.scale_largest and (len(growth.arguments) < FITTED or spent + expected <= budget):
-        use = measure(partial(work, setting, *made_up_pairs(arguments // 2, DIM, config.seed)))
-        growth.arguments.append(arguments)
-        growth.seconds.append(use.seconds)
-        growth.peak_bytes.append(use.peak_bytes)
-        log.info(f"{phase}: {arguments} arguments in {use.seconds:.2f} s")
-        spent, expected = spent + use.seconds, AT_TWICE_THE_SIZE * use.seconds
-        arguments *= 2
+    sizes = int(math.log2(config.scale_largest / SMALLEST)) + 1  # at most
+    with progress_bar(sizes, phase, "size", config.progress) as bar:
+        while arguments <= config.scale_largest and (len(growth.arguments) < FITTED or spent + expected <= budget):
+            bar.set_description(f"{phase}: {arguments} arguments")
+            use = measure(partial(work, setting, *made_up_pairs(arguments // 2, DIM, config.seed)))
+            growth.arguments.append(arguments)
+            growth.seconds.append(use.seconds)
+            growth.peak_bytes.append(use.peak_bytes)
+            log.info(f"{phase}: {arguments} arguments in {use.seconds:.2f} s")
+            spent, expected = spent + use.seconds, AT_TWICE_THE_SIZE * use.seconds
+            arguments *= 2
+            bar.update()
     return growth
 
 

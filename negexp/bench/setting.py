@@ -68,4 +68,6 @@ class Setting:
     def training_embeddings(self) -> Embeddings:
         """Return the embeddings of all training arguments."""
         log.info("embedding all training arguments, once, for the phases after it")
-        return embed(self.built.model, self.tokens, self.corpus["train"].texts(), self.runtime, "train", "never")
+        return embed(
+            self.built.model, self.tokens, self.corpus["train"].texts(), self.runtime, "train", self.config.progress
+        )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any, NamedTuple
 
+from negexp.progress import progress_bar
 from negexp.signals import check_stop
 
 
@@ -56,16 +59,39 @@ def rivals(seconds: dict[str, list[float]], targets: dict[str, float]) -> list[R
     return [Rival(name, taken, targets.get(name)) for name, taken in seconds.items() if name != OURS]
 
 
-def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Call all contenders once to warm up, then `repeats` times in turns; return the seconds of each, by round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(repeats + 1):
-        for name, contender in contenders.items():
-            check_stop()
-            gc.collect()
-            start = time.perf_counter()
-            contender()
-            taken = time.perf_counter() - start
-            if round_ > 0:
-                seconds[name].append(taken)
-    return seconds
+class Turns(NamedTuple):
+    """What contenders took, by round, and what each returned when it warmed up."""
+
+    seconds: dict[str, list[float]]
+    first: dict[str, Any]
+
+
+def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int, phase: str, progress: str) -> Turns:
+    """Call all contenders once to warm up, then `repeats` times in turns, with a bar that names the phase."""
+    turns = Turns({name: [] for name in contenders}, {})
+    with _frozen_heap(), progress_bar((repeats + 1) * len(contenders), phase, "call", progress) as bar:
+        for round_ in range(repeats + 1):
+            for name, contender in contenders.items():
+                check_stop()
+                bar.set_description(f"{phase}: {name}")
+                gc.collect()
+                start = time.perf_counter()
+                result = contender()
+                taken = time.perf_counter() - start
+                if round_ == 0:
+                    turns.first[name] = result
+                else:
+                    turns.seconds[name].append(taken)
+                bar.update()
+    return turns
+
+
+@contextmanager
+def _frozen_heap() -> Iterator[None]:
+    """Spare collections within the objects that are there already: going through them takes a fifth of a second."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

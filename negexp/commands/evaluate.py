@@ -3,50 +3,75 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import transformers
 
-from negexp.config import EvaluateConfig, load_run_config
+from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
 from negexp.corpus import Corpus, load_corpus
+from negexp.corpus.overlap import shares_text
 from negexp.embedding import embed
-from negexp.errors import InputError
 from negexp.evaluation.evaluator import evaluate_split, scorer_and_classifier
-from negexp.evaluation.report_text import left_out, metrics_table
-from negexp.evaluation.trec import TrecExport, query_ids
+from negexp.evaluation.report_text import left_out, metrics_text
+from negexp.evaluation.trec import TrecExport
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
 from negexp.runtime import choose_runtime, memory_errors_name, reproducible
-from negexp.tokens import tokenize
+from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
-from negexp.training import CheckpointStore, load_weights
+from negexp.training import CheckpointStore, Commit, load_weights, training_pairs
 
 log = logging.getLogger("negexp")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is evaluated: a run's folder, its configuration and its best epoch's commit."""
+
+    folder: RunFolder
+    config: TrainConfig
+    commit: Commit
+
+    @classmethod
+    def read(cls, path: Path) -> _Run:
+        """Read a run, or raise `InputError`."""
+        config = load_run_config(RunFolder(path).config)
+        return cls(RunFolder(path), config, CheckpointStore(path, keep=1).commit("best"))
+
+    def model(self) -> BuiltModel:
+        """Return the model with the best epoch's weights."""
+        built = restore_model(self.config.model, self.folder.encoder, self.commit.weights.stat().st_size)
+        load_weights(self.commit.weights, built.model)
+        return built
 
 
 def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     """Rank all candidates of a split, write the results below `output` (or `folder`), and print the table."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    config = config if config.run is None else _with_run(config, Path(config.run), overrides)
+    run = None if config.run is None else _Run.read(Path(config.run))
+    config = config if run is None else with_run(config, run.config, overrides)
     runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
     corpus = load_corpus(config.data)
     log.info(corpus.summary)
     split = corpus[config.split]
+    train = corpus["train"]
+    if run is not None:
+        train = training_pairs(run.commit, run.config.data, config.data, corpus)
+        seen = int(shares_text(split, train).sum())
+        log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
     missing = left_out(split)
     if missing is not None:
         log.info(missing)
-    if config.trec:
-        query_ids(split)  # refuses ids that occur twice, before the work and not after it
     output = Path(config.output or folder).expanduser()
     written = [output / "evaluation"]
     with reproducible(runtime, deterministic=True), memory_errors_name("tokens_per_batch or model.max_length"):
-        built = _model(config, corpus)
-        tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
+        built = _model(config, corpus, run)
+        tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
         model = built.model.to(runtime.device)
         embeddings = embed(model, tokens, split.texts(), runtime, config.split, config.progress)
-        ranks = evaluate_split(model, embeddings, split, corpus["train"], config.evaluation, progress=config.progress)
+        ranks = evaluate_split(model, embeddings, split, train, config.evaluation, progress=config.progress)
         metrics = write_evaluation(output / "evaluation", config.split, ranks)
         if config.trec:
             by = scorer_and_classifier(model, embeddings, split)
@@ -55,8 +80,9 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     what = (
         f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
     )
+    monitor = load_run_config(RunFolder(Path(config.run)).config).trainer.monitor if config.run else None
     files = " and ".join(map(str, written))
-    log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_table(metrics)}\n\nfiles in {files}")
+    log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_text(metrics, monitor)}\n\nfiles in {files}")
 
 
 def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Path:
@@ -66,28 +92,8 @@ def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Pat
     return folder
 
 
-def _with_run(config: EvaluateConfig, run_folder: Path, overrides: list[str]) -> EvaluateConfig:
-    """Take model, data, evaluation and precision from the run; data.* keys on the command line give other data."""
-    given = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
-    if "model" in given:
-        raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
-    trained = load_run_config(RunFolder(run_folder).config)
-    return replace(
-        config,
-        seed=trained.seed,
-        precision=config.precision or trained.trainer.precision,
-        model=trained.model,
-        data=config.data if "data" in given else trained.data,
-        evaluation=config.evaluation if "evaluation" in given else trained.evaluation,
-    )
-
-
-def _model(config: EvaluateConfig, corpus: Corpus) -> BuiltModel:
-    if config.run is None:
-        vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
-        return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False)
-    run_folder = RunFolder(Path(config.run))
-    weights = CheckpointStore(run_folder.path, keep=1).weights("best")
-    built = restore_model(config.model, run_folder.encoder, weights.stat().st_size)
-    load_weights(weights, built.model)
-    return built
+def _model(config: EvaluateConfig, corpus: Corpus, run: _Run | None) -> BuiltModel:
+    if run is not None:
+        return run.model()
+    vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
+    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False)

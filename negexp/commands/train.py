@@ -12,8 +12,8 @@ import transformers
 from negexp.config import TrainConfig, config_hash, load_run_config
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
-from negexp.evaluation.metrics import Metrics, flatten
-from negexp.evaluation.report_text import left_out, metrics_table
+from negexp.evaluation.metrics import Metrics
+from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.model import BuiltModel, build_model, restore_model
 from negexp.runtime import Runtime, choose_runtime, memory_errors_name, reproducible
 from negexp.signals import Stopped, stops_at_steps
@@ -22,10 +22,11 @@ from negexp.tracking.reading import read_json
 from negexp.tracking.resume import Standing, find_standing, refuse_other_data
 from negexp.tracking.run_folder import versions
 from negexp.training import CheckpointStore, Commit, Origin, Progress, train
+from negexp.training.console import before_and_after
 
 log = logging.getLogger("negexp")
 
-SHOWN = ("best_epoch", "best_value", "data", "monitor", "test", "untrained")  # of result.json, when it is printed
+SHOWN = ("best_epoch", "data", "monitor", "test", "untrained", "validation")  # of result.json, when it is printed
 MEMORY_KEYS = "trainer.batch_size, trainer.tokens_per_batch or model.max_length"
 
 
@@ -138,10 +139,8 @@ def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
 
 
 def _show(result: dict[str, Any], run_folder: RunFolder) -> None:
-    untrained = flatten(result["untrained"]["validation"], "validation")[result["monitor"]]
-    monitor = result["monitor"].partition("/")[2]
+    table = metrics_text(result["test"], result["monitor"].partition("/")[2])
     log.info(
-        f"test, with epoch {result['best_epoch']} (best validation {monitor}: {result['best_value']:.4f}, "
-        f"untrained {untrained:.4f})\n\n{metrics_table(result['test'])}\n\n"
+        f"\n{before_and_after(result)}\n\ntest, with epoch {result['best_epoch']}\n\n{table}\n\n"
         f"files in {run_folder.path}: result.json, metrics.csv, evaluation/, negatives/, checkpoints/"
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from negexp.config.checks import flatten
+from negexp.config.of_run import with_run
 from negexp.config.parse import (
     config_hash,
     decides_result,
@@ -57,4 +58,5 @@ __all__ = [
     "parse_report",
     "parse_train",
     "to_yaml",
+    "with_run",
 ]

@@ -17,6 +17,7 @@ from negexp.config.schema import (
     TrainConfig,
 )
 from negexp.errors import InputError
+from negexp.nearest import did_you_mean
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "bench": ("embed", "mine", "rerank", "epoch", "scale", "all"),
@@ -27,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("demo", "arguana", "pairs"),
     "data.train_overlap": ("drop", "keep"),
     "data.copies": ("merge", "keep"),
+    "data.match": ("exact", "normalized"),
     "model.pooling": ("cls", "mean", "pooler"),
     "model.classifier_features": ("concat", "hidden", "retrieval"),
     "model.activation": ("none", "relu", "gelu", "tanh"),
@@ -101,7 +103,7 @@ LARGEST = 2**62  # a count beyond is a slip of the keyboard, and would not fit a
 def check_train(config: TrainConfig | BenchConfig) -> None:
     """Check the configuration of a training run, or of a benchmark, which trains too."""
     _check_keys(config)
-    _check_data(config.data)
+    check_data(config.data)
     _check_model(config.model)
     _check_sampler(config.sampler)
     _check_device("trainer.device", config.trainer.device)
@@ -109,9 +111,10 @@ def check_train(config: TrainConfig | BenchConfig) -> None:
 
 
 def check_evaluate(config: EvaluateConfig) -> None:
-    """Check the configuration of an evaluation."""
+    """Check the configuration of an evaluation; its data only without a run, which brings data of its own."""
     _check_keys(config)
-    _check_data(config.data)
+    if config.run is None:
+        check_data(config.data)
     _check_model(config.model)
     _check_device("device", config.device)
 
@@ -125,7 +128,8 @@ def _check_keys(config: TrainConfig | EvaluateConfig | BenchConfig | ReportConfi
     values = flatten(asdict(config))
     for key, allowed in CHOICES.items():
         if values.get(key) is not None and values[key] not in allowed:
-            raise InputError(f"{key}={values[key]}: must be one of {', '.join(allowed)}")
+            near = did_you_mean(str(values[key]), allowed, f"{key}=")
+            raise InputError(f"{key}={values[key]}: must be one of {', '.join(allowed)}{near}")
     for key, (low, high) in RANGES.items():
         value = values.get(key)
         if value is None:
@@ -136,7 +140,8 @@ def _check_keys(config: TrainConfig | EvaluateConfig | BenchConfig | ReportConfi
             raise InputError(f"{key}={value}: must be {wanted}")
 
 
-def _check_data(data: DataConfig) -> None:
+def check_data(data: DataConfig) -> None:
+    """Check the keys of `data` against each other."""
     if data.name == "demo" and data.path is not None:
         raise InputError(f"data.path={data.path}: data=demo ships its texts; a path needs data=arguana or data=pairs")
     if data.name != "demo" and data.path is None:

@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from negexp.config.checks import check_evaluate, check_report, check_train, flatten
 from negexp.config.schema import BenchConfig, EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
+from negexp.nearest import nearest_key
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
 DEEPEST = 20  # levels of a configuration; a run's has three
+LATER_KEYS = {"data.match": "exact"}  # in no run of version 0.1: the value that does what it did
 BESIDES = ("data.max_bytes", "data.max_files", "trainer.profile")
 
 Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, BenchConfig, ReportConfig)
@@ -82,7 +84,17 @@ def load_run_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: holds no mapping; run= must name a folder that `negexp train` wrote")
     if "${" in text:
         raise InputError(f"{path}: has an interpolation; a run's configuration is resolved, and nothing is looked up")
+    _fill_in(loaded)
     return parse_train(loaded)
+
+
+def _fill_in(config: DictConfig) -> None:
+    """Give a run of version 0.1 the keys that came later, with the values that do what it did."""
+    for key, value in LATER_KEYS.items():
+        group, _, name = key.partition(".")
+        node = config.get(group)
+        if isinstance(node, DictConfig) and name not in node:
+            node[name] = value
 
 
 def _bomb(text: str) -> str | None:
@@ -120,13 +132,18 @@ def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         reason = (error.msg or str(error)).split("\n", 1)[0].removeprefix(RAISED)
-        raise InputError(f"{key}: {reason}") from None
+        near = nearest_key(key, _keys(config)) if isinstance(error, (ConfigKeyError, ConfigAttributeError)) else None
+        raise InputError(f"{key}: {reason}{f'; did you mean {near}?' if near else ''}") from None
     assert isinstance(typed, schema)
     for key, value in flatten(asdict(typed)).items():
         given = OmegaConf.select(config, key)
         if isinstance(value, bool) and not isinstance(given, bool):  # OmegaConf takes any integer, and "on", for one
             raise InputError(f"{key}={given}: must be true or false")
     return typed
+
+
+def _keys(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
 
 
 @contextmanager

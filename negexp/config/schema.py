@@ -12,6 +12,7 @@ class DataConfig:
     path: str | None
     train_overlap: str
     copies: str
+    match: str
     validation_share: float
     test_share: float
     split_seed: int
@@ -156,6 +157,7 @@ class BenchConfig:
     output: str | None
     seed: int
     repeats: int
+    progress: str
     embed_texts: int | None
     search_rows: int
     mine_pairs: int

@@ -1,15 +1,17 @@
-"""What a corpus is once it is read: distinct texts, and pairs of them in three splits."""
+"""What a corpus is once it is read: distinct texts, which of them are copies, and pairs of them in three splits."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from negexp.corpus.match import identities
 
 Ints = NDArray[np.int64]
 
@@ -33,8 +35,10 @@ class Record:
 class Split:
     """The pairs of one split.
 
-    `point` and `counter` (pairs,) are rows of `Corpus.texts`: two arguments are copies when these are equal.
+    `point` and `counter` (pairs,) are rows of `Corpus.texts`: these texts are tokenised, embedded and shown.
     `theme`, `debate` (within its theme) and `stance` (pairs,) are codes, or None where the source has none.
+    `identity` (texts of the corpus,) is one number for all copies of a text; whatever asks "is it the same text?"
+    compares these numbers. None: every row is a text of its own.
     """
 
     ids: tuple[str, ...]
@@ -43,9 +47,24 @@ class Split:
     theme: Ints | None
     debate: Ints | None
     stance: Ints | None
+    identity: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def identify(self, texts: Ints) -> Ints:
+        """Return the identities of texts, given as rows of `Corpus.texts`."""
+        return texts if self.identity is None else self.identity[texts]
+
+    @cached_property
+    def point_identity(self) -> Ints:
+        """Return the identity of each point (pairs,)."""
+        return self.identify(self.point)
+
+    @cached_property
+    def counter_identity(self) -> Ints:
+        """Return the identity of each counter (pairs,)."""
+        return self.identify(self.counter)
 
     def take(self, rows: Ints) -> Split:
         """Return the pairs of the given rows, in their order."""
@@ -60,6 +79,7 @@ class Split:
             pick(self.theme),
             pick(self.debate),
             pick(self.stance),
+            self.identity,
         )
 
     def texts(self) -> Ints:
@@ -72,13 +92,14 @@ class Corpus:
     """All distinct texts, and the pairs of each split as they are used.
 
     `counts` says what was read: split -> points, counters, pairs, debates with a pair (null without debates).
-    `summary` tells a person what was read and what became of copies and leaks.
+    `match` says when two texts are copies. `summary` tells a person what was read and what became of copies and leaks.
     """
 
     name: str
     texts: tuple[str, ...]
     splits: dict[str, Split]
     counts: dict[str, dict[str, int | None]]
+    match: str
     summary: str
 
     def __getitem__(self, split: str) -> Split:
@@ -102,12 +123,29 @@ class Corpus:
         return found
 
 
-def index_records(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str, Split]]:
+def with_unique_ids(records: Sequence[Record]) -> list[Record]:
+    """Return the records with ids that are all different: a later record with the id of an earlier one gets `id~2`."""
+    taken = {record.id for record in records}
+    seen: set[str] = set()
+    unique = []
+    for record in records:
+        id_, number = record.id, 2
+        if id_ in seen:
+            while (id_ := f"{record.id}~{number}") in taken:
+                number += 1
+            taken.add(id_)
+        seen.add(id_)
+        unique.append(record if id_ == record.id else replace(record, id=id_))
+    return unique
+
+
+def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Give every distinct text and every theme, debate and stance a number; records keep their order."""
     text_rows: dict[str, int] = {}
     for record in records:
         text_rows.setdefault(record.point, len(text_rows))
         text_rows.setdefault(record.counter, len(text_rows))
+    identity = identities(text_rows, match)
     themes = _codes(record.theme for record in records)
     debates = _codes(None if record.debate is None else (record.theme, record.debate) for record in records)
     stances = _codes(record.stance for record in records)
@@ -122,6 +160,7 @@ def index_records(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str,
             theme=None if themes is None else themes[rows],
             debate=None if debates is None else debates[rows],
             stance=None if stances is None else stances[rows],
+            identity=identity,
         )
     return tuple(text_rows), splits
 

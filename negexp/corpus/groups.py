@@ -16,7 +16,9 @@ def dependent_groups(split: Split) -> Ints:
     """
     rows = np.arange(len(split))
     debate = rows if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
-    text = np.unique(np.stack([split.point, split.counter]), return_inverse=True)[1].reshape(2, -1) + len(split)
+    text = np.unique(np.stack([split.point_identity, split.counter_identity]), return_inverse=True)[1].reshape(
+        2, -1
+    ) + len(split)
     links = (np.concatenate([debate, debate]), text.ravel())
     size = int(text.max()) + 1
     graph = coo_array((np.ones(2 * len(split), dtype=np.int8), links), shape=(size, size))

@@ -8,13 +8,17 @@ import numpy as np
 
 from negexp.config import DataConfig
 from negexp.corpus.arguana import read_arguana
-from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records
+from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records, with_unique_ids
 from negexp.corpus.limits import Limits
 from negexp.corpus.overlap import Overlap, find_overlap, rows_to_keep
 from negexp.corpus.pairs import draw_splits, read_pairs
 from negexp.errors import InputError
 
 DEMO = Path(__file__).parent / "demo.jsonl"
+SAME_TEXT = {
+    "exact": "when every character is",
+    "normalized": "whatever their case, white space, zero-width characters and Unicode form",
+}
 
 
 def check_path(config: DataConfig) -> None:
@@ -44,7 +48,7 @@ def load_corpus(config: DataConfig) -> Corpus:
         records = read_pairs(path, limits)
         if records[0].split is None:
             records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
-    texts, splits = index_records(records)
+    texts, splits = index_records(with_unique_ids(records), config.match)
     for name in SPLITS:
         if not len(splits[name]):
             raise InputError(
@@ -60,7 +64,9 @@ def load_corpus(config: DataConfig) -> Corpus:
     used = splits | {"train": splits["train"].take(kept)}
     used = {name: _cut(split, config.max_pairs, config.split_seed) for name, split in used.items()}
     counts = {name: _count(split, found.get(name)) for name, split in splits.items()}
-    return Corpus(config.name, texts, used, counts, _describe(config, counts, used, overlap))
+    respelled = len(texts) - len(np.unique(splits["train"].identify(np.arange(len(texts)))))
+    summary = _describe(config, counts, used, overlap, respelled)
+    return Corpus(config.name, texts, used, counts, config.match, summary)
 
 
 def _count(split: Split, found: tuple[int, int] | None) -> dict[str, int | None]:
@@ -80,7 +86,11 @@ def _cut(split: Split, max_pairs: int | None, seed: int) -> Split:
 
 
 def _describe(
-    config: DataConfig, counts: dict[str, dict[str, int | None]], used: dict[str, Split], overlap: Overlap
+    config: DataConfig,
+    counts: dict[str, dict[str, int | None]],
+    used: dict[str, Split],
+    overlap: Overlap,
+    respelled: int,
 ) -> str:
     """Say in one paragraph what was read, what it shares, and what became of that."""
     sizes = "; ".join(
@@ -90,6 +100,8 @@ def _describe(
     )
     parts = [f"corpus {config.name}: {sizes}."]
     copies, leaks = int(overlap.copy.sum()), int(overlap.leak.sum())
+    alike = f"; {respelled} texts are copies for that reason alone" if respelled else ""
+    parts.append(f"Texts count as the same {SAME_TEXT[config.match]} (data.match={config.match}){alike}.")
     if overlap.repeated_point or leaks:
         parts.append(
             f"In training {overlap.repeated_point} points occur more than once and {copies} pairs repeat an earlier "
@@ -99,6 +111,11 @@ def _describe(
         )
     else:
         parts.append("No copies, and no text is shared between training and validation or test.")
+    if overlap.held_out:
+        parts.append(
+            f"Validation, which picks the epoch, shares a text with {overlap.held_out} of the "
+            f"{counts['test']['pairs']} test pairs: a leak of its own kind, which no key removes."
+        )
     parts.append(f"Training uses {len(used['train'])} pairs.")
     if config.max_pairs is not None:
         cut = ", ".join(f"{len(used[name])} {name}" for name in SPLITS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from negexp.corpus.arguments import Ints, Split
+from negexp.corpus.arguments import SPLITS, Ints, Split
 
 
 @dataclass(frozen=True)
@@ -17,25 +17,25 @@ class Overlap:
     copy: np.ndarray  # same two texts as an earlier training pair
     leak: np.ndarray  # point or counter text stands in validation or test
     leaked: dict[str, int]  # evaluation split -> its pairs whose point or counter text stands in the training split
+    held_out: int  # test pairs whose point or counter text stands in validation
 
 
 def find_overlap(splits: dict[str, Split]) -> Overlap:
-    """Find copies and leaks of the training split by text identity."""
-    train = splits["train"]
-    _, inverse, counts = np.unique(train.point, return_inverse=True, return_counts=True)
-    held_out = np.concatenate([splits["validation"].texts(), splits["test"].texts()])
-    leaked = {name: int(seen_in_training(splits[name], train).sum()) for name in ("validation", "test")}
+    """Find what the training split has twice, and what the splits share, by the identity of texts."""
+    train, validation, test = (splits[name] for name in SPLITS)
+    _, inverse, counts = np.unique(train.point_identity, return_inverse=True, return_counts=True)
     return Overlap(
         repeated_point=int((counts[inverse] > 1).sum()),
         copy=~first_of_pair(train),
-        leak=np.isin(train.point, held_out) | np.isin(train.counter, held_out),
-        leaked=leaked,
+        leak=shares_text(train, validation) | shares_text(train, test),
+        leaked={name: int(shares_text(splits[name], train).sum()) for name in ("validation", "test")},
+        held_out=int(shares_text(test, validation).sum()),
     )
 
 
 def first_of_pair(split: Split) -> np.ndarray:
     """Return a mask (pairs,) of the rows that are the first with their two texts."""
-    _, first = np.unique(np.stack([split.point, split.counter]), axis=1, return_index=True)
+    _, first = np.unique(np.stack([split.point_identity, split.counter_identity]), axis=1, return_index=True)
     mask = np.zeros(len(split), dtype=bool)
     mask[first] = True
     return mask
@@ -51,7 +51,7 @@ def rows_to_keep(train: Split, overlap: Overlap, train_overlap: str, copies: str
     return np.flatnonzero(keep)
 
 
-def seen_in_training(split: Split, train: Split) -> np.ndarray:
-    """Return a mask (pairs,) of the pairs whose point or counter text stands in the training pairs used."""
-    known = train.texts()
-    return np.isin(split.point, known) | np.isin(split.counter, known)
+def shares_text(split: Split, other: Split) -> np.ndarray:
+    """Return a mask (pairs,) of the pairs whose point or counter text stands in another split, as either."""
+    known = np.concatenate([other.point_identity, other.counter_identity])
+    return np.isin(split.point_identity, known) | np.isin(split.counter_identity, known)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.groups import dependent_groups
-from negexp.corpus.overlap import first_of_pair, seen_in_training
+from negexp.corpus.overlap import first_of_pair, shares_text
 from negexp.embedding import Embeddings
 from negexp.evaluation.ranking import Classifier, Scorer, rank_queries, squared_distance_scorer
 from negexp.model import BiEncoder, PairClassifier, PairScores
@@ -36,7 +36,7 @@ def evaluate_split(
     score, classify = scorer_and_classifier(model, embeddings, split)
     ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries, progress)
     ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
-    ranks["seen_in_training"] = seen_in_training(split, train)[ranks["row"].to_numpy()]
+    ranks["seen_in_training"] = shares_text(split, train)[ranks["row"].to_numpy()]
     return ranks[RANK_COLUMNS]
 
 

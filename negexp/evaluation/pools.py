@@ -51,23 +51,25 @@ TASKS = (
 class Pool:
     """Queries that share their candidates, all but one at most: their own point, or what has their own text.
 
-    query: rows of the split (queries,), with their texts and those of their gold counters. argument: of each candidate
-    (columns,), row r of the split's points is r, row r of its counters n + r, n pairs in all; text: what it says.
-    excluded: (queries,) column that is no candidate of the query, -1 where all are.
+    query: rows of the split (queries,), with their texts and the identities of their gold counters. argument: of each
+    candidate (columns,), row r of the split's points is r, row r of its counters n + r, n pairs in all; text: the text
+    that is scored; identity: the same number for all copies of it, see `Split.identity`. excluded: (queries,) column
+    that is no candidate of the query, -1 where all are.
     """
 
     query: Ints
     query_text: Ints
-    gold_text: Ints
+    gold_identity: Ints
     argument: Ints
     text: Ints
+    identity: Ints
     excluded: Ints
 
     def part(self, start: int, stop: int) -> Pool:
         """Return the pool of some of the queries."""
         some = slice(start, stop)
-        queries = self.query[some], self.query_text[some], self.gold_text[some]
-        return Pool(*queries, self.argument, self.text, self.excluded[some])
+        queries = self.query[some], self.query_text[some], self.gold_identity[some]
+        return Pool(*queries, self.argument, self.text, self.identity, self.excluded[some])
 
     def parts(self, size: int) -> Iterator[Pool]:
         """Yield the pools of `size` queries at a time."""
@@ -83,8 +85,24 @@ class Pool:
     @property
     def gold(self) -> np.ndarray:
         """Return whether each column is the gold of each query, or a copy of it (queries, columns)."""
-        gold: np.ndarray = self.allowed & (self.text == self.gold_text[:, None])
+        gold: np.ndarray = self.allowed & (self.identity == self.gold_identity[:, None])
         return gold
+
+    def gold_texts(self) -> tuple[Ints, Ints]:
+        """Return queries (golds,) as places in `query`, ascending, and texts (golds,): each text of a gold, once.
+
+        Most golds have one text. A gold has several where copies of it differ in spelling, see `data.match`.
+        """
+        text, column, count = np.unique(self.text, return_index=True, return_counts=True)
+        order = np.argsort(self.identity[column], kind="stable")
+        text, identity, count = text[order], self.identity[column][order], count[order]
+        start, stop = (np.searchsorted(identity, self.gold_identity, side) for side in ("left", "right"))
+        golds = stop - start
+        query = np.repeat(np.arange(len(self.query)), golds)
+        found = np.arange(len(query)) + np.repeat(stop - np.cumsum(golds), golds)
+        # the only column with a text may be the one that is no candidate of the query
+        alone = (count[found] == 1) & (self.excluded[query] >= 0) & (text[found] == self.text[self.excluded[query]])
+        return query[~alone], text[found][~alone]
 
 
 def possible_tasks(split: Split) -> tuple[list[Task], list[Task]]:
@@ -96,11 +114,11 @@ def possible_tasks(split: Split) -> tuple[list[Task], list[Task]]:
 def protocol_queries(split: Split, protocol: str) -> Ints:
     """Return the rows that are queries: all of them (published), or the first of every distinct pair (clean).
 
-    A pair of two identical texts is no query of the clean protocol, which removes the query's text from its pool.
+    A pair whose texts are copies of each other is no query of the clean protocol: its gold is removed from the pool.
     """
     if protocol == "published":
         return np.arange(len(split))
-    return np.flatnonzero(first_of_pair(split) & (split.point != split.counter))
+    return np.flatnonzero(first_of_pair(split) & (split.point_identity != split.counter_identity))
 
 
 def pools(split: Split, task: Task, protocol: str, queries: Ints) -> Iterator[Pool]:
@@ -109,7 +127,6 @@ def pools(split: Split, task: Task, protocol: str, queries: Ints) -> Iterator[Po
     Time and memory grow with the pairs of a group, not with their square.
     """
     asked = np.isin(np.arange(len(split)), np.intersect1d(queries, protocol_queries(split, protocol)))
-    texts = np.concatenate([split.point, split.counter])
     codes = np.zeros(len(split), dtype=np.int64) if task.group == "split" else getattr(split, task.group)
     order = np.argsort(codes, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
@@ -117,7 +134,7 @@ def pools(split: Split, task: Task, protocol: str, queries: Ints) -> Iterator[Po
             wanted = own[asked[own]]
             points = {None: others[:0], "all": group, "other stance": others}[task.points]
             if len(wanted):
-                yield _pool(texts, protocol, wanted, own, points)
+                yield _pool(split, protocol, wanted, own, points)
 
 
 def _by_stance(split: Split, group: Ints) -> Iterator[tuple[Ints, Ints]]:
@@ -128,17 +145,17 @@ def _by_stance(split: Split, group: Ints) -> Iterator[tuple[Ints, Ints]]:
         yield group[stance == one], group[stance != one]
 
 
-def _pool(texts: Ints, protocol: str, query: Ints, counters: Ints, points: Ints) -> Pool:
-    n = len(texts) // 2
-    argument = np.concatenate([n + counters, points])
-    text = texts[argument]
-    if protocol == "clean":  # one candidate a text, the first; none with the query's
-        first = np.sort(np.unique(text, return_index=True)[1])
-        argument, text = argument[first], text[first]
-        excluded = _place(text, texts[query])
+def _pool(split: Split, protocol: str, query: Ints, counters: Ints, points: Ints) -> Pool:
+    argument = np.concatenate([len(split) + counters, points])
+    text = np.concatenate([split.counter[counters], split.point[points]])
+    identity = split.identify(text)
+    if protocol == "clean":  # of copies one candidate, the first; none that is a copy of the query
+        first = np.sort(np.unique(identity, return_index=True)[1])
+        argument, text, identity = argument[first], text[first], identity[first]
+        excluded = _place(identity, split.point_identity[query])
     else:
         excluded = _place(argument, query)
-    return Pool(query, texts[query], texts[n + query], argument, text, excluded)
+    return Pool(query, split.point[query], split.counter_identity[query], argument, text, identity, excluded)
 
 
 def _place(values: Ints, wanted: Ints) -> Ints:

@@ -157,9 +157,9 @@ def _rank_pool(pool: Pool, score: Scorer, classify: Classifier | None, k: int) -
         scores = score(pool.query_text, pool.text[tile])
         own = np.flatnonzero((pool.excluded >= start) & (pool.excluded < start + scores.shape[1]))
         scores[own, pool.excluded[own] - start] = -np.inf
-        copies = np.isin(pool.gold_text, pool.text[tile]).nonzero()[0]
+        copies = np.isin(pool.gold_identity, pool.identity[tile]).nonzero()[0]
         if len(copies):
-            gold = pool.text[tile] == pool.gold_text[copies, None]
+            gold = pool.identity[tile] == pool.gold_identity[copies, None]
             scores[copies] = np.where(gold & (scores[copies] > -np.inf), lowered[copies, None], scores[copies])
         above += np.count_nonzero(scores > lowered[:, None], axis=1)
         top = top.merged(scores, start, 1 if classify is None else k)
@@ -171,9 +171,13 @@ def _rank_pool(pool: Pool, score: Scorer, classify: Classifier | None, k: int) -
 
 
 def _gold_scores(pool: Pool, score: Scorer) -> NDArray[np.float64]:
-    """Return the score (queries,) of each query's gold."""
-    parts = (pool.part(start, start + DIAGONAL) for start in range(0, len(pool.query), DIAGONAL))
-    return np.concatenate([score(part.query_text, part.gold_text).diagonal() for part in parts])
+    """Return the best score (queries,) of each query's gold and its copies."""
+    query, text = pool.gold_texts()
+    best = np.full(len(pool.query), -np.inf)
+    for start in range(0, len(query), DIAGONAL):
+        some = query[start : start + DIAGONAL]
+        np.maximum.at(best, some, score(pool.query_text[some], text[start : start + DIAGONAL]).diagonal())
+    return best
 
 
 class Top(NamedTuple):
@@ -222,9 +226,9 @@ def _opinions(pool: Pool, columns: Ints, classify: Classifier) -> tuple[NDArray[
 
     The gold's is lowered by the tie width; what is no candidate gets -inf.
     """
-    allowed, texts = columns != pool.excluded[:, None], pool.text[columns]
-    is_gold = allowed & (texts == pool.gold_text[:, None])
-    opinion = np.where(allowed, classify(pool.query_text, texts), -np.inf)
+    allowed = columns != pool.excluded[:, None]
+    is_gold = allowed & (pool.identity[columns] == pool.gold_identity[:, None])
+    opinion = np.where(allowed, classify(pool.query_text, pool.text[columns]), -np.inf)
     return _lower_gold(opinion, is_gold, CLASSIFIER_TIE), is_gold
 
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 from negexp.corpus.arguments import Split
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.pools import TASKS, possible_tasks
 
 
+def metrics_text(metrics: Metrics, monitor: str | None = None) -> str:
+    """Return a table of all tasks, and under it what a reader should know of it.
+
+    monitor: `protocol/stage/task/metric`, by which re-ranking is compared with retrieval; None: they are not compared.
+    """
+    protocols, notes = list(metrics), []
+    if len(protocols) > 1 and all(stages == metrics[protocols[0]] for stages in metrics.values()):
+        together = " and ".join(protocols)
+        shown = {together: metrics[protocols[0]]}
+        notes.append(f"{together} give the same numbers here, so they are shown once.")
+    else:
+        shown = metrics
+    if monitor is not None:
+        notes += _below_retrieval(metrics, monitor)
+    return "\n".join([metrics_table(shown), *(f"\n{note}" for note in notes)])
+
+
 def metrics_table(metrics: Metrics) -> str:
     """Return a table of all tasks: pool size, then accuracy@1 and @10 by protocol and stage."""
     columns = [(protocol, stage) for protocol, stages in metrics.items() for stage in stages]
-    first = f"{'':6}{'':>11}" + "".join(f"  {protocol + ', ' + stage:>22}" for protocol, stage in columns)
-    second = f"{'task':6}{'candidates':>11}" + f"  {'acc@1':>14}{'acc@10':>8}" * len(columns)
+    width = max(22, *(len(f"{protocol}, {stage}") for protocol, stage in columns))
+    first = f"{'':6}{'':>11}" + "".join(f"  {f'{protocol}, {stage}':>{width}}" for protocol, stage in columns)
+    second = f"{'task':6}{'candidates':>11}" + f"  {'acc@1':>{width - 8}}{'acc@10':>8}" * len(columns)
     lines = [first, second]
     for task in TASKS:
         cells = [metrics[protocol][stage].get(task.name) for protocol, stage in columns]
@@ -20,9 +40,26 @@ def metrics_table(metrics: Metrics) -> str:
         line = f"{task.name:6}{cells[0]['candidates']:11.1f}"
         for cell in cells:
             assert cell is not None
-            line += f"  {cell['accuracy@1']:14.4f}{cell['accuracy@10']:8.4f}"
+            line += f"  {cell['accuracy@1']:{width - 8}.4f}{cell['accuracy@10']:8.4f}"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _below_retrieval(metrics: Metrics, monitor: str) -> list[str]:
+    """Return a note when re-ranking is worse than retrieval in the task of the monitor."""
+    protocol, _, task, metric = monitor.split("/")
+    stages = metrics.get(protocol, {})
+    if task not in stages.get("reranked", {}):
+        return []
+    retrieval, reranked = (stages[stage][task][metric] for stage in ("retrieval", "reranked"))
+    if reranked >= retrieval:
+        return []
+    said = (
+        f"Re-ranked is below retrieval in {protocol} {task} ({metric} {reranked:.4f} against {retrieval:.4f}): the "
+        "pair classifier orders the nearest candidates worse than their distances do. Read the retrieval columns; to "
+        "train the classifier better, give it more epochs or pairs."
+    )
+    return [fill(said, 100)]
 
 
 def left_out(split: Split) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
-from negexp.errors import InputError
 from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks, protocol_queries
 from negexp.evaluation.ranking import STAGES, Classifier, Scorer, ranking_order, score_pool
 from negexp.progress import progress_bar
@@ -87,12 +85,8 @@ class TrecExport:
 
 
 def query_ids(split: Split) -> list[str]:
-    """Return the id of each pair (pairs,) as the files have it: without white space, and no two the same."""
-    ids = [ENCODED.sub(lambda found: quote(found[0], safe=""), id_) for id_ in split.ids]
-    twice = [id_ for id_, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise InputError(f"trec=true: two pairs have the id {twice[0]}; rename a theme, debate or stance of one")
-    return ids
+    """Return the id of each pair (pairs,) as the files have it: without white space; different ids stay different."""
+    return [ENCODED.sub(lambda found: quote(found[0], safe=""), id_) for id_ in split.ids]
 
 
 def _falling(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -95,14 +95,22 @@ def _oddities(comparison: Comparison) -> list[str]:
     return remarks
 
 
-KIND = ("corpus (fingerprint)", "data.train_overlap", "data.copies", "evaluation.rerank_k", "test queries")
+KIND = (
+    "corpus (fingerprint)",
+    "data.train_overlap",
+    "data.copies",
+    "data.match",
+    "evaluation.rerank_k",
+    "test queries",
+)
 
 
 def _kind(run: Run) -> tuple[str, ...]:
     """Return what runs must share to be compared."""
     queries = hashlib.sha256("\n".join(run.ranks["query"].unique()).encode()).hexdigest()
     data = run.config.data
-    return run.result["data_fingerprint"], data.train_overlap, data.copies, str(run.config.evaluation.rerank_k), queries
+    handling = data.train_overlap, data.copies, data.match
+    return run.result["data_fingerprint"], *handling, str(run.config.evaluation.rerank_k), queries
 
 
 def _what_differs(kinds: list[tuple[str, ...]]) -> list[str]:

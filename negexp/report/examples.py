@@ -84,18 +84,19 @@ class _Texts:
     def __init__(self, corpus: Corpus, queries: list[str]) -> None:
         split = corpus["test"]
         row = {id_: place for place, id_ in enumerate(split.ids)}
-        self.queries = queries
-        self.point = [corpus.texts[split.point[row[query]]] for query in queries]
-        self.gold = [corpus.texts[split.counter[row[query]]] for query in queries]
-        self.of = {id_: corpus.texts[text] for text, id_ in argument_ids(split).items()}
+        self.queries, self.texts = queries, corpus.texts
+        self.point = [split.point[row[query]] for query in queries]
+        self.gold = [split.counter[row[query]] for query in queries]
+        self.of = {id_: text for text, id_ in argument_ids(split).items()}
+        self.identity = split.identify(np.arange(len(corpus.texts)))
 
     def example(self, best: str, other: str, place: int, change: float, first: str, second: str) -> Example:
         """Return the example of the query at a place, with the ids of what either arm's first run ranked first."""
         gold, ranked = self.gold[place], [self.of[first], self.of[second]]
-        query, point = self.queries[place], self.point[place]
-        return Example(
-            query, change, point, gold, best, ranked[0], ranked[0] == gold, other, ranked[1], ranked[1] == gold
-        )
+        query, point = self.queries[place], self.texts[self.point[place]]
+        texts = [self.texts[text] for text in ranked]
+        is_gold = [bool(self.identity[text] == self.identity[gold]) for text in ranked]
+        return Example(query, change, point, self.texts[gold], best, texts[0], is_gold[0], other, texts[1], is_gold[1])
 
 
 def _differences(cell: tuple[str, str, str], first: Arm, second: Arm) -> pd.DataFrame:

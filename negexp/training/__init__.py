@@ -2,6 +2,6 @@
 
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.loop import Progress, train
-from negexp.training.origin import Origin
+from negexp.training.origin import Origin, training_pairs
 
-__all__ = ["CheckpointStore", "Commit", "Origin", "Progress", "load_weights", "train"]
+__all__ = ["CheckpointStore", "Commit", "Origin", "Progress", "load_weights", "train", "training_pairs"]

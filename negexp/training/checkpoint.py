@@ -160,8 +160,8 @@ class CheckpointStore:
             negatives = load_file(commit.folder / NEGATIVES)
             return Negatives(**{key: value.numpy().copy() for key, value in negatives.items()})
 
-    def weights(self, which: str) -> Path:
-        """Return the file of the weights of `best` or `last`, after checking it against the manifest.
+    def commit(self, which: str) -> Commit:
+        """Return the commit that is `best` or `last`, after checking its files against the manifest.
 
         Raises
         ------
@@ -171,7 +171,11 @@ class CheckpointStore:
         index = read_json(self.folder / "index.json", self.run)
         folder = self.folder / Path(str(index.get(which))).name
         self._verify(folder)
-        return folder / MODEL
+        return Commit(folder, read_json(folder / STATE, self.run))
+
+    def weights(self, which: str) -> Path:
+        """Return the file of the weights of `best` or `last`, checked, or raise `InputError`."""
+        return self.commit(which).weights
 
     def _commits(self) -> list[Path]:
         """Return the folders of commits, newest first."""

@@ -1,4 +1,4 @@
-"""What a person reads while a run trains: one line an epoch."""
+"""What a person reads of a run: one line an epoch, and at the end whether training helped."""
 
 from __future__ import annotations
 
@@ -28,3 +28,29 @@ def epoch_line(
     for stage, tasks in scores["validation"][protocol].items():
         text += f"  {stage} @1 {tasks[task]['accuracy@1']:.3f} @10 {tasks[task]['accuracy@10']:.3f}"
     return f"{text}  {sum(seconds.values()):.1f} s"
+
+
+def before_and_after(result: Mapping[str, Any]) -> str:
+    """Return a table of accuracies before training beside those of the best epoch, on validation and on test.
+
+    It is for the protocol and task of the monitor. A split of which `result["untrained"]` has nothing is left out: runs
+    of version 0.1 have no test there.
+    """
+    _, protocol, monitored_stage, task, monitored = result["monitor"].split("/")
+    before = {split: scores.get(protocol, {}) for split, scores in result["untrained"].items()}
+    splits = [split for split in ("validation", "test") if task in before.get(split, {}).get(monitored_stage, {})]
+    best = f"epoch {result['best_epoch']}"
+    width = max(10, len(best) + 2)
+    lines = [
+        (f"{f'{protocol} {task}':<24}" + "".join(f"{split:^{width + 22}}" for split in splits)).rstrip(),
+        f"{'':24}" + f"{'untrained':>12}{best:>{width}}{'change':>10}" * len(splits),
+    ]
+    for stage in result["validation"][protocol]:
+        for metric in dict.fromkeys(["accuracy@1", "accuracy@10", monitored]):
+            picks = " *" if (stage, metric) == (monitored_stage, monitored) else ""
+            line = f"{f'{stage} {metric}{picks}':<24}"
+            for split in splits:
+                untrained, trained = before[split][stage][task][metric], result[split][protocol][stage][task][metric]
+                line += f"{untrained:12.4f}{trained:{width}.4f}{round(trained - untrained, 4) + 0.0:+10.4f}"
+            lines.append(line)
+    return "\n".join([*lines, "* picks the epoch, on validation (trainer.monitor)"])

@@ -1,4 +1,4 @@
-"""What a run began with: its texts, its encoder's files and its surroundings; and whether it may go on with others."""
+"""What a run began with: its texts, its encoder's files, its surroundings; whether it may go on with others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from negexp.corpus import Corpus
+from negexp.config import DataConfig
+from negexp.corpus import Corpus, Split, load_corpus
+from negexp.corpus.match import identities
 from negexp.errors import InputError
 from negexp.runtime import Runtime
 from negexp.tracking import RunFolder
@@ -60,6 +62,43 @@ class Origin:
     def recorded(self) -> dict[str, Any]:
         """Return what every commit's state holds of this."""
         return asdict(self)
+
+
+def training_pairs(commit: Commit, own: DataConfig, evaluated: DataConfig, corpus: Corpus) -> Split:
+    """Return the pairs that a run was trained on, with the identities that an evaluated corpus gives their texts.
+
+    Parameters
+    ----------
+    commit
+        Any commit of the run: its state tells which pairs these were.
+    own
+        The run's own data configuration. When its path is gone, the place of the evaluated data is tried.
+    evaluated, corpus
+        The data configuration of what is evaluated, and the corpus that it gives.
+
+    Raises
+    ------
+    InputError
+        When no place has the training pairs of the run.
+    """
+    recorded = commit.value("data")
+    limits = {key: max(getattr(own, key), getattr(evaluated, key)) for key in ("max_bytes", "max_files")}
+    problems = []
+    for path in dict.fromkeys([own.path, evaluated.path if evaluated.name == own.name else own.path]):
+        wanted = replace(own, path=path, **limits)
+        place = f"data={own.name}" if path is None else f"data.path={path}"
+        try:
+            trained = corpus if wanted == replace(evaluated, **limits) else load_corpus(wanted)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if isinstance(recorded, dict) and recorded.get("train") == trained.contents["train"]:
+            return replace(trained["train"], identity=identities(trained.texts, corpus.match, known=corpus.texts))
+        problems.append(f"{place}: has other training pairs than the run had")
+    raise InputError(
+        f"{'; '.join(problems)}. So nobody can say which queries the run saw in training: put its corpus back, or name "
+        "its place with data.path"
+    )
 
 
 def _changes(earlier: dict[str, str], now: dict[str, str]) -> list[str]:

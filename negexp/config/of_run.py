@@ -1,0 +1,48 @@
+"""What an evaluation takes from its run, and what the command line changes of that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from negexp.config.checks import check_data
+from negexp.config.schema import DataConfig, EvaluateConfig, EvaluationConfig, TrainConfig
+from negexp.errors import InputError
+
+Group = TypeVar("Group", DataConfig, EvaluationConfig)
+
+
+def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[str]) -> EvaluateConfig:
+    """Return an evaluation's configuration with what its run brings.
+
+    Model and seed are the run's. Data, evaluation and precision are the run's too, but for the keys that the command
+    line gives (`overrides`, as Hydra takes them). A group that it names, as in `data=arguana`, takes the place of the
+    run's.
+
+    Raises
+    ------
+    InputError
+        When the command line gives a model too, or when its keys contradict the run's.
+    """
+    given = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in overrides}
+    if "model" in {key.partition(".")[0] for key in given}:
+        raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
+    data = _changed("data", trained.data, config.data, given)
+    check_data(data)
+    return replace(
+        config,
+        seed=trained.seed,
+        precision=config.precision or trained.trainer.precision,
+        model=trained.model,
+        data=data,
+        evaluation=_changed("evaluation", trained.evaluation, config.evaluation, given),
+    )
+
+
+def _changed(group: str, own: Group, composed: Group, given: Collection[str]) -> Group:
+    """Return the run's own group with the given keys' values of the composed one, or that one where it was named."""
+    if group in given:
+        return composed
+    keys = [key.removeprefix(f"{group}.") for key in given if key.startswith(f"{group}.")]
+    return replace(own, **{key: getattr(composed, key) for key in keys})

@@ -1,0 +1,43 @@
+"""When are two texts copies of each other: `data.match`."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Default_Ignorable_Code_Point of the Unicode character database: zero-width characters, soft hyphens, direction marks,
+# variation selectors. They have no shape of their own, so a person cannot see that they are there.
+IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def normalized(text: str) -> str:
+    """Return what is compared of a text: NFKC, case-folded, without zero-width characters, white space collapsed.
+
+    Two texts have the same result when Unicode calls them a compatibility caseless match (Unicode Standard, D146),
+    zero-width characters and white space apart.
+
+    >>> normalized(" Na\u00efve\u00a0 \ufb01le")
+    'na\u00efve file'
+    """
+    folded = unicodedata.normalize("NFD", text).casefold()
+    folded = unicodedata.normalize("NFKD", folded).casefold()
+    return " ".join(unicodedata.normalize("NFKC", IGNORABLE.sub("", folded)).split())
+
+
+def identities(texts: Iterable[str], match: str, known: Iterable[str] = ()) -> NDArray[np.int64]:
+    """Number texts (texts,) by first occurrence, copies alike; texts that stand in `known` too get its numbers."""
+    numbers: dict[str, int] = {}
+
+    def number(text: str) -> int:
+        return numbers.setdefault(normalized(text) if match == "normalized" else text, len(numbers))
+
+    for text in known:
+        number(text)
+    return np.array([number(text) for text in texts], dtype=np.int64)
