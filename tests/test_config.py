@@ -10,6 +10,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
+from negexp.config.checks import CHOICES, RANGES
 from omegaconf import DictConfig, OmegaConf
 
 from negexp.config import (
@@ -26,7 +27,6 @@ from negexp.config import (
     parse_train,
     to_yaml,
 )
-from negexp.config.checks import CHOICES, RANGES
 from negexp.errors import InputError
 
 NAN, INFINITY = float("nan"), float("inf")

@@ -30,14 +30,14 @@ from hypothesis import strategies as st
 
 from negexp.config import DataConfig
 from negexp.corpus import SPLITS, Corpus, Split, load_corpus
-from negexp.corpus.arguana import read_arguana
 from negexp.corpus.arguments import Record
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.limits import Limits
-from negexp.corpus.load import DEMO
 from negexp.corpus.match import normalized
 from negexp.corpus.overlap import first_of_pair, shares_text
-from negexp.corpus.pairs import draw_splits, read_pairs
+from negexp.corpus.readers.arguana import read_arguana
+from negexp.corpus.readers.demo import DEMO
+from negexp.corpus.tables import draw_splits, read_pairs
 from negexp.errors import InputError
 from negexp.evaluation.ranking import argument_ids
 

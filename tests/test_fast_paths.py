@@ -11,17 +11,18 @@ import torch
 from conftest import compose_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from negexp.model.losses import COUNTER, NO_COUNTER
 from test_evaluation import cases, rank_case
 
 from negexp.config import ModelConfig
 from negexp.evaluation import ranking
-from negexp.index import copies, exact
-from negexp.index.balltree import BallTreeIndex
+from negexp.index import copies
+from negexp.index.backends import exact
+from negexp.index.backends.balltree import BallTreeIndex
+from negexp.index.backends.exact import ExactIndex
 from negexp.index.base import Candidates, NeighbourIndex
-from negexp.index.exact import ExactIndex
 from negexp.model import BiEncoder, PairScores, build_model, encoder, packing
 from negexp.model.bi_encoder import PairClassifier
-from negexp.model.losses import COUNTER, NO_COUNTER
 
 TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
 CPU = torch.device("cpu")

@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 
 from negexp.cli import main
 from negexp.config import load_run_config, to_yaml
-from negexp.corpus.arguana import read_arguana
 from negexp.corpus.limits import LONGEST_TEXT, Limits
-from negexp.corpus.pairs import read_pairs
+from negexp.corpus.readers.arguana import read_arguana
+from negexp.corpus.tables import read_pairs
 from negexp.errors import InputError
 from negexp.tracking.files import sha256
 

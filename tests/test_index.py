@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from negexp.config import IndexConfig
 from negexp.errors import InputError
 from negexp.index import NeighbourIndex, build_index
-from negexp.index.balltree import BallTreeIndex
-from negexp.index.exact import ExactIndex
+from negexp.index.backends.balltree import BallTreeIndex
+from negexp.index.backends.exact import ExactIndex
 
 Build = Callable[[np.ndarray, int], NeighbourIndex]
 

@@ -17,8 +17,8 @@ from scipy.stats import binomtest, chisquare
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
 from negexp.index import NeighbourIndex
-from negexp.index.balltree import BallTreeIndex
-from negexp.index.exact import ExactIndex
+from negexp.index.backends.balltree import BallTreeIndex
+from negexp.index.backends.exact import ExactIndex
 from negexp.randomness import derive, generator
 from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound, build_sampler
 

@@ -19,7 +19,7 @@ from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transform
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, Rival, in_turns, rivals
 from negexp.index import NeighbourIndex
-from negexp.index.exact import ExactIndex
+from negexp.index.backends.exact import ExactIndex
 from negexp.sampling import Negatives
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]

@@ -47,9 +47,7 @@ class Rule:
         return "finite" if self.high is None else f"at most {self.high}"
 
 
-def option(
-    help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
-) -> Any:
+def option(help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
     """Declare an option: a dataclass field without a default, since values live in YAML only."""
     return field(metadata={"rule": Rule(help, low, high, choices)})
 

@@ -66,7 +66,8 @@ def parse_component(kind: str, values: Any, key: str, kinds: frozenset[str] | No
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
         raise InputError(f"{key}: needs a name; choose from {', '.join(KINDS[kind].names())}")
     found = KINDS[kind].find(values["name"], f"{key}.name")
-    return parse(found.Options, values, key, kinds, owner=f"{kind}={values['name']}")
+    options: Options = parse(found.Options, values, key, kinds, owner=f"{kind}={values['name']}")
+    return options
 
 
 def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:

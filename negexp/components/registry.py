@@ -20,13 +20,16 @@ from negexp.components.options import Options
 from negexp.errors import InputError
 from negexp.nearest import did_you_mean
 
+PACKAGE = "negexp"
+
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of component.
 
-    name: of the configuration group; what: as messages call one; folder: the package whose modules are the built-in
-    ones; base: `module:Class` that every component of the kind extends; group: of other packages' entry points.
+    name: of the configuration group; what: as messages call one; folder: the package of negexp whose modules
+    are the built-in ones; base: `module:Class` that every component of the kind extends; group: of other packages'
+    entry points.
     """
 
     name: str
@@ -48,9 +51,9 @@ class Kind:
         InputError
             When there is no such component, or another package registers something else; `key` is named.
         """
-        base = _load(self.base)
+        base = _load(f"{PACKAGE}.{self.base}")
         if name in self._built_in():
-            return _component_of(importlib.import_module(f"{self.folder}.{name}"), base)
+            return _component_of(importlib.import_module(f"{PACKAGE}.{self.folder}.{name}"), base)
         entry = self._registered().get(name)
         if entry is None:
             near = did_you_mean(name, self.names())
@@ -64,7 +67,7 @@ class Kind:
         return found
 
     def _built_in(self) -> list[str]:
-        spec = find_spec(self.folder)
+        spec = find_spec(f"{PACKAGE}.{self.folder}")
         assert spec is not None
         modules = pkgutil.iter_modules(spec.submodule_search_locations)
         return sorted(module.name for module in modules if not module.name.startswith("_"))
@@ -74,13 +77,13 @@ class Kind:
 
 
 _ALL = (
-    Kind("data", "corpus reader", "negexp.corpus.readers", "negexp.corpus.reader:CorpusReader", "negexp.readers"),
-    Kind("sampler", "strategy", "negexp.sampling.samplers", "negexp.sampling.sampler:NegativeSampler", "negexp.samplers"),
-    Kind("mining", "mining policy", "negexp.sampling.mining", "negexp.sampling.policy:MiningPolicy", "negexp.mining"),
-    Kind("schedule", "schedule", "negexp.sampling.schedules", "negexp.sampling.schedule:Schedule", "negexp.schedules"),
-    Kind("index", "index", "negexp.index.backends", "negexp.index.base:NeighbourIndex", "negexp.indexes"),
-    Kind("loss", "loss", "negexp.losses", "negexp.model.loss:Loss", "negexp.losses"),
-    Kind("tracker", "tracker", "negexp.tracking.trackers", "negexp.tracking.listener:Listener", "negexp.trackers"),
+    Kind("data", "corpus reader", "corpus.readers", "corpus.reader:CorpusReader", "negexp.readers"),
+    Kind("sampler", "strategy", "sampling.samplers", "sampling.sampler:NegativeSampler", "negexp.samplers"),
+    Kind("mining", "mining policy", "sampling.mining", "sampling.policy:MiningPolicy", "negexp.mining"),
+    Kind("schedule", "schedule", "sampling.schedules", "sampling.schedule:Schedule", "negexp.schedules"),
+    Kind("index", "index", "index.backends", "index.base:NeighbourIndex", "negexp.indexes"),
+    Kind("loss", "loss", "losses", "model.loss:Loss", "negexp.losses"),
+    Kind("tracker", "tracker", "tracking.trackers", "tracking.listener:Listener", "negexp.trackers"),
 )
 KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})
 

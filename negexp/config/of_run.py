@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from negexp.config.checks import check_data
 from negexp.config.schema import DataConfig, EvaluateConfig, EvaluationConfig, TrainConfig
 from negexp.errors import InputError
 
@@ -29,7 +28,7 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
     if "model" in {key.partition(".")[0] for key in given}:
         raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
     data = _changed("data", trained.data, config.data, given)
-    check_data(data)
+    data.check()
     return replace(
         config,
         seed=trained.seed,

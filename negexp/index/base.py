@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from negexp.components import Options, option
+from negexp.config import IndexConfig
 from negexp.errors import InputError
 from negexp.index.copies import Copies, find_copies
 from negexp.signals import check_stop
@@ -22,15 +21,6 @@ Floats = NDArray[np.float64]
 
 CANDIDATE_BYTES = 2**10  # what a candidate may take, with its copies
 DIFFERENCE_BYTES = 2**20  # of differences at a time, which so stay in the processor's cache
-
-
-@dataclass
-class IndexOptions(Options):
-    """The keys that the built-in indexes share, so that one can take another's place."""
-
-    name: str
-    leaf_size: int = option("where a tree turns to brute force; indexes without a tree ignore it", low=1)
-    block_bytes: int = option("memory for one block of vectors or distances", low=1)
 
 
 class Candidates(NamedTuple):
@@ -59,11 +49,11 @@ class NeighbourIndex(ABC):
         When a vector, or later a query, is not finite.
     """
 
-    Options: type[Options] = IndexOptions
+    Options: type[IndexConfig] = IndexConfig
 
     @classmethod
     @abstractmethod
-    def from_options(cls, options: Options, vectors: np.ndarray, device: torch.device, threads: int) -> Self:
+    def from_options(cls, options: IndexConfig, vectors: np.ndarray, device: torch.device, threads: int) -> Self:
         """Return an index over vectors (arguments, dim), computed on a device or by so many threads."""
 
     def __init__(self, vectors: np.ndarray, block_bytes: int) -> None:

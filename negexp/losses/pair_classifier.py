@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from negexp.components import option
-from negexp.model.bi_encoder import PairClassifier
-from negexp.model.loss import Embedded, Loss, LossOptions, TextBatch, weighted_mean
-
-NO_COUNTER, COUNTER = 0, 1
+from negexp.config import LossConfig
+from negexp.model.bi_encoder import COUNTER, NO_COUNTER, PairClassifier
+from negexp.model.loss import Embedded, Loss, TextBatch, weighted_mean
 
 
 @dataclass
-class PairClassifierOptions(LossOptions):
+class PairClassifierOptions(LossConfig):
     """The weights of the two terms, and how far their gradients go."""
 
     positive_weight: float = option("of the positive pairs' cross-entropy", low=0)
@@ -26,10 +25,6 @@ class PairClassifierOptions(LossOptions):
     def trains_classifier(self) -> bool:
         """Return whether a weight is above 0."""
         return self.positive_weight > 0 or self.negative_weight > 0
-
-    def trains_encoder(self) -> bool:
-        """Return whether gradients go on to the encoder."""
-        return self.trains_classifier() and not self.detach_classifier
 
 
 class PairClassifierLoss(Loss):

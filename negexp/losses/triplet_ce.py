@@ -25,10 +25,6 @@ class TripletCrossEntropyOptions(TripletOptions, PairClassifierOptions):
         if self.triplet_weight == 0 and not self.trains_classifier():
             raise InputError("loss: all three weights are 0, nothing would be trained; set one above 0")
 
-    def trains_encoder(self) -> bool:
-        """Return whether the triplet loss counts, or the cross-entropies go on to the encoder."""
-        return self.triplet_weight > 0 or super().trains_encoder()
-
 
 class TripletCrossEntropy(Loss):
     """Weighted sum of the triplet loss and of the pair classifier's two cross-entropies."""

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from negexp.components import build, component, option
+from negexp.config import LossConfig
 from negexp.errors import InputError
 from negexp.model.bi_encoder import PairClassifier
-from negexp.model.loss import Loss, LossOptions, TextBatch
+from negexp.model.loss import Loss, TextBatch
 
 
 @dataclass
-class WeightedSumOptions(LossOptions):
+class WeightedSumOptions(LossConfig):
     """Losses by the names under which their parts are logged."""
 
-    terms: dict[str, LossOptions] = component("loss", "the losses that are added, by names of your own")
+    terms: dict[str, LossConfig] = component("loss", "the losses that are added, by names of your own")
     weights: dict[str, float] = option("the weight of each term", low=0)
 
     def check(self) -> None:
@@ -29,10 +30,6 @@ class WeightedSumOptions(LossOptions):
     def trains_classifier(self) -> bool:
         """Return whether a term does."""
         return any(term.trains_classifier() for name, term in self.terms.items() if self.weights[name] > 0)
-
-    def trains_encoder(self) -> bool:
-        """Return whether a term does."""
-        return any(term.trains_encoder() for name, term in self.terms.items() if self.weights[name] > 0)
 
 
 class WeightedSum(Loss):
@@ -48,7 +45,8 @@ class WeightedSum(Loss):
 
     def forward(self, batch: TextBatch, classifier: PairClassifier) -> dict[str, Tensor]:
         """Return `total` and the parts of all terms."""
-        total, parts = batch.query.retrieval.new_zeros(()), {}
+        parts: dict[str, Tensor] = {}
+        total = batch.query.retrieval.new_zeros(())
         for name, term in self.terms.items():
             found = term(batch, classifier)
             total = total + self.options.weights[name] * found.pop("total")

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 from negexp.config import ModelConfig
 from negexp.model.encoder import encoder_states, state_size
 
+NO_COUNTER, COUNTER = 0, 1  # the pair classifier's classes
+
 Role = Literal["query", "candidate"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}

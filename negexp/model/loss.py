@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+
 from torch import Tensor, nn
 
-from negexp.components import Options
+from negexp.config import LossConfig
 from negexp.model.bi_encoder import PairClassifier
 
 
@@ -66,28 +67,13 @@ class TextBatch:
         return TextBatch(**parts)
 
 
-@dataclass
-class LossOptions(Options):
-    """The keys that all losses share."""
-
-    name: str
-
-    def trains_classifier(self) -> bool:
-        """Return whether this loss gives the pair classifier a gradient."""
-        return False
-
-    def trains_encoder(self) -> bool:
-        """Return whether this loss gives the retrieval embeddings a gradient."""
-        return True
-
-
 class Loss(nn.Module):
     """Base of all losses: a subclass says in `forward` what a batch costs."""
 
-    Options: type[LossOptions] = LossOptions
+    Options: type[LossConfig] = LossConfig
     points_are_candidates = False  # whether `TextBatch.candidate` has the points' columns
 
-    def __init__(self, options: LossOptions) -> None:
+    def __init__(self, options: LossConfig) -> None:
         super().__init__()
         self.options = options
 

@@ -1,4 +1,4 @@
-"""Sampling: which negatives a pair may have, which it gets, and when. Works on arrays; knows no model and no trainer."""
+"""Sampling: which negatives a pair may have, which it gets, and when; on arrays, without a model or a trainer."""
 
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
@@ -12,8 +12,8 @@ __all__ = [
     "EmbeddingSpace",
     "Forbidden",
     "MiningPolicy",
-    "Negatives",
     "NegativeSampler",
+    "Negatives",
     "Neighbours",
     "SamplingRound",
     "Schedule",

@@ -44,7 +44,8 @@ class Arguments:
 
     def number(self, table: str, row: Ints) -> Ints:
         """Return the argument in each row of table `point` or `counter`."""
-        return row + self.table(table).start
+        first: int = self.table(table).start
+        return row + first
 
     def row(self, argument: Ints) -> Ints:
         """Return the pair that each argument belongs to: its row in its table."""

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from negexp.components import Options
+from negexp.config import MiningConfig
 from negexp.sampling.round import Negatives, Neighbours, SamplingRound
-
-
-@dataclass
-class MiningOptions(Options):
-    """The keys that all mining policies share."""
-
-    name: str
 
 
 class MiningPolicy(ABC):
     """Base of all mining policies: a subclass says in `select` which neighbours become negatives."""
 
-    Options: type[MiningOptions] = MiningOptions
+    Options: type[MiningConfig] = MiningConfig
 
-    def __init__(self, options: MiningOptions) -> None:
+    def __init__(self, options: MiningConfig) -> None:
         self.options = options
 
     def depth(self, round_: SamplingRound) -> int:

@@ -45,14 +45,14 @@ class Negatives:
 
     argument: Ints
     neighbour_rank: Ints
-    weight: NDArray[np.float32] = field(default=None)  # type: ignore[assignment]
-    distance: Floats = field(default=None)  # type: ignore[assignment]
+    weight: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))  # empty: all 1
+    distance: Floats = field(default_factory=lambda: np.empty(0))  # empty: all NaN
 
     def __post_init__(self) -> None:
         shape = self.argument.shape
-        if self.weight is None:
+        if self.weight.shape == (0,):
             object.__setattr__(self, "weight", np.ones(shape, dtype=np.float32))
-        if self.distance is None:
+        if self.distance.shape == (0,):
             object.__setattr__(self, "distance", np.full(shape, np.nan))
 
     @property

@@ -4,54 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from negexp.components import Options, build, component, option
+from negexp.components import build
+from negexp.config import SamplerConfig
 from negexp.errors import InputError
 from negexp.sampling.forbidden import Forbidden
-from negexp.sampling.policy import MiningOptions, MiningPolicy
+from negexp.sampling.policy import MiningPolicy
 from negexp.sampling.round import TABLES_OF, Ints, Negatives, SamplingRound
-
-
-@dataclass
-class RefreshOptions(Options):
-    """When embeddings, index and negatives are made anew."""
-
-    epochs: int = option("refresh at the start of every so many epochs", low=1)
-    steps: int | None = option("refresh every so many optimizer steps as well, counted from each epoch's start", low=1)
-
-    def check(self) -> None:
-        """Raise `InputError` when steps are counted in epochs that are to keep their negatives."""
-        if self.steps is not None and self.epochs > 1:
-            raise InputError(
-                f"sampler.refresh.steps={self.steps}: refreshes within an epoch, sampler.refresh.epochs={self.epochs} "
-                "skips whole epochs; give one of them"
-            )
-
-
-@dataclass
-class SamplerOptions(Options):
-    """The keys that all strategies share."""
-
-    name: str
-    num_negatives: int = option("k negatives a pair: the k nearest", low=1)
-    candidates: str = option("the arguments to choose from", choices=tuple(TABLES_OF))
-    exclude: list[str] = option(
-        "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies",
-        choices=("self", "duplicates"),
-    )
-    refresh_every: int = option("epochs that keep their negatives; another name of refresh.epochs", low=1)
-    refresh: RefreshOptions = option("when negatives are made anew")
-    mining: MiningOptions = component("mining", "which neighbours count as hard")
-
-    def check(self) -> None:
-        """Raise `InputError` when a pair's own texts could become its negatives."""
-        if "self" not in self.exclude:
-            raise InputError(
-                f"sampler.exclude={self.exclude}: must contain self (a pair's own texts are no negatives)"
-            )
 
 
 class NegativeSampler(ABC):
@@ -60,9 +21,9 @@ class NegativeSampler(ABC):
     The base class checks what `choose` returns, so that a strategy cannot leak a gold counter.
     """
 
-    Options: type[SamplerOptions] = SamplerOptions
+    Options: type[SamplerConfig] = SamplerConfig
 
-    def __init__(self, options: SamplerOptions) -> None:
+    def __init__(self, options: SamplerConfig) -> None:
         self.options = options
         self.policy: MiningPolicy = build("mining", options.mining)
 

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from negexp.components import Options
-
-
-@dataclass
-class ScheduleOptions(Options):
-    """The keys that all schedules share."""
-
-    name: str
+from negexp.config import ScheduleConfig
 
 
 class Schedule(ABC):
     """Base of all schedules. A schedule keeps no state: the same arguments give the same number."""
 
-    Options: type[ScheduleOptions] = ScheduleOptions
+    Options: type[ScheduleConfig] = ScheduleConfig
 
-    def __init__(self, options: ScheduleOptions) -> None:
+    def __init__(self, options: ScheduleConfig) -> None:
         self.options = options
 
     @abstractmethod

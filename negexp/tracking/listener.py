@@ -9,15 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from negexp.components import Options
+from negexp.config import ListenerConfig
 from negexp.evaluation.metrics import Metrics
-
-
-@dataclass
-class TrackerOptions(Options):
-    """The keys that all trackers share."""
-
-    name: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Listener:
     A tracker is a listener that a configuration names; it is made from its options.
     """
 
-    Options: type[TrackerOptions] = TrackerOptions
+    Options: type[ListenerConfig] = ListenerConfig
 
     def started(self, run: RunInfo) -> None:
         """Hear that the run starts, or goes on after its last commit."""

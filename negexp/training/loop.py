@@ -20,7 +20,7 @@ from negexp.embedding import Embeddings, TextEncoder
 from negexp.evaluation import summarise
 from negexp.evaluation.evaluator import evaluate_split, sample_queries
 from negexp.evaluation.metrics import Metrics, flatten
-from negexp.evaluation.monitor import check_monitor
+from negexp.evaluation.monitor import Monitor
 from negexp.index import NeighbourIndex
 from negexp.model.loss import Loss
 from negexp.randomness import generator
@@ -45,7 +45,7 @@ class Progress:
     """What the loop carries from epoch to epoch, beside model and optimizer."""
 
     COMMITTED: ClassVar = ("history", "refreshes", "best_epoch", "best_value", "untrained")
-    LATER: ClassVar = {"refreshes": []}  # not in the commits of version 0.1
+    LATER: ClassVar[dict[str, Any]] = {"refreshes": []}  # not in the commits of version 0.1
 
     history: list[dict[str, Any]] = field(default_factory=list)  # a row of metrics.csv for every committed epoch
     refreshes: list[dict[str, Any]] = field(default_factory=list)  # a row of refreshes.csv for each of their refreshes
@@ -94,7 +94,7 @@ class Experiment:
         self.builder = BatchBuilder(encoder, train, self.arguments, self.forbidden, self.loss.points_are_candidates)
         self.clock = PhaseClock(encoder.runtime)
         self.progress = Progress()
-        check_monitor(config.trainer.monitor, corpus["validation"])
+        self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
     def begin(self, origin: Origin) -> None:
         """Stand at the beginning."""
@@ -139,9 +139,7 @@ class Experiment:
         -------
         The mean losses, and a row of refreshes.csv for each refresh.
         """
-        steps = EpochOfSteps(
-            self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch
-        )
+        steps = EpochOfSteps(self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch)
         rows: list[dict[str, Any]] = []
         while not steps.over:
             if rows:
@@ -158,7 +156,7 @@ class Experiment:
     def refresh(self, epoch: int, steps: EpochOfSteps, embeddings: Embeddings) -> dict[str, Any]:
         """Sample negatives from the embeddings, unless the last ones stay; return their statistics."""
         sampled = self.sampler.sampled_epoch(epoch)
-        values = [row[f"validation/{self.config.trainer.monitor}"] for row in self.progress.history]
+        values = [self.monitor.in_row(row) for row in self.progress.history]
         progress = sampled + steps.done / len(steps.batches)
         previous = self.progress.negatives
         with self.clock("sample"):
@@ -240,7 +238,7 @@ class Experiment:
         """Write the checkpoint with the epoch's rows, then tell the listeners."""
         progress = self.progress
         scores = summarise_all(ranks)
-        value = flatten(scores["validation"], "validation")[f"validation/{self.config.trainer.monitor}"]
+        value = self.monitor.value(scores["validation"])
         if value > progress.best_value:
             progress.best_epoch, progress.best_value = epoch, value
         assert progress.negatives is not None
@@ -273,9 +271,7 @@ class Experiment:
             listener.step(number, losses)
 
 
-def epoch_row(
-    refreshes: list[dict[str, Any]], losses: dict[str, float], seconds: dict[str, float]
-) -> dict[str, Any]:
+def epoch_row(refreshes: list[dict[str, Any]], losses: dict[str, float], seconds: dict[str, float]) -> dict[str, Any]:
     """Return an epoch's row: the mean statistics of its refreshes, its losses, the sum of its seconds."""
     row: dict[str, Any] = {}
     for name in refreshes[0]:

@@ -54,7 +54,7 @@ def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> 
 
 
 class EpochOfSteps:
-    """One epoch over all pairs, each once, in an order drawn from (seed, epoch); it can be trained in several stretches.
+    """One epoch over all pairs, each once, in an order drawn from (seed, epoch); trained in one or several stretches.
 
     heard is called after every batch.
     """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import BallTree
 
-from negexp.index.base import Candidates, IndexOptions, NeighbourIndex
+from negexp.config import IndexConfig
+from negexp.index.base import Candidates, NeighbourIndex
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +24,7 @@ class BallTreeIndex(NeighbourIndex):
     """A tree of nested balls; `leaf_size` is where it turns to brute force. Queries are shared out among `threads`."""
 
     @classmethod
-    def from_options(
-        cls, options: IndexOptions, vectors: np.ndarray, device: torch.device, threads: int
-    ) -> BallTreeIndex:
+    def from_options(cls, options: IndexConfig, vectors: np.ndarray, device: torch.device, threads: int) -> Self:
         """Return an index that searches with so many threads."""
         return cls(vectors, options.block_bytes, options.leaf_size, threads)
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from negexp.index.base import Candidates, IndexOptions, NeighbourIndex
+from negexp.config import IndexConfig
+from negexp.index.base import Candidates, NeighbourIndex
 from negexp.processor import fast_bfloat16
 from negexp.scratch import scratch
 
@@ -69,9 +71,7 @@ class ExactIndex(NeighbourIndex):
     """
 
     @classmethod
-    def from_options(
-        cls, options: IndexOptions, vectors: np.ndarray, device: torch.device, threads: int
-    ) -> ExactIndex:
+    def from_options(cls, options: IndexConfig, vectors: np.ndarray, device: torch.device, threads: int) -> Self:
         """Return an index that computes on the device."""
         return cls(vectors, options.block_bytes, device)
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from negexp.components import option
+from negexp.config import SamplerConfig
 from negexp.errors import InputError
 from negexp.sampling.mixture import Mixture
-from negexp.sampling.sampler import SamplerOptions
 
 
 @dataclass
-class DecayOptions(SamplerOptions):
+class DecayOptions(SamplerConfig):
     """The random rate's line."""
 
     start_rate: float = option("random rate of the first epoch", low=0, high=1)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from negexp.components import build, component
+from negexp.config import SamplerConfig, ScheduleConfig
 from negexp.sampling.mixture import Mixture
-from negexp.sampling.sampler import SamplerOptions
-from negexp.sampling.schedule import Schedule, ScheduleOptions
+from negexp.sampling.schedule import Schedule
 
 
 @dataclass
-class ScheduledOptions(SamplerOptions):
+class ScheduledOptions(SamplerConfig):
     """A strategy whose random rate is a component."""
 
-    random_rate: ScheduleOptions = component("schedule", "probability that a pair's negatives are drawn at random")
+    random_rate: ScheduleConfig = component("schedule", "probability that a pair's negatives are drawn at random")
 
 
 class Scheduled(Mixture):

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from negexp.config import SamplerConfig
 from negexp.errors import InputError
 from negexp.sampling.round import Negatives, SamplingRound
-from negexp.sampling.sampler import NegativeSampler, SamplerOptions
+from negexp.sampling.sampler import NegativeSampler
 
 
 @dataclass
-class StaticOptions(SamplerOptions):
+class StaticOptions(SamplerConfig):
     """No keys of its own."""
 
     def check(self) -> None:

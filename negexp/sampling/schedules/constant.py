@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from negexp.components import option
-from negexp.sampling.schedule import Schedule, ScheduleOptions
+from negexp.config import ScheduleConfig
+from negexp.sampling.schedule import Schedule
 
 
 @dataclass
-class ConstantOptions(ScheduleOptions):
+class ConstantOptions(ScheduleConfig):
     """One number."""
 
     constant: float = option("the value of every epoch")

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from negexp.components import option
-from negexp.sampling.schedule import Schedule, ScheduleOptions
+from negexp.config import ScheduleConfig
+from negexp.sampling.schedule import Schedule
 
 
 @dataclass
-class LinearOptions(ScheduleOptions):
+class LinearOptions(ScheduleConfig):
     """max(end, start - step * progress)."""
 
     start: float = option("value of the first epoch")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from negexp.corpus.arguments import Record
-from negexp.corpus.limits import BoundedStream, Limits, check_length
+from negexp.corpus.limits import BoundedStream, Limits, check_length, decode
+from negexp.corpus.reader import CorpusReader, Reading
 from negexp.errors import InputError
 
 SPLIT_FOLDERS = {"training": "train", "validation": "validation", "test": "test"}
@@ -25,6 +26,16 @@ INNER_FOLDER = "02-extracted-arguments"
 
 # (split, theme, debate, stance, number): the order of the tuples is the order of the rows
 Key = tuple[str, str, str, str, str]
+
+
+class Arguana(CorpusReader):
+    """The corpus as a folder or as the archive."""
+
+    wants = "the unpacked corpus folder or its .tar.gz"
+
+    def read(self, limits: Limits) -> Reading:
+        """Read all pairs of the three splits."""
+        return Reading(*read_arguana(self.path, limits))
 
 
 def read_arguana(path: Path, limits: Limits) -> tuple[list[Record], dict[str, tuple[int, int]]]:
@@ -68,17 +79,6 @@ def read_arguana(path: Path, limits: Limits) -> tuple[list[Record], dict[str, tu
         for split in SPLIT_FOLDERS.values()
     }
     return records, found
-
-
-def decode(data: bytes, location: str) -> str:
-    """Decode UTF-8 (a byte order mark is dropped), or raise `InputError` with the location and the byte offset."""
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{location}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
-    if "\0" in text:
-        raise InputError(f"{location}: byte {data.index(0)} is NUL, as in UTF-16 or binary files; convert it to UTF-8")
-    return text
 
 
 def _folder_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, bytes]]:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from negexp.corpus.arguana import decode
 from negexp.corpus.arguments import Record
-from negexp.corpus.limits import LONGEST_TEXT, Limits, check_length
+from negexp.corpus.limits import LONGEST_TEXT, Limits, check_length, decode
 from negexp.errors import InputError
 
 if TYPE_CHECKING:
