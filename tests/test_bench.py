@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from negexp.bench import mine as bench_mine
 from negexp.bench import scale
 from negexp.bench.embed import sample_with_copies
-from negexp.bench.made_up import made_up_pairs
 from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
 from negexp.bench.scale import Growth
 from negexp.bench.setting import Setting
+from negexp.bench.synthetic import synthetic_pairs
 from negexp.bench.timing import Comparison, Rival, in_turns
 from negexp.bench.write import as_json, as_markdown
 from negexp.cli import main
@@ -133,8 +133,8 @@ def test_memory_that_is_not_known_is_not_predicted() -> None:
     assert growth.predict(8)[1] is None
 
 
-def test_made_up_pairs_have_debates_and_copies() -> None:
-    split, vectors = made_up_pairs(800, 128, 0)
+def test_synthetic_pairs_have_debates_and_copies() -> None:
+    split, vectors = synthetic_pairs(800, 128, 0)
     assert len(split) == 800
     assert np.bincount(split.debate).tolist() == [8] * 100
     assert split.theme is not None

@@ -11,7 +11,6 @@ import torch
 from conftest import compose_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from negexp.model.losses import COUNTER, NO_COUNTER
 from test_evaluation import cases, rank_case
 
 from negexp.config import ModelConfig
@@ -22,7 +21,7 @@ from negexp.index.backends.balltree import BallTreeIndex
 from negexp.index.backends.exact import ExactIndex
 from negexp.index.base import Candidates, NeighbourIndex
 from negexp.model import BiEncoder, PairScores, build_model, encoder, packing
-from negexp.model.bi_encoder import PairClassifier
+from negexp.model.bi_encoder import COUNTER, NO_COUNTER, PairClassifier
 
 TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
 CPU = torch.device("cpu")

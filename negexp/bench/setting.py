@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from negexp.config import BenchConfig
 from negexp.corpus import Corpus, Split, load_corpus
-from negexp.embedding import Embeddings, embed
+from negexp.embedding import Embeddings, TextEncoder
 from negexp.model import BuiltModel, build_model
 from negexp.randomness import generator
 from negexp.runtime import Runtime
@@ -68,6 +68,10 @@ class Setting:
     def training_embeddings(self) -> Embeddings:
         """Return the embeddings of all training arguments."""
         log.info("embedding all training arguments, once, for the phases after it")
-        return embed(
-            self.built.model, self.tokens, self.corpus["train"].texts(), self.runtime, "train", self.config.progress
-        )
+        encoder = replace(self.encoder, progress=self.config.progress)
+        return encoder.embed(self.corpus["train"].texts(), "train")
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """Return the model with its tokens, without bars."""
+        return TextEncoder(self.built.model, self.tokens, self.runtime)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from negexp.components import build
 from negexp.components import flatten as flatten_config
-from negexp.config import TrainConfig
+from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
 from negexp.evaluation import summarise
@@ -75,7 +75,7 @@ class Experiment:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: TrainConfig | BenchConfig,
         corpus: Corpus,
         encoder: TextEncoder,
         trainee: Trainee,

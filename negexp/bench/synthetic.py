@@ -18,7 +18,7 @@ def clustered_vectors(rows: int, dim: int, seed: int) -> NDArray[np.float32]:
     return unit
 
 
-def made_up_pairs(pairs: int, dim: int, seed: int) -> tuple[Split, NDArray[np.float32]]:
+def synthetic_pairs(pairs: int, dim: int, seed: int) -> tuple[Split, NDArray[np.float32]]:
     """Return pairs in debates of eight and in fifteen themes, some counters copies, and a unit vector for each text."""
     rows = np.arange(pairs)
     counter = pairs + rows
