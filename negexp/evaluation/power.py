@@ -12,6 +12,14 @@ from negexp.evaluation.statistics import LEVEL
 POWER = 0.8
 
 
+def would_be_seen(effect: float, half_width: float, variance: float) -> bool:
+    """Return whether a difference of `effect` is seen with a power of 80 %, by an interval of that half-width.
+
+    `variance` is that of the measured difference. With few seeds an interval is longer than a normal one.
+    """
+    return bool(half_width + norm.ppf(POWER) * np.sqrt(variance) <= effect)
+
+
 class Needed(NamedTuple):
     """How many queries, or seeds an arm, would show a difference; None where no number would."""
 

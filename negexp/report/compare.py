@@ -12,7 +12,7 @@ import pandas as pd
 
 from negexp.evaluation.metrics import METRICS, query_metrics
 from negexp.evaluation.pools import PROTOCOLS
-from negexp.evaluation.power import Needed, needed_to_see
+from negexp.evaluation.power import needed_to_see, would_be_seen
 from negexp.evaluation.ranking import STAGES
 from negexp.evaluation.statistics import Study
 from negexp.report.arms import Arm, Comparison
@@ -173,11 +173,7 @@ def _against(best: str, others: list[str], pairs: pd.DataFrame, arms: Sequence[A
             above.append(f"{other} by {signed(sign * pair['mean'])} ({said})")
         else:
             open_.append(f"{other} ({said})")
-            counts = (seeds[best], seeds[other])
-            needed = needed_to_see(
-                ONE_POINT, pair["query_variance"], pair["seed_variance"], pair["query_count"], counts
-            )
-            wanted = wanted or _wanted(needed, pair["query_count"], max(counts))
+            wanted = wanted or _wanted(pair, (seeds[best], seeds[other]))
     sentences = [f"It is above {_list(above)}."] if above else []
     sentences += [f"{_list(same)} hits and misses the same queries."] if same else []
     sentences += [f"No difference is shown against {_list(open_)}; {wanted}."] if open_ else []
@@ -186,12 +182,15 @@ def _against(best: str, others: list[str], pairs: pd.DataFrame, arms: Sequence[A
     return sentences
 
 
-def _wanted(needed: Needed, queries: int, seeds: int) -> str:
+def _wanted(pair: pd.Series, seeds: tuple[int, int]) -> str:
     """Return what it would take to see a difference of one point."""
-    if needed.queries is not None and needed.queries <= queries:
+    variance = pair["query_variance"] + np.nan_to_num(pair["seed_variance"])
+    if would_be_seen(ONE_POINT, (pair["high"] - pair["low"]) / 2, variance):
         return "one of 1 point would probably have been seen"
-    counts = [f"{needed.queries} queries"] * (needed.queries is not None)
-    counts += [f"{needed.seeds} seeds an arm"] * (needed.seeds is not None and needed.seeds > seeds)
+    queries = int(pair["query_count"])
+    needed = needed_to_see(ONE_POINT, pair["query_variance"], pair["seed_variance"], queries, seeds)
+    counts = [f"{needed.queries} queries"] * (needed.queries is not None and needed.queries > queries)
+    counts += [f"{needed.seeds} seeds an arm"] * (needed.seeds is not None and needed.seeds > max(seeds))
     wanted = f"about {' or '.join(counts)}" if counts else "more queries and more seeds"
     return f"to see 1 point you would need {wanted}"
 
