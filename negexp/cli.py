@@ -25,7 +25,12 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     with closed_pipes_are_no_error():
-        return _dispatch(sys.argv[1:] if argv is None else argv)
+        code = _dispatch(sys.argv[1:] if argv is None else argv)
+        try:
+            print(end="", flush=True)
+        except OSError as error:  # a full disk
+            return _refuse(f"standard output cannot be written ({error.strerror})")
+        return code
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -92,6 +97,9 @@ def _guarded(run: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("negexp: interrupted", file=sys.stderr)
         return 130
+    except SystemExit as stop:
+        if stop.code:  # else it is Hydra's, after --help
+            raise
     return 0
 
 

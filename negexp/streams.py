@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 
@@ -38,8 +38,9 @@ def closed_pipes_are_no_error() -> Iterator[None]:
         ours = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = kept
         for stream in ours:
-            if stream is not None:  # None: the shell closed it, as `>&-` does
-                stream.flush()
+            with suppress(OSError):  # what cannot be written, as on a full disk, is lost as well when Python exits
+                if stream is not None:  # None: the shell closed it, as `>&-` does
+                    stream.flush()
 
 
 def _tolerant(stream: TextIO, original: TextIO | None) -> TextIO:

@@ -140,7 +140,7 @@ def test_tables_hold_every_cell_and_the_means_of_the_ranks(sweep: Path) -> None:
         assert row["low"] <= row["mean"] <= row["high"]
     pairs = pd.read_csv(sweep / "report" / "tables" / "pairs.csv")
     assert len(pairs) == 2 * 2 * 8  # protocols, stages, tasks: accuracy@1 is the monitored metric
-    assert (pairs["p_holm"] >= pairs["p"]).all()
+    assert (pairs["p_adjusted"] >= pairs["p"]).all()
     assert len(pd.read_csv(sweep / "report" / "tables" / "epochs.csv")) == 2 * 2 * 2
 
 
@@ -258,6 +258,44 @@ def test_many_arms_and_runs_of_different_lengths_make_a_report(tmp_path: Path) -
     with_worst = pairs[pairs["first"].eq(worst) | pairs["second"].eq(worst)]
     assert abs(with_worst["mean"].item()) > 0.7
     assert with_worst["p"].item() < 0.02  # eight debates: one of 2 ** 8 exchanges is as far out
+    said = re.findall(r"(lr=\S+)(?: by \S+)? \(\[[^]]*\] points, p = ([^)]+)\)", written.headlines[0])
+    table = pairs.assign(other=pairs["first"].where(pairs["second"].eq(best), pairs["second"])).set_index("other")
+    assert len(said) == 10
+    assert all(f"{table.loc[other, 'p_adjusted']:.2g}" == p for other, p in said)
+
+
+def write_arms_with_hits(root: Path, hits: Sequence[Sequence[int]]) -> None:
+    """Write an arm lr=1, lr=2, ... for each row of hits, a run for each number; that many of the 40 queries are hit."""
+    base = write_run(root / "base")
+    ranks = pd.read_parquet(base / "evaluation" / "test-ranks.parquet")
+    place = ranks.groupby(["protocol", "stage", "task"], sort=False).cumcount()
+    config, result = ((base / name).read_text(encoding="utf-8") for name in ("config.yaml", "result.json"))
+    for number, counts in enumerate(hits, 1):
+        for seed, count in enumerate(counts):
+            folder = Path(shutil.copytree(base, root / f"{number},{seed}"))
+            own = re.sub(r"(?m)^seed: .*", f"seed: {seed}", re.sub(r"(?m)^( +lr): .*", rf"\1: {number}", config))
+            (folder / "config.yaml").write_text(own, encoding="utf-8")
+            hit = ranks.assign(rank=np.where(place < count, 1, 11))
+            hit.to_parquet(folder / "evaluation" / "test-ranks.parquet", index=False)
+            (folder / "result.json").write_text(json.dumps(json.loads(result) | {"test": summarise(hit)}))
+    shutil.rmtree(base)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_many_arms_of_which_the_best_two_tie_make_a_report(tmp_path: Path) -> None:
+    hits = [(14, 14, 14), *((number,) for number in range(1, 11)), (13, 14, 15)]
+    write_arms_with_hits(tmp_path, hits)
+    written = write_report(str(tmp_path), None, texts=True, examples=1)
+    best, tied = "lr=1.0", "lr=12.0"  # equal means: the first by name is the best
+    [headline] = written.headlines
+    assert headline.startswith(f"{best} reaches 35.0 % in test epa accuracy@1")
+    assert "the highest" not in headline
+    pairs = pd.read_csv(written.folder / "tables" / "pairs.csv")
+    assert len(pairs) == 11
+    assert (pairs["first"].eq(best) | pairs["second"].eq(best)).all()
+    lines = (written.folder / "report.md").read_text(encoding="utf-8").splitlines()
+    order = [line.split(" | ")[0].removeprefix("| ") for line in lines if re.match(r"\| lr=\S+ \| [13] \|", line)]
+    assert order == [best, tied, *(f"lr={number}.0" for number in range(11, 1, -1))]  # 14, 14, 10, 9, ... 1 hits
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -2,80 +2,154 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from simulations import BETTER, EQUAL, RARE, SETTINGS, Setting, measure, shown, simulate
 
-from negexp.evaluation.statistics import Study, holm, needed_to_see
+from negexp.evaluation.power import needed_to_see, would_be_seen
+from negexp.evaluation.statistics import OTHERS_OF_ARM, Study, wilson
 
-SIMULATIONS = 1000
-
-
-def simulate(
-    rng: np.random.Generator,
-    shifts: list[float],
-    seeds: int,
-    debate_sd: float,
-    seed_sds: list[float],
-    debates: int = 50,
-) -> tuple[Study, list[float]]:
-    """Return a study of arms with hits and misses, and each arm's true accuracy.
-
-    A hit is a normal variable above zero: the arm's shift, an effect of the debate, of the query, of the seed, and
-    noise of its own. Its probability over all queries and seeds is then known.
-    """
-    group = np.repeat(np.arange(debates), rng.integers(1, 10, debates))
-    queries = len(group)
-    shared = rng.normal(0, debate_sd, debates)[group] + rng.normal(0, 1, queries)
-    arms, truth = [], []
-    for shift, seed_sd in zip(shifts, seed_sds, strict=True):
-        latent = shift + shared + rng.normal(0, seed_sd, seeds)[:, None] + rng.normal(0, 1, (seeds, queries))
-        arms.append((latent > 0).astype(np.float64)[..., None])
-        truth.append(float(stats.norm.cdf(shift / np.sqrt(debate_sd**2 + 1 + seed_sd**2 + 1))))
-    return Study(arms, group, seed=int(rng.integers(2**31)), draws=400), truth
+SHORT, LONG = 400, 2000
 
 
-# what is simulated, the coverage that is asked for, the highest share of false positives
-SETTINGS = {
-    "debates and seeds": ({"seeds": 3, "debate_sd": 0.7, "seed_sds": [0.15] * 4}, (0.93, 0.97), 0.06),
-    "seeds that disagree": ({"seeds": 3, "debate_sd": 0.3, "seed_sds": [0.5] * 4}, (0.93, 0.97), 0.06),
-    "two seeds": ({"seeds": 2, "debate_sd": 0.5, "seed_sds": [0.2] * 4}, (0.93, 0.97), 0.06),
-    # with nothing between the seeds, or few debates, what is not known costs more than it should
-    "seeds that agree": ({"seeds": 3, "debate_sd": 0.7, "seed_sds": [0.0] * 4}, (0.93, 0.99), 0.06),
-    "few debates": ({"seeds": 3, "debate_sd": 0.7, "seed_sds": [0.15] * 4, "debates": 8}, (0.93, 0.995), 0.06),
-    # the arms' seeds are taken to vary alike; one arm that varies ten times as much breaks that
-    "one unruly arm": ({"seeds": 3, "debate_sd": 0.5, "seed_sds": [0.5, 0.05, 0.05, 0.05]}, (0.85, 0.97), 0.12),
-}
+def at_least(share: float, bound: float, simulations: int) -> bool:
+    """Return whether a share reaches a bound; in few simulations, whether it is within three standard errors."""
+    slack = 0 if simulations > SHORT * 2 else 3 * np.sqrt(bound * (1 - bound) / simulations)
+    return share >= bound - slack
 
 
+def check(setting: Setting, simulations: int) -> None:
+    one = measure(setting, simulations)
+    if setting.coverage is not None and setting.false_positives is not None:
+        assert at_least(one.coverage, setting.coverage, simulations)
+        assert at_least(one.difference, setting.coverage, simulations)
+        assert at_least(1 - one.false_positives, 1 - setting.false_positives, simulations)
+    assert one.length <= setting.longest * 2 * 1.96 * one.deviation
+
+
+def check_rare(setting: Setting, simulations: int) -> None:
+    one = measure(setting, simulations)
+    assert at_least(one.coverage, 0.94, simulations)
+    assert at_least(1 - one.below, 0.96, simulations)  # of 5 %, no side has nearly all
+    assert at_least(1 - one.above, 0.96, simulations)
+
+
+@pytest.mark.parametrize(
+    "name", ["8 debates", "2 seeds", "10 arms, 2 seeds, one varies 3 times", "4 arms, 2 seeds, one varies 10 times"]
+)
+def test_intervals_cover_the_truth_and_tests_err_rarely(name: str) -> None:
+    check(SETTINGS[name], SHORT)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", SETTINGS)
-def test_intervals_cover_the_truth_as_often_as_they_say(name: str) -> None:
-    setting, (lowest, highest), false_positives = SETTINGS[name]
-    rng = np.random.default_rng(11)
-    covered, covered_difference, tests = 0, 0, 0
-    for _ in range(SIMULATIONS):
-        study, truth = simulate(rng, [-0.3, -0.3, -0.3, 0.0], **setting)
-        estimate = study.estimate(0)
-        covered += bool(estimate.low[0] <= truth[0] <= estimate.high[0])
-        difference = study.difference(3, 0)
-        covered_difference += bool(difference.low[0] <= truth[3] - truth[0] <= difference.high[0])
-        tests += bool(study.difference(0, 1).p[0] <= 0.05)
-    assert lowest <= covered / SIMULATIONS <= highest
-    assert lowest <= covered_difference / SIMULATIONS <= highest
-    assert tests / SIMULATIONS <= false_positives
+def test_intervals_cover_the_truth_and_tests_err_rarely_in_many_simulations(name: str) -> None:
+    check(SETTINGS[name], LONG)
+
+
+@pytest.mark.parametrize("name", ["5% hits, 8 debates, 1 seeds", "5% hits, 50 debates, 1 seeds"])
+def test_intervals_of_rare_hits_cover_and_miss_on_both_sides(name: str) -> None:
+    check_rare(RARE[name], 2 * SHORT)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", RARE)
+def test_intervals_of_rare_hits_cover_and_miss_on_both_sides_in_many_simulations(name: str) -> None:
+    check_rare(RARE[name], LONG)
+
+
+def test_the_best_of_24_equal_arms_is_rarely_said_to_be_above_another() -> None:
+    assert at_least(1 - shown(EQUAL["24 arms, 1 seeds"], SHORT // 4, draws=400)[0], 0.94, SHORT // 4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", EQUAL)
+def test_the_best_of_equal_arms_is_rarely_said_to_be_above_another(name: str) -> None:
+    assert shown(EQUAL[name], LONG // 2)[0] <= EQUAL[name].false_positives
+
+
+def test_the_best_of_12_arms_is_said_to_be_above_some() -> None:
+    assert shown(BETTER["12 arms, 3 seeds"], 30, draws=400)[0] >= 0.4
 
 
 def test_the_simulation_can_tell_a_bad_interval_from_a_good_one() -> None:
     rng = np.random.default_rng(11)
+    setting = Setting(arms=1, debate_sd=0.7, accuracy=0.35)
     covered = 0
-    for _ in range(SIMULATIONS):
-        study, truth = simulate(rng, [-0.6], seeds=3, debate_sd=0.7, seed_sds=[0.15])
+    for _ in range(1000):
+        study, [truth] = simulate(rng, setting, 1, Study)
         one_run = study.arms[0][0, :, 0]  # its queries taken for independent, its seed for the only one
         error = one_run.std() / np.sqrt(len(one_run))
-        covered += bool(abs(one_run.mean() - truth[0]) <= 1.96 * error)
-    assert covered / SIMULATIONS < 0.85
+        covered += bool(abs(one_run.mean() - truth) <= 1.96 * error)
+    assert covered / 1000 < 0.85
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(1, 12), st.integers(13, 40), st.floats(0.05, 0.5))
+def test_wilson_s_interval_is_the_one_of_independent_queries(hits: int, queries: int, level: float) -> None:
+    half = stats.norm.isf(level / 2) * np.sqrt(hits / queries * (1 - hits / queries) / queries)
+    expected = stats.binomtest(hits, queries).proportion_ci(1 - level, method="wilson")
+    low, high = wilson(np.array([hits / queries]), np.array([half]), 0)
+    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high))
+
+
+def test_no_hit_at_all_has_the_interval_of_that_many_queries() -> None:
+    estimate = Study([np.zeros((1, 40, 1))], np.arange(40)).estimate(0)
+    assert estimate.low[0] == 0
+    square = stats.t.ppf(0.975, 39) ** 2 / 40
+    assert estimate.high[0] == pytest.approx(square / (1 + square))  # where p = t sqrt(p (1 - p) / 40)
+
+
+def test_an_arm_s_seeds_weigh_their_degrees_of_freedom_and_the_others_half_a_degree() -> None:
+    # debates of two queries, one hit and one missed: queries add no variance, seeds are known exactly
+    def arm(*means: float) -> np.ndarray:
+        return np.repeat(np.array(means), 40).reshape(len(means), 40, 1)
+
+    study = Study([arm(0.4, 0.6), arm(0.45, 0.55), arm(0.5, 0.5)], np.arange(40) // 2, draws=200000)
+    own, others = 0.02, (0.005 + 0) / 2
+    variance = (own + OTHERS_OF_ARM * others) / (1 + OTHERS_OF_ARM) / 2
+    half = stats.t.ppf(0.975, 1 + OTHERS_OF_ARM) * np.sqrt(variance)
+    low, high = wilson(np.array([0.5]), np.array([half]), 0)
+    estimate = study.estimate(0)
+    assert (estimate.low[0], estimate.high[0]) == pytest.approx((low[0], high[0]), abs=0.005)
+
+
+def test_of_two_arms_the_adjusted_p_is_the_plain_one_of_more_never_less() -> None:
+    values = (np.random.default_rng(0).random((4, 2, 60, 3)) > 0.5).astype(float)
+    two, four = (Study(list(values[:arms]), np.arange(60) // 3) for arms in (2, 4))
+    np.testing.assert_array_equal(two.difference(0, 1).p, two.difference(0, 1).p_adjusted)
+    for first, second in combinations(range(4), 2):
+        difference = four.difference(first, second)
+        assert (difference.p_adjusted >= difference.p).all()
+
+
+def test_adjusted_p_is_that_of_the_largest_t_over_all_exchanges_of_the_groups() -> None:
+    rng = np.random.default_rng(3)
+    sums = rng.random((3, 7))  # arms, groups
+    sums[0] += 0.3
+    largest, observed = [], {}
+    for signs in product((1, -1), repeat=7):
+        t = {}
+        for first, second in combinations(range(3), 2):
+            t[first, second] = abs(stats.ttest_1samp(np.array(signs) * (sums[first] - sums[second]), 0).statistic)
+        observed = observed or t  # no sign is flipped in the first
+        largest.append(max(t.values()))
+    study = Study([arm[None, :, None] for arm in sums], np.arange(7), draws=20000)
+    for pair, t_observed in observed.items():
+        expected = np.mean(np.array(largest) >= t_observed * (1 - 1e-9))
+        assert study.difference(*pair).p_adjusted[0] == pytest.approx(expected, abs=0.012)
+
+
+def test_equal_counts_are_equal_means() -> None:
+    hits = [[14, 14, 14], [13, 14, 15]]
+    arms = [np.array([np.arange(40) < count for count in one], dtype=float)[..., None] for one in hits]
+    study = Study(arms, np.arange(40) // 5)
+    assert study.estimate(0).mean[0] == study.estimate(1).mean[0] == 0.35
 
 
 def test_means_and_deviations_are_numpy_s() -> None:
@@ -143,25 +217,6 @@ def test_a_study_gives_the_same_numbers_twice() -> None:
         np.testing.assert_array_equal(one, two)
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1, 1]
-    assert holm([]) == []
-
-
-@settings(deadline=None, derandomize=True)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_rejects_what_stepping_down_rejects(p: list[float]) -> None:
-    adjusted = holm(p)
-    assert all(value >= one for value, one in zip(adjusted, p, strict=True))
-    level, rejected = 0.05, set()
-    for step, index in enumerate(np.argsort(p, kind="stable")):
-        if p[index] * (len(p) - step) > level:
-            break
-        rejected.add(int(index))
-    assert {index for index, value in enumerate(adjusted) if value <= level} == rejected
-
-
 def test_needed_numbers_solve_the_power_formula() -> None:
     # 2 points with standard errors of 2 (queries) and 0.5 (seeds): the standard error must fall to 2 / 2.8016
     needed = needed_to_see(0.02, 0.02**2, 0.005**2, queries=1000, seeds=(2, 2))
@@ -177,3 +232,12 @@ def test_needed_seeds_where_queries_suffice() -> None:
     assert needed.seeds is not None
     error = np.sqrt(0.003**2 + 0.02**2 * 3 / needed.seeds)
     assert error <= 0.02 / (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) < error * 1.05
+
+
+def test_what_would_be_seen_is_seen_in_four_of_five_experiments() -> None:
+    error = np.random.default_rng(0).normal(0, 0.01, 100_000)
+    for half in (0.0196, 0.045):  # the second is that of two seeds: far longer than a normal interval
+        effect = half + 0.01 * stats.norm.ppf(0.8)
+        assert (effect + error > half).mean() == pytest.approx(0.8, abs=0.01)
+        assert would_be_seen(effect * 1.001, half, 0.01**2)
+        assert not would_be_seen(effect * 0.999, half, 0.01**2)

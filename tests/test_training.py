@@ -212,6 +212,7 @@ def test_a_run_that_learns_nothing_ends_with_the_untrained_models_numbers(run_tr
 def test_the_untrained_models_numbers_on_test_are_part_of_every_commit(run_training: Train) -> None:
     folder = run_training(SMOKE)
     untrained = json.loads((folder / "result.json").read_text())["untrained"]
+    assert "test" in untrained
     for commit in ("epoch-000", "epoch-001"):
         assert json.loads((folder / "checkpoints" / commit / "state.json").read_text())["untrained"] == untrained
 
@@ -280,6 +281,7 @@ def test_a_run_of_version_0_1_goes_on_and_is_shown(run_training: Train, caplog: 
             manifest = json.loads((path.parent / "manifest.json").read_text())
             manifest["sha256"]["state.json"] = sha256(path)
             (path.parent / "manifest.json").write_text(json.dumps(manifest))
+    caplog.clear()
     with caplog.at_level("INFO"):
         run_training(SMOKE, "trainer.epochs=1")  # is shown
         run_training(SMOKE, "trainer.epochs=2")  # goes on

@@ -66,6 +66,12 @@ class Split:
         """Return the identity of each counter (pairs,)."""
         return self.identify(self.counter)
 
+    @cached_property
+    def respelled(self) -> bool:
+        """Return whether two texts of the split are copies that differ in spelling."""
+        texts = self.texts()
+        return len(np.unique(self.identify(texts))) < len(texts)
+
     def take(self, rows: Ints) -> Split:
         """Return the pairs of the given rows, in their order."""
 

@@ -51,25 +51,27 @@ TASKS = (
 class Pool:
     """Queries that share their candidates, all but one at most: their own point, or what has their own text.
 
-    query: rows of the split (queries,), with their texts and the identities of their gold counters. argument: of each
-    candidate (columns,), row r of the split's points is r, row r of its counters n + r, n pairs in all; text: the text
-    that is scored; identity: the same number for all copies of it, see `Split.identity`. excluded: (queries,) column
-    that is no candidate of the query, -1 where all are.
+    query: rows of the split (queries,), with their texts, and the texts and identities of their gold counters.
+    argument: of each candidate (columns,), row r of the split's points is r, row r of its counters n + r, n pairs in
+    all; text: the text that is scored; identity: the same number for all copies of it, see `Split.identity`. excluded:
+    (queries,) column that is no candidate of the query, -1 where all are. respelled: copies may have different texts.
     """
 
     query: Ints
     query_text: Ints
+    gold_text: Ints
     gold_identity: Ints
     argument: Ints
     text: Ints
     identity: Ints
     excluded: Ints
+    respelled: bool
 
     def part(self, start: int, stop: int) -> Pool:
         """Return the pool of some of the queries."""
         some = slice(start, stop)
-        queries = self.query[some], self.query_text[some], self.gold_identity[some]
-        return Pool(*queries, self.argument, self.text, self.identity, self.excluded[some])
+        queries = self.query[some], self.query_text[some], self.gold_text[some], self.gold_identity[some]
+        return Pool(*queries, self.argument, self.text, self.identity, self.excluded[some], self.respelled)
 
     def parts(self, size: int) -> Iterator[Pool]:
         """Yield the pools of `size` queries at a time."""
@@ -91,8 +93,10 @@ class Pool:
     def gold_texts(self) -> tuple[Ints, Ints]:
         """Return queries (golds,) as places in `query`, ascending, and texts (golds,): each text of a gold, once.
 
-        Most golds have one text. A gold has several where copies of it differ in spelling, see `data.match`.
+        A gold has one text, or several where copies of it differ in spelling, see `data.match`.
         """
+        if not self.respelled:
+            return np.arange(len(self.query)), self.gold_text
         text, column, count = np.unique(self.text, return_index=True, return_counts=True)
         order = np.argsort(self.identity[column], kind="stable")
         text, identity, count = text[order], self.identity[column][order], count[order]
@@ -155,7 +159,8 @@ def _pool(split: Split, protocol: str, query: Ints, counters: Ints, points: Ints
         excluded = _place(identity, split.point_identity[query])
     else:
         excluded = _place(argument, query)
-    return Pool(query, split.point[query], split.counter_identity[query], argument, text, identity, excluded)
+    gold = split.counter[query], split.counter_identity[query]
+    return Pool(query, split.point[query], *gold, argument, text, identity, excluded, split.respelled)
 
 
 def _place(values: Ints, wanted: Ints) -> Ints:

@@ -56,9 +56,9 @@ def _below_retrieval(metrics: Metrics, monitor: Monitor) -> list[str]:
     if reranked >= retrieval:
         return []
     said = (
-        f"Re-ranked is below retrieval in {protocol} {task} ({metric} {reranked:.4f} against {retrieval:.4f}): the "
-        "pair classifier orders the nearest candidates worse than their distances do. Read the retrieval columns; to "
-        "train the classifier better, give it more epochs or pairs."
+        f"Re-ranked is below retrieval in {protocol} {task} ({metric} {reranked:.4f} against {retrieval:.4f}): "
+        "the pair classifier orders the nearest candidates worse than their distances do. Read the retrieval "
+        "columns; to train the classifier better, give it more epochs or pairs."
     )
     return [fill(said, 100)]
 

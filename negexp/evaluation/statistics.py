@@ -1,12 +1,27 @@
-"""Uncertainty of means over queries and seeds, and of their differences.
+"""Uncertainty of arms' means over queries and seeds, and of the differences between arms.
 
-Two things vary: the queries, which are dependent within a group (a debate, see `dependent_groups`), and the seeds.
-Groups are many and are resampled. Seeds are few: resampling two or three of them would give intervals that are far too
-short, so their effect is drawn from its fiducial distribution instead, N(0, v / seeds) with
-v = df s^2 / chi^2(df) - interaction, cut off at 0: what the distribution of Student's t is made of, less the part of
-the variance between seeds that resampling the queries accounts for already. s^2 is pooled over all arms compared, but
-for an arm whose own is larger than the others' by an F test. A resample of few groups varies too little as well:
-deviations from the mean are widened as Student's t is against the normal distribution.
+Two things vary: the queries and the seeds.
+
+Queries of one group (debates that share texts) depend on each other. So the variance of a mean is computed from sums
+over groups, and its error follows Student's t with groups - 1 degrees of freedom.
+
+Seeds are few. The error that they add to a mean over n seeds has the variance (B - I) / n. B is the variance between
+the seeds' means; I is the part of B that comes from the sample of queries, which the first variance contains already.
+Two or three seeds say little about B. So B is moderated (Smyth 2004): it is the mean of the arm's own B, weighted by
+its degrees of freedom, and of the other arms' B. The other arms weigh less than one degree of freedom (`OTHERS_OF_ARM`,
+`OTHERS_OF_PAIR`), however many they are, because the seeds of one arm may vary far more than those of the others.
+Before arms are averaged, B is divided by m (1 - m), where m is the arm's mean: a share near 0 or 1 varies less. The
+error is drawn from its fiducial distribution: normal, with the variance (df B / chi^2(df) - I) / n, at least 0. The
+two errors of a difference are drawn independently.
+
+The interval of an arm is Wilson's: it contains each share p from which the mean is at most h sqrt(p (1 - p)) /
+sqrt(m (1 - m)) away, where h is the half-width of the symmetric interval. It lies within [0, 1], and reaches farther
+towards 1/2, as it must when hits are rare.
+
+A test of two arms flips the signs of the groups' differences at random. The tests of all pairs of arms are one family:
+the adjusted p-value is the probability that the largest studentised difference of any pair is as large when all arms
+are equal (Tukey's range test, by permutation). So it stays valid for the arm that was chosen because it is the best.
+Here, and only here, the seeds of all arms are taken to vary alike; an adjusted p-value is never below the plain one.
 """
 
 from __future__ import annotations
@@ -18,14 +33,19 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import f, norm, t
+from scipy.stats import t
+
+from negexp.evaluation.seeds import SeedVariance, pool, ratio
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEVEL = 0.95
-POWER = 0.8
-ALIKE = 0.9  # quantile of F above which an arm's variance between seeds stands alone
+# Degrees of freedom that the other arms weigh in an arm's variance between seeds: in the interval of the arm, and in a
+# difference. With larger ones, coverage falls below 92 % when one arm varies far more (tests/README.md).
+OTHERS_OF_ARM = 0.5
+OTHERS_OF_PAIR = 0.8
+DECIMALS = 12  # of means: the order of a sum must not decide which arm is the best
 
 
 class Estimate(NamedTuple):
@@ -41,27 +61,21 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """First arm - second arm with its interval and p-value, each (cells,), and the two parts of its variance.
+    """First arm - second arm with its interval and p-values, each (cells,), and the two parts of its variance.
 
-    `same` says whether no query has another value, mean over seeds, in one arm than in the other. The seeds' variance
-    is NaN when every arm has one seed; the interval, when there is one group.
+    `p_adjusted` is corrected for the tests of all pairs of the study's arms. `same` says whether no query has another
+    value, mean over seeds, in one arm than in the other. The seeds' variance is NaN when every arm has one seed; the
+    interval, when there is one group.
     """
 
     mean: Floats
     low: Floats
     high: Floats
     p: Floats
+    p_adjusted: Floats
     query_variance: Floats
     seed_variance: Floats
     same: NDArray[np.bool_]
-
-
-class SeedVariance(NamedTuple):
-    """Variance of seeds' means (cells,), its part that is due to the sample of queries, and degrees of freedom."""
-
-    between: Floats
-    interaction: Floats
-    freedom: int
 
 
 @dataclass(frozen=True)
@@ -71,11 +85,11 @@ class Study:
     Parameters
     ----------
     arms
-        Values (seeds, queries, cells) of each arm: a cell is one combination of task, stage and metric.
+        Values (seeds, queries, cells) of each arm, in [0, 1]: a cell is one combination of task, stage and metric.
     group
         (queries,) number of the group of each query: queries of one group are dependent.
     draws
-        Number of resamples.
+        Number of random draws that intervals and tests are made of.
     """
 
     arms: Sequence[Floats]
@@ -85,167 +99,178 @@ class Study:
 
     def estimate(self, arm: int) -> Estimate:
         """Return mean, standard deviation over seeds and 95 % interval of an arm's cells."""
-        values = self.arms[arm]
-        seeds = values.mean(axis=1)  # (seeds, cells)
+        seeds = self.arms[arm].mean(axis=1)  # (seeds, cells)
         sd = seeds.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(seeds.shape[1], np.nan)
-        low, high = self._interval(self._resampled[arm], seeds.mean(axis=0), self._seed_effects(arm))
-        return Estimate(seeds.mean(axis=0), sd, np.maximum(low, 0), np.minimum(high, 1))
+        mean = self._means[arm]
+        half = self._half_width(self._query_variance(self._added[arm]), self._seed_errors(arm, OTHERS_OF_ARM))
+        low, high = wilson(mean, half, t.ppf((1 + LEVEL) / 2, self.groups - 1) / np.sqrt(len(self.group)))
+        return Estimate(mean.round(DECIMALS), sd, low, high)
 
     def difference(self, first: int, second: int) -> Difference:
         """Return the difference of two arms, with a paired test.
 
-        Under the null hypothesis the two arms' names could be exchanged within any group of queries: signs of the
-        groups' differences are flipped at random. The seeds' part is added as it is for the interval; the test is then
-        about the arms and not only about these runs of them.
+        Under the null hypothesis the two arms' names could be exchanged within any group of queries. The seeds' error
+        is added to the interval and to the test: both are about the arms and not only about these runs of them.
         """
-        a, b = self.arms[first], self.arms[second]
-        by_query = a.mean(axis=0) - b.mean(axis=0)
-        difference = self._sums(by_query) / len(self.group)  # (groups, cells)
-        mean = difference.sum(axis=0)
-        seeds = self._seed_effects(first) - self._seed_effects(second, "second")
-        drawn = self._resampled[first] - self._resampled[second]
-        low, high = self._interval(drawn, mean, seeds)
-        null = self._signs @ difference + seeds
+        added = self._sums[first] - self._sums[second]  # (groups, cells)
+        mean = added.sum(axis=0)
+        seeds = self._seed_errors(first, OTHERS_OF_PAIR) - self._seed_errors(second, OTHERS_OF_PAIR)
+        query_variance = self._query_variance(self._added[first] - self._added[second])
+        half = self._half_width(query_variance, seeds)
         # rounding must not decide whether a permutation that changes nothing counts as far out
-        extreme = (np.abs(null) >= np.abs(mean) * (1 - 1e-9)).sum(axis=0)
-        p = (1 + extreme) / (1 + self.draws)
-        variance = self._seed_variance(first) / len(a) + self._seed_variance(second) / len(b)
-        return Difference(mean, low, high, p, drawn.var(axis=0), variance, (by_query == 0).all(axis=0))
+        extreme = np.abs(self._signs @ added + seeds) >= np.abs(mean) * (1 - 1e-9)
+        p = (1 + extreme.sum(axis=0)) / (1 + self.draws)
+        adjusted = np.maximum(p, self._family_p(first, second)) if len(self.arms) > 2 else p
+        seed_variance = self._moderated(first, OTHERS_OF_PAIR).net + self._moderated(second, OTHERS_OF_PAIR).net
+        if self.seed_freedom == 0:
+            seed_variance = np.full_like(mean, np.nan)
+        same = (self.arms[first].mean(axis=0) == self.arms[second].mean(axis=0)).all(axis=0)
+        return Difference(mean, mean - half, mean + half, p, adjusted, query_variance, seed_variance, same)
 
     @property
     def groups(self) -> int:
         """Return the number of groups."""
-        return len(self._groups[1])
+        return len(self._groups[2])
 
     @property
     def seed_freedom(self) -> int:
         """Return the degrees of freedom of the variance between seeds; 0 when every arm has one seed."""
         return sum(len(values) - 1 for values in self.arms)
 
-    def _interval(self, drawn: Floats, mean: Floats, seeds: Floats) -> tuple[Floats, Floats]:
-        """Return the ends (cells,) of the interval of resampled means with the error of the seeds added."""
-        if self.groups == 1:
-            return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-        tail, freedom = (1 + LEVEL) / 2, self.groups - 1
-        widening = t.ppf(tail, freedom) / norm.ppf(tail) * np.sqrt(self.groups / freedom)
-        low, high = np.quantile(mean + widening * (drawn - mean) + seeds, [1 - tail, tail], axis=0)
-        return low, high
-
-    def _seed_variance(self, arm: int) -> Floats:
-        """Return the variance between an arm's seeds (cells,), less what is due to the sample of queries."""
-        if self.seed_freedom == 0:
-            return np.full(self.arms[0].shape[2], np.nan)
-        between, interaction, _ = self._between_seeds[arm]
-        return np.maximum(between - interaction, 0)
+    @cached_property
+    def _groups(self) -> tuple[Ints, Ints, Floats]:
+        """Return queries by group (queries,), where each group starts there (groups,), and its size (groups,)."""
+        _, size = np.unique(self.group, return_counts=True)
+        return np.argsort(self.group, kind="stable"), np.cumsum(size) - size, size.astype(np.float64)
 
     @cached_property
-    def _groups(self) -> tuple[Ints, Floats]:
-        """Return the code of each query's group (queries,) and the groups' sizes (groups,)."""
-        _, code, size = np.unique(self.group, return_inverse=True, return_counts=True)
-        return code, size.astype(np.float64)
+    def _means(self) -> list[Floats]:
+        """Return each arm's means (cells,)."""
+        return [values.mean(axis=(0, 1)) for values in self.arms]
 
     @cached_property
-    def _weights(self) -> Floats:
-        groups = len(self._groups[1])
-        return self._rng("groups").multinomial(groups, np.full(groups, 1 / groups), self.draws).astype(np.float64)
+    def _sums(self) -> list[Floats]:
+        """Return what each group adds to each arm's means (groups, cells)."""
+        return [self._by_group(values.mean(axis=0)) for values in self.arms]
+
+    @cached_property
+    def _added(self) -> list[Floats]:
+        """Return `_sums` less what groups of their sizes would add if all queries had the mean value."""
+        share = self._groups[2][:, None] / len(self.group)
+        return [sums - share * mean for sums, mean in zip(self._sums, self._means, strict=True)]
 
     @cached_property
     def _signs(self) -> Floats:
-        return self._rng("signs").choice([-1.0, 1.0], (self.draws, len(self._groups[1])))
+        return self._rng("signs").choice([-1.0, 1.0], (self.draws, self.groups))
+
+    def _query_variance(self, added: Floats) -> Floats:
+        """Return the variance (cells,) of a mean over groups that add so much to it (groups, cells)."""
+        variance: Floats = (added**2).sum(axis=0) * self.groups / max(self.groups - 1, 1)
+        return variance
+
+    def _half_width(self, query_variance: Floats, seeds: Floats) -> Floats:
+        """Return half the length (cells,) of a symmetric 95 % interval; NaN for one group."""
+        if self.groups == 1:
+            return np.full_like(query_variance, np.nan)
+        queries = self._rng("queries").standard_t(self.groups - 1, (self.draws, 1)) * np.sqrt(query_variance)
+        half: Floats = np.quantile(np.abs(queries + seeds), LEVEL, axis=0)
+        return half
+
+    def _seed_errors(self, arm: int, others: float) -> Floats:
+        """Return draws (draws, cells) of the error that the choice of an arm's seeds brings; see `_moderated`."""
+        if self.seed_freedom == 0:
+            return np.zeros((self.draws, 1))
+        rng = self._rng("seeds", arm)
+        seeds = self._moderated(arm, others)
+        chi_square = rng.chisquare(seeds.freedom, (self.draws, 1))
+        return rng.standard_normal((self.draws, 1)) * seeds.deviations(chi_square)
 
     @cached_property
-    def _resampled(self) -> list[Floats]:
-        """Return each arm's mean over seeds on resampled groups (draws, cells); all arms on the same resamples."""
-        queries = self._weights @ self._groups[1]
-        return [self._weights @ self._sums(values.mean(axis=0)) / queries[:, None] for values in self.arms]
-
-    @cached_property
-    def _between_seeds(self) -> list[SeedVariance]:
-        """Return the variance between seeds of each arm: pooled over arms, unless an arm's own is clearly larger."""
-        own = [self._own_seed_variance(values) for values in self.arms]
-        pooled = _pool(own)
+    def _own(self) -> list[SeedVariance]:
+        """Return the variance between each arm's seeds, divided by m (1 - m), m being the arm's mean."""
         result = []
-        for arm, one in enumerate(own):
-            others = _pool(own[:arm] + own[arm + 1 :])
-            if one.freedom and others.freedom:
-                alone = one.between > f.ppf(ALIKE, one.freedom, others.freedom) * others.between
-                between = np.where(alone, one.between, pooled.between)
-                interaction = np.where(alone, one.interaction, pooled.interaction)
-                result.append(SeedVariance(between, interaction, pooled.freedom))
-            else:
-                result.append(pooled)
+        for values, sums, mean in zip(self.arms, self._sums, self._means, strict=True):
+            seeds, freedom = values.mean(axis=1), len(values) - 1
+            added = np.stack([self._by_group(one - one.mean(axis=0)) for one in values])
+            added -= sums - self._groups[2][:, None] / len(self.group) * mean
+            between = ((seeds - mean) ** 2).sum(axis=0) / max(freedom, 1)
+            interaction = np.sum([self._query_variance(one) for one in added], axis=0) / max(freedom, 1)
+            scale = ratio(np.ones_like(mean), mean * (1 - mean))
+            result.append(SeedVariance(between, interaction, freedom).times(scale))
         return result
 
-    def _own_seed_variance(self, values: Floats) -> SeedVariance:
-        """Return the variance between the seeds of one arm's values (seeds, queries, cells)."""
-        seeds, freedom = values.mean(axis=1), len(values) - 1
-        # what each group adds to each seed's mean, less what it adds to the mean over seeds
-        added = np.stack([self._sums(one - one.mean(axis=0)) for one in values - values.mean(axis=0)]) / len(self.group)
-        between = ((seeds - seeds.mean(axis=0)) ** 2).sum(axis=0) / max(freedom, 1)
-        interaction = (added**2).sum(axis=(0, 1)) * self.groups / max(self.groups - 1, 1) / max(freedom, 1)
-        return SeedVariance(between, interaction, freedom)
+    def _moderated(self, arm: int, others: float) -> SeedVariance:
+        """Return the seeds' variance of an arm's mean, the other arms counting for so many degrees of freedom."""
+        own, rest = self._own[arm], pool(self._own[:arm] + self._own[arm + 1 :])
+        if own.freedom:  # else the arm has one seed, and is taken to vary as the others do
+            rest = rest._replace(freedom=min(rest.freedom, others))
+        return self._of_mean(arm, pool([own, rest]))
 
-    def _seed_effects(self, arm: int, side: str = "first") -> Floats:
-        """Return draws (draws, cells) of the error that the choice of an arm's seeds brings."""
-        between, interaction, freedom = self._between_seeds[arm]
-        if freedom == 0:
-            return np.zeros((self.draws, 1))
-        chi_square = self._rng("variance").chisquare(freedom, (self.draws, 1))  # one for both sides of a difference
-        variance = np.maximum(freedom * between / chi_square - interaction, 0)
-        effects: Floats = self._rng(side).standard_normal((self.draws, 1)) * np.sqrt(variance / len(self.arms[arm]))
-        return effects
+    def _of_mean(self, arm: int, relative: SeedVariance) -> SeedVariance:
+        """Return the variance of an arm's mean over seeds, from a variance between seeds divided by m (1 - m)."""
+        return relative.times(self._means[arm] * (1 - self._means[arm]) / len(self.arms[arm]))
 
-    def _sums(self, values: Floats) -> Floats:
-        """Return the sums by group (groups, cells) of values (queries, cells)."""
-        code, size = self._groups
-        sums = np.zeros((len(size), values.shape[1]))
-        np.add.at(sums, code, values)
+    def _family_p(self, first: int, second: int) -> Floats:
+        """Return the probability (cells,) that any two of all arms differ as much, were all of them equal."""
+        mean = self._sums[first].sum(axis=0) - self._sums[second].sum(axis=0)
+        observed = self._studentised(first, [second], mean[None], np.zeros(1))[0]
+        largest: Floats = (self._largest >= observed * (1 - 1e-9)).sum(axis=0)
+        return (1 + largest) / (1 + self.draws)
+
+    @cached_property
+    def _largest(self) -> Floats:
+        """Return draws (draws, cells) of the largest studentised difference between any two arms that are equal."""
+        queries = np.stack([self._signs @ sums for sums in self._sums])  # (arms, draws, cells)
+        seeds = np.zeros((len(self.arms), self.draws, 1))
+        if self.seed_freedom:
+            rng = self._rng("family")
+            chi_square = rng.chisquare(self.seed_freedom, (self.draws, 1))
+            normal = rng.standard_normal(seeds.shape)
+            seeds = np.stack([one * arm.deviations(chi_square) for one, arm in zip(normal, self._alike, strict=True)])
+        largest = np.zeros(queries.shape[1:])
+        for arm in range(len(self.arms) - 1):
+            rest = slice(arm + 1, len(self.arms))
+            differences = (queries[arm] - queries[rest], seeds[arm] - seeds[rest])
+            studentised = self._studentised(arm, range(len(self.arms))[rest], *differences)
+            np.maximum(largest, studentised.max(axis=0), out=largest)
+        return largest
+
+    def _studentised(self, arm: int, others: Sequence[int], queries: Floats, seeds: Floats) -> Floats:
+        """Return (others, ...) |difference| / its standard error, of an arm and others, were the seeds to vary alike.
+
+        The differences come in two parts, that of the queries and the error of the seeds. The sum of squares over
+        groups is the same for all signs; less the square of the mean it is the variance of the groups.
+        """
+        own, shape = self._alike[arm].net, (len(others), *[1] * (queries.ndim - 2), -1)
+        squares = np.stack([((self._sums[arm] - self._sums[other]) ** 2).sum(axis=0) for other in others])
+        net = np.stack([own + self._alike[other].net for other in others]).reshape(shape)
+        squares = squares.reshape(shape)
+        rest = np.maximum(squares - queries**2 / self.groups, 1e-9 * squares) * self.groups / max(self.groups - 1, 1)
+        return ratio(np.abs(queries + seeds), np.sqrt(rest + net))
+
+    @cached_property
+    def _alike(self) -> list[SeedVariance]:
+        """Return the seeds' variance of each arm's mean over seeds, were the seeds of all arms to vary alike."""
+        pooled = pool(self._own)
+        return [self._of_mean(arm, pooled) for arm in range(len(self.arms))]
+
+    def _by_group(self, values: Floats) -> Floats:
+        """Return what each group adds (groups, cells) to the mean of values (queries, cells)."""
+        order, start, _ = self._groups
+        sums: Floats = np.add.reduceat(values[order], start, axis=0) / len(self.group)
         return sums
 
-    def _rng(self, purpose: str) -> np.random.Generator:
-        return np.random.default_rng([self.seed, *purpose.encode()])
+    def _rng(self, purpose: str, arm: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self.seed, arm, *purpose.encode()])
 
 
-def _pool(parts: Sequence[SeedVariance]) -> SeedVariance:
-    """Return the mean of variances, weighted by their degrees of freedom."""
-    freedom = sum(part.freedom for part in parts)
-    if freedom == 0:
-        return SeedVariance(np.zeros(1), np.zeros(1), 0)
-    weights = np.array([part.freedom for part in parts]) / freedom
-    between, interaction = (weights @ np.stack([part[place] for part in parts]) for place in (0, 1))
-    return SeedVariance(between, interaction, freedom)
+def wilson(mean: Floats, half: Floats, least: float) -> tuple[Floats, Floats]:
+    """Return the shares p (cells,) with |p - mean| <= half sqrt(p (1 - p)) / sqrt(mean (1 - mean)) (Wilson 1927).
 
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for a family of tests (Holm 1979), in the order given."""
-    values = np.asarray(p, dtype=np.float64)
-    order = np.argsort(values)
-    steps = (len(values) - np.arange(len(values))) * values[order]
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return [float(value) for value in adjusted]
-
-
-class Needed(NamedTuple):
-    """How many queries, or seeds an arm, would show a difference; None where no number would."""
-
-    queries: int | None
-    seeds: int | None
-
-
-def needed_to_see(
-    effect: float, query_variance: float, seed_variance: float, queries: int, seeds: tuple[int, int]
-) -> Needed:
-    """Return what it would take to see a difference of `effect` with a power of 80 % at the level of 5 %.
-
-    Variances are those of the measured difference; that of the queries falls with their number, that of the seeds with
-    theirs, and more of the one does not help where the other alone is too large. A seed variance of NaN is not known:
-    the queries are counted as if seeds did not vary, the seeds not at all.
+    A mean of 0 or 1 has no scale: there, |p - mean| <= least sqrt(p (1 - p)).
     """
-    known, seed_variance = not np.isnan(seed_variance), float(np.nan_to_num(seed_variance))
-    target = (effect / (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))) ** 2
-    more_queries = int(np.ceil(queries * query_variance / (target - seed_variance))) if target > seed_variance else None
-    if target <= query_variance or not known:
-        return Needed(more_queries, None)
-    per_seed = seed_variance / (1 / seeds[0] + 1 / seeds[1])
-    return Needed(more_queries, max(1, int(np.ceil(2 * per_seed / (target - query_variance)))))
+    spread = mean * (1 - mean)
+    square = np.where(spread > 0, ratio(half**2, spread), least**2) + 0 * half  # NaN stays NaN
+    middle = (mean + square / 2) / (1 + square)
+    reach = np.sqrt(square * spread + square**2 / 4) / (1 + square)
+    return np.maximum(middle - reach, 0), np.minimum(middle + reach, 1)

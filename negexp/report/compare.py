@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
 
@@ -12,15 +12,16 @@ import pandas as pd
 
 from negexp.evaluation.metrics import METRICS, query_metrics
 from negexp.evaluation.pools import PROTOCOLS
+from negexp.evaluation.power import needed_to_see, would_be_seen
 from negexp.evaluation.ranking import STAGES
-from negexp.evaluation.statistics import Needed, Study, holm, needed_to_see
+from negexp.evaluation.statistics import Study
 from negexp.report.arms import Arm, Comparison
 from negexp.report.runs import Run
 
 Cell = tuple[str, str, str]  # stage, task, metric
 FEW_GROUPS = 20
 ONE_POINT = 0.01
-MANY_ARMS = 10  # of more, only the best is tested against the others, in one cell only, and the headline names a part
+MANY_ARMS = 10  # of more, tests are made in one cell only and shown for the best arm, and the headline names a part
 SEEN = {"all": "all queries", "unseen": "queries unseen in training", "seen": "queries seen in training"}
 
 
@@ -43,8 +44,8 @@ class Numbers:
 def compute(comparison: Comparison) -> Numbers:
     """Return all numbers of a comparison, as shares, not points.
 
-    Pairs of arms are tested in accuracy@1 and the monitored metric; of many arms, only the best one against the others,
-    in the headline's cell only.
+    Pairs of arms are tested in accuracy@1 and the monitored metric; many arms in the headline's cell only, where the
+    table has the best arm's pairs. p-values are adjusted for all pairs in any case.
     """
     arms, pairs = [], []
     leaks = bool(comparison.runs[0].ranks["seen_in_training"].any())
@@ -53,27 +54,24 @@ def compute(comparison: Comparison) -> Numbers:
         if not queries:
             continue
         common = {"protocol": protocol, "queries": subset}
+        here = []
         for number, arm in enumerate(comparison.arms):
             estimate = study.estimate(number)
             frame = _frame(cells, arm=arm.name, **common)
             counts = {"seeds": len(arm.runs), "query_count": queries, "group_count": study.groups}
-            arms.append(frame.assign(**estimate._asdict(), **counts))
+            here.append(frame.assign(**estimate._asdict(), **counts))
+        arms += here
         tested = _tested(comparison, cells, protocol)
         if not tested:
             continue
-        combined = list(combinations(range(len(study.arms)), 2))
-        if len(study.arms) > MANY_ARMS:
-            best = int(np.argmax([values[..., tested].mean() for values in study.arms]))
-            combined = [pair for pair in combined if best in pair]
-        draws = max(study.draws, 100 * len(combined))  # the smallest p-value must survive Holm's correction
-        part = replace(study, arms=[values[..., tested] for values in study.arms], draws=draws)
-        for first, second in combined:
-            difference = part.difference(first, second)
-            names = {"first": comparison.arms[first].name, "second": comparison.arms[second].name}
-            frame = _frame([cells[place] for place in tested], **names, **common)
-            pairs.append(frame.assign(**difference._asdict(), query_count=queries))
+        best = best_first(pd.concat(here), comparison, subset)["arm"].iloc[0] if _many(comparison) else None
+        part = Study([values[..., tested] for values in study.arms], study.group)
+        for (first, one), (second, other) in combinations(enumerate(comparison.arms), 2):
+            if best is None or best in (one.name, other.name):
+                frame = _frame([cells[place] for place in tested], first=one.name, second=other.name, **common)
+                pairs.append(frame.assign(**part.difference(first, second)._asdict(), query_count=queries))
     arm_table = pd.concat(arms, ignore_index=True)
-    pair_table = _adjust(pd.concat(pairs, ignore_index=True)) if pairs else pd.DataFrame()
+    pair_table = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame()
     subset = "unseen" if leaks else "all"
     if not (arm_table["queries"] == subset).any():
         subset = "all"  # every query was seen
@@ -88,8 +86,15 @@ def primary(table: pd.DataFrame, comparison: Comparison, queries: str) -> pd.Dat
 
 
 def best_first(arms: pd.DataFrame, comparison: Comparison, queries: str) -> pd.DataFrame:
-    """Return the arms' rows of the headline's cell, the highest mean first."""
-    return primary(arms, comparison, queries).sort_values("mean", ascending=False)
+    """Return the arms' rows of the headline's cell, the highest mean first; arms that tie, in their own order.
+
+    Means are rounded where they are made, so a tie is one here and wherever they are compared.
+    """
+    return primary(arms, comparison, queries).sort_values("mean", ascending=False, kind="stable")
+
+
+def _many(comparison: Comparison) -> bool:
+    return len(comparison.arms) > MANY_ARMS
 
 
 def _study(comparison: Comparison, protocol: str, subset: str) -> tuple[Study, list[Cell], int]:
@@ -107,7 +112,7 @@ def _study(comparison: Comparison, protocol: str, subset: str) -> tuple[Study, l
 def _tested(comparison: Comparison, cells: list[Cell], protocol: str) -> list[int]:
     """Return the places of the cells in which pairs of arms are tested."""
     monitored, stage, task, metric = comparison.monitor
-    if len(comparison.arms) > MANY_ARMS:
+    if _many(comparison):
         return [place for place, cell in enumerate(cells) if (protocol, *cell) == (monitored, stage, task, metric)]
     return [place for place, cell in enumerate(cells) if cell[2] in ("accuracy@1", metric)]
 
@@ -125,12 +130,6 @@ def _frame(cells: list[Cell], **common: str) -> pd.DataFrame:
     for place, (name, value) in enumerate(common.items()):
         frame.insert(place, name, value)
     return frame
-
-
-def _adjust(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Add `p_holm`: the family is the pairs of arms in one cell."""
-    cell = ["protocol", "queries", "stage", "task", "metric"]
-    return pairs.assign(p_holm=pairs.groupby(cell, sort=False)["p"].transform(lambda p: holm(p.tolist())))
 
 
 def _headline(comparison: Comparison, arms: pd.DataFrame, pairs: pd.DataFrame, queries: str) -> list[str]:
@@ -167,18 +166,14 @@ def _against(best: str, others: list[str], pairs: pd.DataFrame, arms: Sequence[A
         pair = pairs[pairs["first"].isin([best, other]) & pairs["second"].isin([best, other])].iloc[0]
         sign = 1 if pair["first"] == best else -1
         low, high = sorted((sign * pair["low"], sign * pair["high"]))
-        said = f"[{signed(low)}, {signed(high)}] points, p = {pair['p_holm']:.2g}"
+        said = f"[{signed(low)}, {signed(high)}] points, p = {pair['p_adjusted']:.2g}"
         if pair["same"]:
             same.append(other)
-        elif pair["p_holm"] <= 0.05:
+        elif pair["p_adjusted"] <= 0.05:
             above.append(f"{other} by {signed(sign * pair['mean'])} ({said})")
         else:
             open_.append(f"{other} ({said})")
-            counts = (seeds[best], seeds[other])
-            needed = needed_to_see(
-                ONE_POINT, pair["query_variance"], pair["seed_variance"], pair["query_count"], counts
-            )
-            wanted = wanted or _wanted(needed, pair["query_count"], max(counts))
+            wanted = wanted or _wanted(pair, (seeds[best], seeds[other]))
     sentences = [f"It is above {_list(above)}."] if above else []
     sentences += [f"{_list(same)} hits and misses the same queries."] if same else []
     sentences += [f"No difference is shown against {_list(open_)}; {wanted}."] if open_ else []
@@ -187,12 +182,15 @@ def _against(best: str, others: list[str], pairs: pd.DataFrame, arms: Sequence[A
     return sentences
 
 
-def _wanted(needed: Needed, queries: int, seeds: int) -> str:
+def _wanted(pair: pd.Series, seeds: tuple[int, int]) -> str:
     """Return what it would take to see a difference of one point."""
-    if needed.queries is not None and needed.queries <= queries:
+    variance = pair["query_variance"] + np.nan_to_num(pair["seed_variance"])
+    if would_be_seen(ONE_POINT, (pair["high"] - pair["low"]) / 2, variance):
         return "one of 1 point would probably have been seen"
-    counts = [f"{needed.queries} queries"] * (needed.queries is not None)
-    counts += [f"{needed.seeds} seeds an arm"] * (needed.seeds is not None and needed.seeds > seeds)
+    queries = int(pair["query_count"])
+    needed = needed_to_see(ONE_POINT, pair["query_variance"], pair["seed_variance"], queries, seeds)
+    counts = [f"{needed.queries} queries"] * (needed.queries is not None and needed.queries > queries)
+    counts += [f"{needed.seeds} seeds an arm"] * (needed.seeds is not None and needed.seeds > max(seeds))
     wanted = f"about {' or '.join(counts)}" if counts else "more queries and more seeds"
     return f"to see 1 point you would need {wanted}"
 

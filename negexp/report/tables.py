@@ -61,7 +61,7 @@ def seen_table(comparison: Comparison, numbers: Numbers) -> Table | None:
 
 
 def pair_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table | None:
-    """Return the tests of all pairs of arms in the headline's cell; None for one arm."""
+    """Return the tests in the headline's cell, of all pairs of arms or of the best arm's; None for one arm."""
     if numbers.pairs.empty:
         return None
     pairs = primary(numbers.pairs, comparison, queries)
@@ -71,13 +71,13 @@ def pair_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table 
             signed(pair["mean"]),
             f"[{signed(pair['low'])}, {signed(pair['high'])}]",
             f"{pair['p']:.3g}",
-            f"{pair['p_holm']:.3g}",
+            f"{pair['p_adjusted']:.3g}",
         ]
         for _, pair in pairs.iterrows()
     ]
     protocol, stage, task, metric = comparison.monitor
     title = f"Pairs of arms: test {task} {metric} in points ({protocol}, {stage}, {SEEN[queries]})"
-    return Table(title, ["difference of", "points", "95 % interval", "p", "p (Holm)"], rows)
+    return Table(title, ["difference of", "points", "95 % interval", "p", "p (all pairs)"], rows)
 
 
 def task_tables(comparison: Comparison, numbers: Numbers) -> list[Table]:
