@@ -7,13 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from negexp.bench.ours import run_epoch
 from negexp.bench.plain import PlainEpoch
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, in_turns, rivals
-from negexp.model.dropout import replace_dropout
 from negexp.runtime import Runtime
 
 
@@ -23,8 +21,7 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     pairs = setting.train_pairs(config.epoch_pairs)
     sampler = replace(config.sampler, name="decay", start_rate=0.8, step=0.02, end_rate=0.0)
     model = setting.built.model
-    original, state = copy.deepcopy(model), copy.deepcopy(model.state_dict())
-    replace_dropout(original, nn.Dropout)
+    original, state = setting.plain_model(), copy.deepcopy(model.state_dict())
 
     def ours(runtime: Runtime) -> None:
         model.load_state_dict(state)
