@@ -35,7 +35,7 @@ class Setting:
         """Read the corpus and build the model."""
         corpus = load_corpus(config.data)
         log.info(corpus.summary)
-        built = _build(config, corpus, runtime, "auto")
+        built = _build(config, corpus, runtime, config.trainer.fused)
         return cls(config, runtime, corpus, built, tokenize(corpus.texts, built.tokenizer, config.model.max_length))
 
     def plain_model(self) -> BiEncoder:

@@ -67,7 +67,7 @@ def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Pat
 
 
 def _with_run(config: EvaluateConfig, run_folder: Path, overrides: list[str]) -> EvaluateConfig:
-    """Take model, data, evaluation and precision from the run; data.* keys on the command line give other data."""
+    """Take model, data, evaluation, precision and `fused` from the run; data.* keys on the command line win."""
     given = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
     if "model" in given:
         raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
@@ -76,6 +76,7 @@ def _with_run(config: EvaluateConfig, run_folder: Path, overrides: list[str]) ->
         config,
         seed=trained.seed,
         precision=config.precision or trained.trainer.precision,
+        fused=config.fused or trained.trainer.fused,
         model=trained.model,
         data=config.data if "data" in given else trained.data,
         evaluation=config.evaluation if "evaluation" in given else trained.evaluation,
@@ -83,11 +84,12 @@ def _with_run(config: EvaluateConfig, run_folder: Path, overrides: list[str]) ->
 
 
 def _model(config: EvaluateConfig, corpus: Corpus) -> BuiltModel:
+    fused = config.fused or "auto"
     if config.run is None:
         vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
-        return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False)
+        return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)
     run_folder = RunFolder(Path(config.run))
     weights = CheckpointStore(run_folder.path, keep=1).weights("best")
-    built = restore_model(config.model, run_folder.encoder, weights.stat().st_size)
+    built = restore_model(config.model, run_folder.encoder, weights.stat().st_size, fused=fused)
     load_weights(weights, built.model)
     return built

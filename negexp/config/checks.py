@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "resume": ("auto", "never", "must"),
     "split": ("train", "validation", "test"),
     "precision": ("auto", "float32", "bfloat16"),
+    "fused": ("auto", "off"),
     "progress": ("auto", "always", "never"),
     "data.name": ("demo", "arguana", "pairs"),
     "data.train_overlap": ("drop", "keep"),
@@ -35,6 +36,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.name": ("triplet_ce",),
     "trainer.optimizer": ("adam", "adamw"),
     "trainer.precision": ("auto", "float32", "bfloat16"),
+    "trainer.fused": ("auto", "off"),
     "tracker.progress": ("auto", "always", "never"),
 }
 
@@ -125,7 +127,9 @@ def _check_keys(config: TrainConfig | EvaluateConfig | BenchConfig | ReportConfi
     values = flatten(asdict(config))
     for key, allowed in CHOICES.items():
         if values.get(key) is not None and values[key] not in allowed:
-            raise InputError(f"{key}={values[key]}: must be one of {', '.join(allowed)}")
+            # YAML reads a bare `off` as false
+            remedy = '; in a YAML file write "off" in quotes' if "off" in allowed and values[key] == "False" else ""
+            raise InputError(f"{key}={values[key]}: must be one of {', '.join(allowed)}{remedy}")
     for key, (low, high) in RANGES.items():
         value = values.get(key)
         if value is None:

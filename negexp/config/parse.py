@@ -22,6 +22,8 @@ from negexp.errors import InputError
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
 DEEPEST = 20  # levels of a configuration; a run's has three
+# Keys that run folders of earlier versions lack, with what those versions did.
+EARLIER_VALUES = {"trainer.fused": "auto"}  # 0.1
 BESIDES = ("data.max_bytes", "data.max_files", "trainer.profile")
 
 Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, BenchConfig, ReportConfig)
@@ -82,7 +84,16 @@ def load_run_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: holds no mapping; run= must name a folder that `negexp train` wrote")
     if "${" in text:
         raise InputError(f"{path}: has an interpolation; a run's configuration is resolved, and nothing is looked up")
+    _add_earlier_values(loaded)
     return parse_train(loaded)
+
+
+def _add_earlier_values(loaded: DictConfig) -> None:
+    for key, value in EARLIER_VALUES.items():
+        group, _, name = key.rpartition(".")
+        section = OmegaConf.select(loaded, group)
+        if isinstance(section, DictConfig) and name not in section:
+            section[name] = value
 
 
 def _bomb(text: str) -> str | None:

@@ -85,6 +85,7 @@ class TrainerConfig:
     accumulation: int
     precision: str
     device: str
+    fused: str
     deterministic: bool
     threads: int | None
     tokens_per_batch: int | None
@@ -139,6 +140,7 @@ class EvaluateConfig:
     seed: int
     precision: str | None
     device: str
+    fused: str | None
     tokens_per_batch: int | None
     progress: str
     trec: bool
