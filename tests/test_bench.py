@@ -145,20 +145,19 @@ def test_synthetic_pairs_have_debates_and_copies() -> None:
 
 
 def test_the_plain_forward_pass_is_the_models(setting: Setting) -> None:
-    model = setting.built.model.eval()
+    model, plain_model = setting.built.model.eval(), setting.plain_model().eval()
     ids, mask = setting.tokens.pad(np.arange(5))
-    for plain, ours in zip(plain_forward(model, ids, mask), model(ids, mask, "query"), strict=True):
+    for plain, ours in zip(plain_forward(plain_model, ids, mask), model(ids, mask, "query"), strict=True):
         torch.testing.assert_close(plain, ours, atol=1e-5, rtol=1e-4)
 
 
 def test_the_plain_step_has_the_gradients_of_ours(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, train = setting.built.model.train(), setting.corpus["train"]
-    epoch = PlainEpoch(setting, model, train, random_rate=0.5)
+    model, plain_model, train = setting.built.model.train(), setting.plain_model().train(), setting.corpus["train"]
+    epoch = PlainEpoch(setting, plain_model, train, random_rate=0.5)
     monkeypatch.setattr(epoch.optimizer, "step", lambda: None)
     batch, negatives = np.array([3, 0, 7]), np.roll(np.arange(len(train)), 1)
     epoch.step(batch, [epoch.counters[row] for row in negatives])
-    plain = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    model.zero_grad()
+    plain = [parameter.grad for parameter in plain_model.parameters() if parameter.grad is not None]
     criterion = TripletCrossEntropy(setting.config.loss)
     arguments = (len(train) + negatives)[:, None]
     batch_loss(model, criterion, setting.tokens, train, arguments, batch, setting.runtime).total.backward()
@@ -170,7 +169,7 @@ def test_the_plain_step_has_the_gradients_of_ours(setting: Setting, monkeypatch:
 
 def test_the_plain_sampler_never_mines_a_pairs_own_texts(setting: Setting) -> None:
     train = setting.corpus["train"]
-    epoch = PlainEpoch(setting, setting.built.model, train, random_rate=0.0)
+    epoch = PlainEpoch(setting, setting.plain_model(), train, random_rate=0.0)
     points, counters = epoch.embed(epoch.points), epoch.embed(epoch.counters)
     negatives = epoch.sample(points, counters)
     assert all(n not in (p, c) for n, p, c in zip(negatives, epoch.points, epoch.counters, strict=True))

@@ -353,6 +353,24 @@ def test_a_run_config_without_data_is_refused_as_before(tmp_path: Path, content:
     assert "\n" not in str(caught.value)
 
 
+def test_a_config_of_version_0_1_trained_with_the_fast_paths(tmp_path: Path) -> None:
+    (path := tmp_path / "config.yaml").write_text(saved().replace("  fused: auto\n", ""), encoding="utf-8")
+    assert "fused" not in path.read_text(encoding="utf-8")
+    assert load_run_config(path) == train_config()
+    path.write_text(saved(trainer__fused="off"), encoding="utf-8")
+    assert load_run_config(path).trainer.fused == "off"
+    path.write_text(saved(trainer__fused=None), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^trainer\.fused: "):
+        load_run_config(path)
+
+
+def test_a_bare_off_in_a_yaml_file_is_refused_with_the_remedy() -> None:
+    values = OmegaConf.create("trainer: {fused: off}")  # what an experiment's file would say
+    with pytest.raises(InputError) as caught:
+        parse_train(with_values(composed("train"), trainer__fused=values.trainer.fused))
+    assert str(caught.value) == 'trainer.fused=False: must be one of auto, off; in a YAML file write "off" in quotes'
+
+
 def test_run_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.yaml: not found; run= must name a folder that `negexp train` wrote"):
         load_run_config(tmp_path / "config.yaml")
@@ -375,7 +393,15 @@ def test_config_hash_ignores_what_cannot_change_the_result(values: dict[str, obj
 
 
 @pytest.mark.parametrize(
-    "values", [{"seed": 1}, {"trainer__lr": 0.125}, {"sampler__step": 0.125}, {"data__copies": "keep"}], ids=str
+    "values",
+    [
+        {"seed": 1},
+        {"trainer__lr": 0.125},
+        {"trainer__fused": "off"},
+        {"sampler__step": 0.125},
+        {"data__copies": "keep"},
+    ],
+    ids=str,
 )
 def test_config_hash_changes_with_what_decides_the_result(values: dict[str, object]) -> None:
     assert config_hash(parse_train(with_values(composed("train"), **values))) != config_hash(train_config())

@@ -104,6 +104,15 @@ def test_no_import_runs_back_up(name: str) -> None:
     assert not up, f"{name} (level {LEVEL[own]}) imports {sorted(up)}, which stand beside or above it"
 
 
+def test_the_cpus_fast_paths_know_no_other_part_of_the_model_and_are_known_in_one_place() -> None:
+    inside = {name for name in MODULES if name.startswith("negexp.model.cpu.")}
+    for name in inside:
+        own = {found for found in imports(name) if found.startswith("negexp.")}
+        assert {found for found in own if not found.startswith("negexp.model.cpu.")} <= {"negexp.scratch.scratch"}
+    users = {name for name in MODULES if any(found.startswith("negexp.model.cpu") for found in imports(name))}
+    assert users - inside == {"negexp.model.build"}
+
+
 def test_runtime_imports_errors_and_processor_only() -> None:
     assert rooms_imported("negexp.runtime") <= {"errors", "processor"}
 

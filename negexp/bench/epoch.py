@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from negexp.bench.phases import other_sampler, run_epoch
 from negexp.bench.plain import PlainEpoch
@@ -15,7 +14,6 @@ from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, in_turns, rivals
 from negexp.errors import InputError
 from negexp.losses.triplet_ce import TripletCrossEntropyOptions
-from negexp.model.dropout import replace_dropout
 from negexp.runtime import Runtime
 
 
@@ -28,8 +26,7 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     if not isinstance(loss, TripletCrossEntropyOptions):
         raise InputError(f"loss={loss.name}: the plain epoch has loss=triplet_ce; leave the loss as it is")
     model = setting.built.model
-    original, state = copy.deepcopy(model), copy.deepcopy(model.state_dict())
-    replace_dropout(original, nn.Dropout)
+    original, state = setting.plain_model(), copy.deepcopy(model.state_dict())
 
     def ours(runtime: Runtime) -> None:
         model.load_state_dict(state)

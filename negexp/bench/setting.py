@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from negexp.config import BenchConfig
 from negexp.corpus import Corpus, Split, load_corpus
 from negexp.embedding import Embeddings, TextEncoder
-from negexp.model import BuiltModel, build_model
+from negexp.model import BiEncoder, BuiltModel, build_model
 from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.tokens import TokenTable, tokenize
@@ -35,10 +35,14 @@ class Setting:
         """Read the corpus and build the model."""
         corpus = load_corpus(config.data)
         log.info(corpus.summary)
-        texts = [corpus.texts[row] for row in corpus["train"].texts()]
-        built = build_model(config.model, config.seed, texts)
-        built.model.to(runtime.device)
+        built = _build(config, corpus, runtime, config.trainer.fused)
         return cls(config, runtime, corpus, built, tokenize(corpus.texts, built.tokenizer, config.model.max_length))
+
+    def plain_model(self) -> BiEncoder:
+        """Return the same model as transformers and torch compute it, without the CPU's fast paths."""
+        model = _build(self.config, self.corpus, self.runtime, "off").model
+        model.load_state_dict(self.built.model.state_dict())
+        return model
 
     def train_pairs(self, most: int | None) -> Split:
         """Return training pairs: all, or so many, drawn with the seed."""
@@ -75,3 +79,10 @@ class Setting:
     def encoder(self) -> TextEncoder:
         """Return the model with its tokens, without bars."""
         return TextEncoder(self.built.model, self.tokens, self.runtime)
+
+
+def _build(config: BenchConfig, corpus: Corpus, runtime: Runtime, fused: str) -> BuiltModel:
+    texts = [corpus.texts[row] for row in corpus["train"].texts()]
+    built = build_model(config.model, config.seed, texts, fused=fused)
+    built.model.to(runtime.device)
+    return built

@@ -40,9 +40,10 @@ class _Run:
         config = load_run_config(RunFolder(path).config)
         return cls(RunFolder(path), config, CheckpointStore(path, keep=1).commit("best"))
 
-    def model(self) -> BuiltModel:
+    def model(self, fused: str) -> BuiltModel:
         """Return the model with the best epoch's weights."""
-        built = restore_model(self.config.model, self.folder.encoder, self.commit.weights.stat().st_size)
+        weights = self.commit.weights.stat().st_size
+        built = restore_model(self.config.model, self.folder.encoder, weights, fused=fused)
         load_weights(self.commit.weights, built.model)
         return built
 
@@ -94,7 +95,8 @@ def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Pat
 
 
 def _model(config: EvaluateConfig, corpus: Corpus, run: _Run | None) -> BuiltModel:
+    fused = config.fused or "auto"
     if run is not None:
-        return run.model()
+        return run.model(fused)
     vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
-    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False)
+    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)

@@ -100,8 +100,10 @@ def _last_commit(config: TrainConfig, run_folder: RunFolder) -> Commit | None:
 
 def _model(config: TrainConfig, corpus: Corpus, run_folder: RunFolder, commit: Commit | None) -> BuiltModel:
     if commit is not None:
-        return restore_model(config.model, run_folder.encoder, commit.weights.stat().st_size)
-    return build_model(config.model, config.seed, [corpus.texts[row] for row in corpus["train"].texts()])
+        weights = commit.weights.stat().st_size
+        return restore_model(config.model, run_folder.encoder, weights, fused=config.trainer.fused)
+    texts = [corpus.texts[row] for row in corpus["train"].texts()]
+    return build_model(config.model, config.seed, texts, fused=config.trainer.fused)
 
 
 def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:

@@ -15,7 +15,7 @@ Group = TypeVar("Group", DataConfig, EvaluationConfig)
 def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[str]) -> EvaluateConfig:
     """Return an evaluation's configuration with what its run brings.
 
-    Model and seed are the run's. Data, evaluation and precision are the run's too, but for the keys that the command
+    Model and seed are the run's. Data, evaluation, precision and `fused` are the run's too, but for the keys that the command
     line gives (`overrides`, as Hydra takes them). A group that it names, as in `data=arguana`, takes the place of the
     run's.
 
@@ -33,6 +33,7 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
         config,
         seed=trained.seed,
         precision=config.precision or trained.trainer.precision,
+        fused=config.fused or trained.trainer.fused,
         model=trained.model,
         data=data,
         evaluation=_changed("evaluation", trained.evaluation, config.evaluation, given),

@@ -25,6 +25,7 @@ DEEPEST = 20  # levels of a configuration; a run's has three
 # Keys that no run of version 0.1 has, with the values that do what it did.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
+    "trainer.fused": "auto",
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
     "sampler.mining": {"name": "nearest"},
     "tracker.listeners": {},

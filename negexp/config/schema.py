@@ -181,6 +181,10 @@ class TrainerConfig(Options):
     accumulation: int = option("batches an optimizer step", low=1)
     precision: str = option("auto: bfloat16 autocast on GPUs and CPUs with instructions for it", choices=PRECISIONS)
     device: str = option("auto | cpu | cuda | cuda:N | mps; auto: the GPU where there is one")
+    fused: str = option(
+        "auto: on a CPU negexp's own dropout, attention and packed texts; off: all as torch and transformers do it",
+        choices=("auto", "off"),
+    )
     deterministic: bool = option("only algorithms that give the same bits every time")
     threads: int | None = option(
         "CPU threads; null: all cores. Another number of threads rounds differently", low=1, high=4096
@@ -262,6 +266,7 @@ class EvaluateConfig(Options):
     seed: int = option("draws the random weights of model=tiny", low=0, high=LARGEST_SEED)
     precision: str | None = option("null: the run's own, zero-shot float32", choices=PRECISIONS)
     device: str = option("auto | cpu | cuda | cuda:N | mps")
+    fused: str | None = option("the CPU's fast paths; null: the run's own, zero-shot auto", choices=("auto", "off"))
     tokens_per_batch: int | None = option("null: chosen for the device", low=1)
     progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
     trec: bool = option("true: TREC run and qrels files for every protocol, stage and task, below trec/")

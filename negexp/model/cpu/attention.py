@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from negexp.model.dropout import INTEGERS, drop_mask, kept_scale
+from negexp.model.cpu.dropout import INTEGERS, drop_mask, kept_scale
 from negexp.scratch import scratch
 
 BLOCK_SCORES = 2**20  # at a time

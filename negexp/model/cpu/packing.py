@@ -1,8 +1,9 @@
-"""Encoders without padding: the tokens of all texts in one row, and attention within each text only.
+"""Texts without padding: the tokens of all texts in one row, and attention within each text only.
 
-Every layer but attention treats tokens one by one, so there padding is work for nothing. The encoder is given one text
-of all tokens, with each token's position in its own text; attention is called once for each group of texts of nearly
-the same length.
+Every layer but attention treats tokens one by one, so there padding is work for nothing. Two hooks surround the
+encoder's forward pass: the first gives it one text of all tokens, each with its position in its own text; the second
+puts the hidden states back where the tokens were. In between, attention is called once for each group of texts of
+nearly the same length.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from negexp.model.attention import attend
+from negexp.model.cpu.attention import attend
 
-# Transformers' `sdpa`, but for calls with `text_groups`: those get attention within each text.
+# Transformers' `sdpa`, but for calls with `packed_texts`: those get attention within each text.
 ATTENTION = "negexp"
-# Encoders that take positions from outside and have no other tie between tokens than attention. All others are loaded
-# with the attention that transformers chooses: some add the mask to the scores, which a boolean mask does not survive.
+# Encoders that take positions from outside and have no other tie between tokens than attention. All others keep the
+# attention that transformers chooses: some add the mask to the scores, which a boolean mask does not survive.
 PACKED_MODELS = ("bert",)
 # Texts are padded for attention to the longest of their group, which is at most so many tokens longer: a call for
 # every text costs more than that where texts are short.
@@ -43,30 +45,59 @@ class TextGroup(NamedTuple):
     back: Tensor | None
 
 
-def packable(encoder_config: PreTrainedConfig) -> bool:
-    """Return whether encoders of this configuration can be given packed texts once they have this attention.
+class PackedTexts(NamedTuple):
+    """Where the tokens of a packed batch belong: `real` is (texts, length), true where the padded batch has a token."""
+
+    real: Tensor
+    groups: list[TextGroup]
+
+
+def can_pack(encoder_config: PreTrainedConfig) -> bool:
+    """Return whether encoders of this configuration can be given packed texts.
 
     As a decoder, BERT looks at earlier tokens only, which attention within each text does not do.
     """
     return encoder_config.model_type in PACKED_MODELS and not encoder_config.is_decoder
 
 
-def can_pack(encoder: PreTrainedModel) -> bool:
-    """Return whether an encoder can be given packed texts."""
-    return packable(encoder.config) and encoder.config._attn_implementation == ATTENTION
+def pack_texts(encoder: PreTrainedModel) -> None:
+    """Pack what the encoder is given as `input_ids` and `attention_mask` on a CPU, and unpack what it returns.
+
+    Hidden states (texts, length, hidden) are zero where there was padding. A GPU loses more by many small calls than by
+    padding, so there nothing is packed.
+    """
+    encoder.set_attn_implementation(ATTENTION)
+    assert encoder.config._attn_implementation == ATTENTION, "with another attention, packed texts would see each other"
+    encoder.register_forward_pre_hook(_pack, with_kwargs=True)
+    encoder.register_forward_hook(_unpack, with_kwargs=True)
 
 
-def packed_states(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the last hidden states (texts, length, hidden) of padded token ids, zero where there was padding."""
+def _pack(
+    encoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    if args or kwargs.keys() != {"input_ids", "attention_mask"} or kwargs["input_ids"].device.type != "cpu":
+        return None  # other inputs go in as they are
+    ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
     real = mask.bool()
-    packed = encoder(
-        input_ids=ids[real][None],
-        position_ids=(mask.cumsum(1) - 1)[real][None],
-        text_groups=text_groups(mask.sum(1).tolist()),
-    ).last_hidden_state[0]  # (tokens, hidden)
-    states: Tensor = packed.new_zeros(*ids.shape, packed.shape[1])
+    return (), {
+        "input_ids": ids[real][None],
+        "position_ids": (mask.cumsum(1) - 1)[real][None],
+        "packed_texts": PackedTexts(real, text_groups(mask.sum(1).tolist())),
+    }
+
+
+def _unpack(
+    encoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> BaseModelOutputWithPooling | None:
+    if "packed_texts" not in kwargs:
+        return None
+    packed: Tensor = output.last_hidden_state[0]  # (tokens, hidden)
+    real = kwargs["packed_texts"].real
+    states = packed.new_zeros(*real.shape, packed.shape[1])
     states[real] = packed
-    return states
+    pooler = getattr(encoder, "pooler", None)
+    pooled = None if pooler is None else pooler(states)  # the encoder itself has pooled the first text only
+    return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=pooled)
 
 
 def text_groups(lengths: list[int]) -> list[TextGroup]:
@@ -100,18 +131,19 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    text_groups: list[TextGroup] | None = None,
+    packed_texts: PackedTexts | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    if text_groups is None:
+    if packed_texts is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output
-    sizes = [group.tokens for group in text_groups]
+    groups = packed_texts.groups
+    sizes = [group.tokens for group in groups]
     parts = zip(*(part[0].transpose(0, 1).split(sizes) for part in (query, key, value)), strict=True)
     with torch.autocast(query.device.type, enabled=False):
         attended = [
             _attend(group, q, k, v, kwargs["dropout"], kwargs["scaling"])
-            for group, (q, k, v) in zip(text_groups, parts, strict=True)
+            for group, (q, k, v) in zip(groups, parts, strict=True)
         ]
     return torch.cat(attended)[None], None
 

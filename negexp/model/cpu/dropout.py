@@ -37,13 +37,13 @@ class _Drop(torch.autograd.Function):
         return _masked(gradient, ctx.saved_tensors[0]).mul_(ctx.scale), None
 
 
-def replace_dropout(module: nn.Module, kind: type[nn.Dropout] = Dropout) -> None:
-    """Put this kind of dropout in the place of every `torch.nn.Dropout` below a module."""
+def replace_dropout(module: nn.Module) -> None:
+    """Put this dropout in the place of every `torch.nn.Dropout` below a module."""
     for name, child in module.named_children():
         if isinstance(child, nn.Dropout):
-            setattr(module, name, kind(child.p).train(child.training))
+            setattr(module, name, Dropout(child.p).train(child.training))
         else:
-            replace_dropout(child, kind)
+            replace_dropout(child)
 
 
 def drop_mask(shape: torch.Size, p: float) -> Tensor:
