@@ -198,14 +198,14 @@ def test_keys_that_contradict_the_runs_are_refused(composed: tuple[EvaluateConfi
     ("override", "message"),
     [
         ("data.max_pairs=0", "data.max_pairs=0: must be at least 1"),
-        ("data.max_pairs=many", "data.max_pairs: Value 'many'"),
+        ("data.max_pairs=many", "data.max_pairs=many: must be a whole number"),
         ("data.match=fuzzy", "data.match=fuzzy: must be one of exact, normalized"),
         ("data.max_pair=3", "data.max_pair"),
         ("data.path=nowhere.csv", "data.path=nowhere.csv: does not exist; give a CSV"),
         ("data.test_share=0.9", "data.validation_share=0.15 and data.test_share=0.9: both must be"),
         ("data=arguana", "data.path: data=arguana needs data.path="),
         ("evaluation.rerank_k=0", "evaluation.rerank_k=0: must be at least 1"),
-        ("evaluation.rerank_k=x", "evaluation.rerank_k: Value 'x'"),
+        ("evaluation.rerank_k=x", "evaluation.rerank_k=x: must be a whole number"),
         ("model.max_length=8", "run=run: the run brings its own model"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from negexp.errors import InputError
+from negexp.nearest import did_you_mean
 
 LARGEST = 2**62  # a larger count is a slip of the keyboard, and would not fit an array
 
@@ -27,7 +28,10 @@ class Rule:
         if value is None:
             return
         if self.choices and value not in self.choices:
-            raise InputError(f"{key}={value}: must be one of {', '.join(self.choices)}")
+            near = did_you_mean(str(value), self.choices, f"{key}=")
+            if "off" in self.choices and value == "False":  # YAML reads a bare off as false
+                near = '; in a YAML file write "off" in quotes'
+            raise InputError(f"{key}={value}: must be one of {', '.join(self.choices)}{near}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
         finite = value <= LARGEST if isinstance(value, int) else math.isfinite(value)

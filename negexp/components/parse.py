@@ -16,7 +16,13 @@ from negexp.nearest import did_you_mean
 
 Section = TypeVar("Section", bound=Options)
 
-NODES: dict[Any, type[Any]] = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
+# What OmegaConf takes for a value of a type, so that `lr=1` and a YAML file's text `1e-5` are numbers.
+NODES: dict[Any, tuple[type[Any], str]] = {
+    bool: (BooleanNode, "true or false"),
+    int: (IntegerNode, "a whole number"),
+    float: (FloatNode, "a number"),
+    str: (StringNode, "a text"),
+}
 
 
 def parse(
@@ -51,11 +57,10 @@ def parse(
             near = did_you_mean(str(name), list(declared), prefix)
             whose = f" of {owner}" if owner else ""
             raise InputError(f"{prefix}{name}: no such key{whose}; there are {', '.join(declared)}{near}")
-    found: dict[str, Any] = {}
-    for name, (annotation, rule) in declared.items():
+    found = {name: _value(*declared[name], value, f"{prefix}{name}", kinds) for name, value in values.items()}
+    for name in declared:
         if name not in values:
             raise InputError(f"{prefix}{name}: has no value; give {prefix}{name}=...")
-        found[name] = _value(annotation, rule, values[name], f"{prefix}{name}", kinds)
     options = schema(**found)
     options.check()
     return options
@@ -104,13 +109,12 @@ def _components(annotation: Any, kind: str, value: Any, key: str, kinds: frozens
 
 
 def _leaf(annotation: Any, rule: Rule, value: Any, key: str) -> Any:
+    node, what = NODES[annotation]
+    try:
+        typed = node(value)._value()
+    except ValidationError:
+        raise InputError(f"{key}={value}: must be {what}") from None
     if annotation is bool and not isinstance(value, bool):  # OmegaConf takes any integer, and "on", for one
-        raise InputError(f"{key}={value}: must be true or false")
-    node = NODES.get(annotation)
-    if node is not None:
-        try:
-            value = node(value)._value()
-        except ValidationError as error:
-            raise InputError(f"{key}: {str(error.msg or error).splitlines()[0]}") from None
-    rule.check(key, value)
-    return value
+        raise InputError(f"{key}={value}: must be {what}")
+    rule.check(key, typed)
+    return typed

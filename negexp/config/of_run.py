@@ -15,9 +15,9 @@ Group = TypeVar("Group", DataConfig, EvaluationConfig)
 def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[str]) -> EvaluateConfig:
     """Return an evaluation's configuration with what its run brings.
 
-    Model and seed are the run's. Data, evaluation, precision and `fused` are the run's too, but for the keys that the command
-    line gives (`overrides`, as Hydra takes them). A group that it names, as in `data=arguana`, takes the place of the
-    run's.
+    Model and seed are the run's. Data, evaluation, precision and `fused` are the run's too, but for the keys that the
+    command line gives (`overrides`, as Hydra takes them). A group that it names, as in `data=arguana`, takes the place
+    of the run's.
 
     Raises
     ------

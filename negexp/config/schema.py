@@ -35,7 +35,7 @@ class DataConfig(Options):
     copies: str = option("training pairs with the same two texts as an earlier one", choices=("merge", "keep"))
     match: str = option(
         "when two texts are the same: normalized ignores case, white space and Unicode form",
-        choices=("normalized", "exact"),
+        choices=("exact", "normalized"),
     )
     validation_share: float = option("share of the debates (or rows) when a table has no split column", low=0, high=1)
     test_share: float = option("the same for test", low=0, high=1)
