@@ -33,7 +33,7 @@ class Setting:
     gain: float = 0.0  # shift of the last arm; of the first one with which power is measured
     coverage: float | None = 0.93
     false_positives: float | None = 0.06
-    longest: float = 2.0  # times as long as an interval is on average that knows the variance
+    longest: float = 2.2  # times as long as an interval is on average that knows the variance
 
 
 SETTINGS = {

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from negexp.cli import main
+from negexp.components import KINDS
 from negexp.config import load_run_config, to_yaml
 from negexp.corpus.limits import LONGEST_TEXT, Limits
 from negexp.corpus.readers.arguana import read_arguana
@@ -322,17 +323,17 @@ def test_a_hostile_configuration_is_refused(case: str, tmp_path: Path, capsys: p
 
 
 def test_a_target_in_a_strategys_options_is_only_a_word(tmp_path: Path) -> None:
-    config = compose_train("+sampler.options={_target_:os.system,args:'touch ran'}")
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert load_run_config(tmp_path / "config.yaml") == config
+    (tmp_path / "config.yaml").write_text(to_yaml(compose_train()).replace("name: decay", "name: decay\n  _target_: os.system"))
+    with pytest.raises(InputError, match=r"sampler\._target_: no such key of sampler=decay"):
+        load_run_config(tmp_path / "config.yaml", KINDS)
     assert not Path("ran").exists()
 
 
 OVERLAYS = {
     "Hydra's tests": "hydra:\n  callbacks:\n    x:\n      _target_: hydra.test_utils.test_utils.run_process\n",
     "created callback": "hydra:\n  callbacks:\n    x: \"${oc.create:'{_target_: joblib.load}'}\"\n",
-    "referenced callbacks": "hydra:\n  callbacks: ${sampler.options}\n",
-    "reference in a log": "hydra:\n  job_logging:\n    handlers:\n      x: ${sampler.options}\n",
+    "referenced callbacks": "hydra:\n  callbacks: ${sampler.refresh}\n",
+    "reference in a log": "hydra:\n  job_logging:\n    handlers:\n      x: ${sampler.refresh}\n",
     "callback": "hydra:\n  callbacks:\n    x:\n      _target_: os.system\n",
     "launcher": "hydra:\n  launcher:\n    _target_: os.system\n",
     "log handler": "hydra:\n  job_logging:\n    handlers:\n      x:\n        (): os.system\n",

@@ -71,7 +71,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(run_training: Train) -
         "encoder/tokenizer.json",
     } <= files
     assert not [name for name in files if name.endswith(".tmp")]
-    assert load_run_config(folder / "config.yaml") == compose_train(SMOKE)
+    assert load_run_config(folder / "config.yaml", KINDS) == compose_train(SMOKE)
 
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished"
