@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from negexp.config import ModelConfig
-from negexp.embedding import embed
+from negexp.embedding import TextEncoder
 from negexp.errors import InputError
 from negexp.model import build_model, restore_model
 from negexp.model.cpu import fuse
@@ -279,7 +279,7 @@ def test_embeddings_do_not_depend_on_the_size_of_batches(kind: str, config: Mode
     tokens = tokenize(TEXTS, built.tokenizer, config.max_length)
     texts = torch.arange(len(TEXTS)).numpy()
     found = [
-        embed(built.model, tokens, texts, choose_runtime("cpu", "float32", size), "", "never").query.retrieval
+        TextEncoder(built.model, tokens, choose_runtime("cpu", "float32", size)).embed(texts, "").query.retrieval
         for size in (1, 100_000)
     ]
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)

@@ -220,7 +220,7 @@ REFUSED = {
     "evaluate": (["evaluate", "split=training"], "split=training: must be one of train, validation, test"),
     "typo in a sweep": (["train", "-m", "seed=0,1", "trainer.epoch=3"], "trainer.epoch"),
     "option in a sweep": (["train", "-m", "sampler=hard,hrad"], "sampler/hrad"),
-    "strategy in a sweep": (["train", "-m", "sampler.name=hard,hrad"], "sampler.name=hrad"),
+    "strategy in a sweep": (["train", "-m", "sampler.name=decay,hrad"], "sampler.name=hrad"),
     "last job of a sweep": (["train", "--multirun", "sampler.start_rate=0.5,1.5"], "sampler.start_rate=1.5"),
     "type in a sweep": (["train", "-m", "trainer.epochs=1,two"], "trainer.epochs=two: must be a whole number"),
 }
@@ -251,7 +251,7 @@ NEAR = {
     "key that is forced": (["train", "++sampler.stp=1"], "sampler.step"),
     "key in a sweep": (["train", "-m", "sampler.stp=0.1,0.2"], "sampler.step"),
     "key beside another typo": (["train", "sampler.stp=1", "trainer.epoch=3"], "sampler.step"),
-    "key without its group": (["train", "epochs=3"], "trainer.epochs"),
+    "key without its group": (["train", "patience=3"], "trainer.patience"),
     "group in a key": (["train", "samplr.stp=1"], "sampler.step"),
     "group": (["train", "samplr=hard"], "sampler"),
     "group that is no key": (["train", "experimnt=smoke"], "experiment"),

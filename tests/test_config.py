@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_origin
 
 import pytest
 from hydra import compose, initialize_config_dir
-from negexp.config.checks import CHOICES, RANGES
 from omegaconf import DictConfig, OmegaConf
 
-from negexp.components import KINDS
+from negexp.components import KINDS, Options
+from negexp.components.options import Rule, rules
 from negexp.config import (
     CONF_DIR,
-    BenchConfig,
-    EvaluateConfig,
-    ReportConfig,
     TrainConfig,
     config_hash,
     load_run_config,
@@ -52,6 +49,33 @@ def with_values(config: DictConfig, **values: object) -> DictConfig:
     return changed
 
 
+PARSERS: dict[str, Callable[[DictConfig], object]] = {
+    "train": parse_train,
+    "evaluate": parse_evaluate,
+    "bench": parse_bench,
+    "report": parse_report,
+}
+
+
+def declared(command: str, section: object, prefix: str = "") -> Iterator[tuple[str, tuple[str, Any, Rule]]]:
+    """Yield every key below a section, with its command, its type and its rule."""
+    assert isinstance(section, Options)
+    for name, (annotation, rule) in rules(type(section)).items():
+        value = getattr(section, name)
+        if isinstance(value, Options):
+            yield from declared(command, value, f"{prefix}{name}.")
+        elif rule.kind is None:
+            yield f"{prefix}{name}", (command, annotation, rule)
+
+
+# of all keys of all commands: a key that two commands have is the first one's
+RULES = {
+    key: found
+    for command in ("report", "bench", "evaluate", "train")
+    for key, found in declared(command, PARSERS[command](composed(command, *["runs=x"] * (command == "report"))))
+}
+
+
 # --- what conf/ holds ---------------------------------------------------------------------------------------------
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF_DIR.glob("*/*.yaml"))
@@ -67,8 +91,9 @@ def needs_path(option: str) -> bool:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_train_composes_and_parses(option: str) -> None:
     path = ["data.path=x"] if needs_path(option) else []
-    config = train_config(option, *path)
     group, _, name = option.partition("=")
+    schedule = ["sampler=scheduled", f"schedule@sampler.random_rate={name}"]
+    config = train_config(*(schedule if group == "schedule" else [option]), *path)
     if group in ("data", "sampler", "index", "loss"):
         assert getattr(config, group).name == name
 
@@ -85,22 +110,16 @@ def test_every_experiment_takes_another_corpus(option: str, data: str) -> None:
     assert (config.data.name, config.data.path) == (data, "x")
 
 
-def test_every_number_of_the_schema_has_a_range() -> None:
-    assert numbers(TrainConfig) | numbers(EvaluateConfig) | numbers(BenchConfig) | numbers(ReportConfig) == set(RANGES)
+def test_every_number_has_a_range() -> None:
+    numbers = {key for key, (_, annotation, _) in RULES.items() if {int, float} & {annotation, *get_args(annotation)}}
+    assert len(numbers) > 40
+    assert {key for key in numbers if RULES[key][2].low is None} == set()
 
 
-def numbers(schema: type, prefix: str = "") -> set[str]:
-    """Return the keys below `schema` whose values are numbers."""
-    found: set[str] = set()
-    hints = get_type_hints(schema)
-    for field in fields(schema):
-        kind = hints[field.name]
-        if is_dataclass(kind):
-            assert isinstance(kind, type)
-            found |= numbers(kind, f"{prefix}{field.name}.")
-        elif {int, float} & {kind, *get_args(kind)}:
-            found.add(f"{prefix}{field.name}")
-    return found
+def test_every_key_has_a_line_of_help() -> None:
+    plain = {"name", "optimizer", "weight_decay", "split", "seed"}  # their names say it all
+    silent = {key for key, (_, _, rule) in RULES.items() if not rule.help}
+    assert {key for key in silent if key.rpartition(".")[2] not in plain} == set()
 
 
 # --- the presets of the original (DESIGN section 9) ---------------------------------------------------------------
@@ -240,14 +259,6 @@ def test_evaluate_refuses(values: dict[str, object], message: str) -> None:
     refused("evaluate", values, message)
 
 
-PARSERS: dict[str, Callable[[DictConfig], object]] = {
-    "train": parse_train,
-    "evaluate": parse_evaluate,
-    "bench": parse_bench,
-    "report": parse_report,
-}
-
-
 def refused(command: str, values: dict[str, object], message: str) -> None:
     config = with_values(composed(command, *(["runs=x"] if command == "report" else [])), **values)
     with pytest.raises(InputError) as caught:
@@ -256,32 +267,26 @@ def refused(command: str, values: dict[str, object], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def command_of(key: str) -> str:
-    if key in {field.name for field in fields(ReportConfig)}:
-        return "report"
-    if key not in ("seed", "output") and key in {field.name for field in fields(BenchConfig)}:
-        return "bench"
-    return "train" if "." in key or key in ("seed", "resume") else "evaluate"
-
-
-@pytest.mark.parametrize("key", CHOICES)
+@pytest.mark.parametrize("key", [key for key, (_, _, rule) in RULES.items() if rule.choices])
 def test_unknown_choice_is_refused_with_the_choices(key: str) -> None:
-    refused(command_of(key), {key: "oops"}, f"{key}=oops: must be one of {', '.join(CHOICES[key])}")
+    command, annotation, rule = RULES[key]
+    value = ["oops"] if get_origin(annotation) is list else "oops"
+    refused(command, {key: value}, f"{key}=oops: must be one of {', '.join(rule.choices)}")
 
 
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", [key for key, (_, _, rule) in RULES.items() if rule.low is not None])
 def test_number_out_of_range_is_refused(key: str) -> None:
-    low, high = RANGES[key]
-    assert low is not None
-    refused(command_of(key), {key: low - 1}, f"{key}={low - 1}")
-    if high is not None:
-        refused(command_of(key), {key: high + 1}, f"{key}={high + 1}")
+    command, _, rule = RULES[key]
+    assert rule.low is not None
+    refused(command, {key: rule.low - 1}, f"{key}={rule.low - 1}")
+    if rule.high is not None:
+        refused(command, {key: rule.high + 1}, f"{key}={rule.high + 1}")
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", [key for key, (_, _, rule) in RULES.items() if rule.low is not None])
 def test_numbers_that_are_not_finite_are_refused(key: str, value: float) -> None:
-    refused(command_of(key), {key: value}, key)
+    refused(RULES[key][0], {key: value}, key)
 
 
 def test_rates_may_take_the_ends_of_their_range() -> None:

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from negexp.cli import main
 from negexp.commands import train
 from negexp.config import CONF_DIR, DataConfig, EvaluateConfig, EvaluationConfig, TrainConfig, parse_evaluate, with_run
-from negexp.corpus import SPLITS
+from negexp.corpus import SPLITS, check_path
 from negexp.errors import InputError
 
 Evaluate = Callable[..., pd.DataFrame]
@@ -191,7 +191,7 @@ def test_keys_that_contradict_the_runs_are_refused(composed: tuple[EvaluateConfi
         with_run(half, own, ["data.test_share=0.9"])
     demo = replace(config, data=replace(config.data, path="z"))
     with pytest.raises(InputError, match=r"data\.path=z: data=demo ships its texts"):
-        with_run(demo, compose_train(), ["data.path=z"])
+        check_path(with_run(demo, compose_train(), ["data.path=z"]).data)
 
 
 @pytest.mark.parametrize(

@@ -443,7 +443,7 @@ def age(folder: Path) -> None:
 
 def rename_key(folder: Path) -> None:
     path = folder / "config.yaml"
-    path.write_text(path.read_text().replace("margin:", "margins:"))
+    path.write_text(path.read_text().replace("pooling:", "poolings:"))
 
 
 DAMAGE = {

@@ -56,7 +56,7 @@ class Kind:
             return _component_of(importlib.import_module(f"{PACKAGE}.{self.folder}.{name}"), base)
         entry = self._registered().get(name)
         if entry is None:
-            near = did_you_mean(name, self.names())
+            near = did_you_mean(name, self.names(), f"{key}=")
             raise InputError(f"{key}={name}: no such {self.what}; choose from {', '.join(self.names())}{near}")
         try:
             found = entry.load()
