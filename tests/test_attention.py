@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,11 @@ def random_rows(rows: int, length: int, dim: int, dtype: torch.dtype = torch.flo
     return [torch.randn(rows, length, dim, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)]
 
 
+def attended(rows: Sequence[Tensor], keys: Tensor | None, dropout: float = 0.0) -> Tensor:
+    query, key, value = rows
+    return attend(query, key, value, keys, dropout, SCALING)
+
+
 def real_keys(lengths: list[int]) -> Tensor:
     return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])[:, None]
 
@@ -48,14 +54,15 @@ def test_attention_is_its_definition(lengths: list[int], block: int) -> None:
         rows = random_rows(len(lengths), max(lengths), 3, dtype)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(attention, "BLOCK_SCORES", block)
-            found = attend(*rows, real_keys(lengths), 0.0, SCALING)
-        expected = by_definition(*(part.double() for part in rows), lengths)
+            found = attended(rows, real_keys(lengths))
+        query, key, value = (part.double() for part in rows)
+        expected = by_definition(query, key, value, lengths)
         torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_without_padding_no_keys_need_to_be_named() -> None:
     rows = random_rows(4, 5, 3)
-    assert torch.equal(attend(*rows, None, 0.0, SCALING), attend(*rows, real_keys([5] * 4), 0.0, SCALING))
+    assert torch.equal(attended(rows, None), attended(rows, real_keys([5] * 4)))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -64,11 +71,11 @@ def test_gradients_are_those_of_small_differences(dropout: float, block: int, mo
     monkeypatch.setattr(attention, "BLOCK_SCORES", block)
     rows = [part.requires_grad_() for part in random_rows(4, 6, 3)]
 
-    def attended(*parts: Tensor) -> Tensor:
+    def function(*parts: Tensor) -> Tensor:
         torch.manual_seed(0)
-        return attend(*parts, real_keys([6, 4, 1, 6]), dropout, SCALING)
+        return attended(parts, real_keys([6, 4, 1, 6]), dropout)
 
-    assert torch.autograd.gradcheck(attended, rows)
+    assert torch.autograd.gradcheck(function, rows)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
@@ -78,9 +85,10 @@ def test_gradients_in_a_training_precision_are_near_those_of_torchs_attention(
     rows = random_rows(6, 40, 16)
     weights = torch.randn(6, 40, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     ours = [part.to(dtype).requires_grad_() for part in rows]
-    (attend(*ours, None, 0.0, SCALING) * weights.to(dtype)).sum().backward()
+    (attended(ours, None) * weights.to(dtype)).sum().backward()
     theirs = [part.requires_grad_() for part in rows]
-    (F.scaled_dot_product_attention(*theirs, scale=SCALING) * weights).sum().backward()
+    query, key, value = theirs
+    (F.scaled_dot_product_attention(query, key, value, scale=SCALING) * weights).sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         assert one.grad is not None
         assert other.grad is not None
@@ -103,12 +111,12 @@ def test_training_and_embedding_share_their_memory() -> None:
     scratch._memory.kept.clear()
     rows = random_rows(2, 4, 3)
     with torch.inference_mode():
-        expected = attend(*rows, None, 0.0, SCALING)
+        expected = attended(rows, None)
     trained = [part.requires_grad_() for part in random_rows(2, 4, 3)]
-    found = attend(*trained, None, 0.0, SCALING)
+    found = attended(trained, None)
     kept = found.detach().clone()
     with torch.inference_mode():
-        attend(*random_rows(2, 4, 3), None, 0.0, SCALING)
+        attended(random_rows(2, 4, 3), None)
     found.sum().backward()
     assert torch.equal(kept, found)
     assert torch.equal(kept, expected)
@@ -175,10 +183,11 @@ def test_every_dropout_of_an_encoder_is_replaced() -> None:
     layers = [module for module in encoder.modules() if isinstance(module, nn.Dropout)]
     assert layers
     assert {(type(layer), layer.p) for layer in layers} == {(Dropout, 0.3)}
-    nested = nn.Sequential(nn.Dropout(0.2), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.4).eval()))
+    inner = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.4).eval())
+    nested = nn.Sequential(nn.Dropout(0.2), inner)
     for kind in (Dropout, nn.Dropout):
         replace_dropout(nested, kind)
-        found = [(type(module), module.p, module.training) for module in (nested[0], nested[1][1])]
+        found = [(type(module), vars(module)["p"], module.training) for module in (nested[0], inner[1])]
         assert found == [(kind, 0.2, True), (kind, 0.4, False)]
 
 

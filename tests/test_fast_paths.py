@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import compose_train
+from conftest import compose_train, tower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation import cases, rank_case
@@ -17,7 +17,7 @@ from negexp.config import ModelConfig
 from negexp.evaluation import ranking
 from negexp.index import copies, exact
 from negexp.index.balltree import BallTreeIndex
-from negexp.index.base import Candidates, NeighbourIndex
+from negexp.index.base import Candidates
 from negexp.index.exact import ExactIndex
 from negexp.model import BiEncoder, PairScores, build_model, encoder, packing
 from negexp.model.bi_encoder import PairClassifier
@@ -75,7 +75,7 @@ def test_packed_texts_have_the_embeddings_and_gradients_of_padded_ones(
 def test_the_encoder_is_given_packed_texts_on_a_cpu(config: ModelConfig) -> None:
     model = build_model(config, 0, TEXTS * 5).model.eval()
     seen: list[tuple[int, ...]] = []
-    model.towers[0].encoder.register_forward_pre_hook(
+    tower(model).encoder.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     model(*random_batch([5, 3]), "query")
@@ -203,7 +203,9 @@ def test_exact_search_finds_what_a_precision_cannot_tell_apart(apart: float, mon
     np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], expected)
     frugal = ExactIndex(vectors, 1 << 10, CPU)  # searches query by query, and must not keep all for its candidates
     np.testing.assert_array_equal(frugal.search(vectors[:50], 4)[1], expected)
-    assert len(frugal._candidates(vectors[:1], 4).vector) == (4 if apart == 1e-2 else 600)
+    candidates = frugal._candidates(vectors[:1], 4)
+    assert candidates is not None
+    assert len(candidates.vector) == (4 if apart == 1e-2 else 600)
 
 
 @pytest.mark.parametrize("size", [1e-23, 3e-19, 1e-8, 1e8, 1e15])
@@ -283,7 +285,7 @@ class Counting(BallTreeIndex):
 
 def test_each_distinct_vector_is_searched_once_for_each_distinct_query() -> None:
     vectors = np.tile(clustered(50, 8, unit=True), (4, 1))
-    index: NeighbourIndex = Counting(vectors, 1 << 20, 40)
+    index = Counting(vectors, 1 << 20, 40)
     rows = index.search(vectors, 3)[1]
     assert len(index.vectors) == 50
     assert index.asked == 50

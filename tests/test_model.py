@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import compose_train
-from torch import Tensor
+from conftest import compose_train, tower
+from torch import Tensor, nn
 
 from negexp.config import LossConfig, ModelConfig
 from negexp.errors import InputError
@@ -36,7 +36,7 @@ def some_tokens(lengths: tuple[int, ...] = (5, 3)) -> tuple[Tensor, Tensor]:
 def test_pooling_follows_its_definition(config: ModelConfig, pooling: str) -> None:
     model = build(replace(config, pooling=pooling, retrieval_dim=None, normalize=False)).eval()
     ids, mask = some_tokens()
-    output = model.towers[0].encoder(input_ids=ids, attention_mask=mask)
+    output = tower(model).encoder(input_ids=ids, attention_mask=mask)
     retrieval, pooled = model(ids, mask, "query")
     for text, length in enumerate((5, 3)):
         states = output.last_hidden_state[text]
@@ -56,7 +56,8 @@ def test_padding_does_not_change_an_embedding(config: ModelConfig) -> None:
 def test_retrieval_head_and_normalisation(config: ModelConfig) -> None:
     model = build(replace(config, retrieval_dim=7, normalize=True)).eval()
     retrieval, pooled = model(*some_tokens(), "query")
-    head = model.towers[0].head
+    head = tower(model).head
+    assert isinstance(head, nn.Linear)
     projected = pooled @ head.weight.T + head.bias
     torch.testing.assert_close(retrieval, projected / projected.norm(dim=1, keepdim=True))
 
@@ -122,6 +123,7 @@ def test_the_triplet_part_has_a_gradient_where_point_and_negative_are_one(config
         point, torch.zeros(1, 3), point[:, None], torch.zeros(1, 2), torch.zeros(1, 1, 2)
     )
     parts.total.backward()
+    assert point.grad is not None
     assert torch.isfinite(point.grad).all()
 
 
@@ -134,7 +136,7 @@ def gradients(model: BiEncoder) -> tuple[bool, bool]:
     negative = model.classifier(r[:1, None], h[:1, None], r[2:3, None], h[2:3, None])
     criterion = TripletCrossEntropy(LossConfig("triplet_ce", 1.0, 1.0, 1.0, 1.0, detach_classifier=False))
     criterion(r[:1], r[1:2], r[2:3, None], positive, negative).total.backward()
-    encoder = model.towers[0].encoder.parameters()
+    encoder = tower(model).encoder.parameters()
     return (
         any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in encoder),
         all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.head_parameters()),
@@ -159,8 +161,8 @@ def test_unshared_towers_start_equal_and_learn_apart(config: ModelConfig) -> Non
     query, candidate = model(*tokens, "query")[0], model(*tokens, "candidate")[0]
     torch.testing.assert_close(query, candidate, atol=0, rtol=0)
     query.sum().backward()
-    assert all(parameter.grad is None for parameter in model.towers[1].parameters())
-    assert any(parameter.grad is not None for parameter in model.towers[0].encoder.parameters())
+    assert all(parameter.grad is None for parameter in tower(model, 1).parameters())
+    assert any(parameter.grad is not None for parameter in tower(model).encoder.parameters())
 
 
 def test_the_same_seed_builds_the_same_weights_and_leaves_the_global_generator_alone(config: ModelConfig) -> None:

@@ -121,7 +121,7 @@ def random_problem(pairs: int, k: int = 1, copies: bool = True) -> Problem:
 
 
 def config(name: str = "hard", **changes: Any) -> SamplerConfig:
-    keys = {"num_negatives": 1, "candidates": "both", "exclude": DUPLICATES, "refresh_every": 1}
+    keys: dict[str, Any] = {"num_negatives": 1, "candidates": "both", "exclude": DUPLICATES, "refresh_every": 1}
     return SamplerConfig(**({"name": name} | keys | changes))
 
 
@@ -323,7 +323,7 @@ def test_decay_decides_once_for_all_negatives_of_a_pair() -> None:
     problem = random_problem(60, k=3)
     hard = new_round(problem, backend="balltree").mine(np.arange(60))
     negatives = build_sampler(decay(0.5, num_negatives=3)).sample(new_round(problem, backend="balltree"))
-    mined = negatives.mined.any(axis=1)
+    mined: np.ndarray = np.any(negatives.mined, axis=1)
     assert 0 < mined.sum() < 60
     np.testing.assert_array_equal(negatives.mined, np.repeat(mined[:, None], 3, axis=1))
     np.testing.assert_array_equal(negatives.argument[mined], hard.argument[mined])
@@ -368,7 +368,8 @@ def test_seed_and_epoch_decide_the_negatives(sampler_config: SamplerConfig) -> N
 
     def sample(seed: int, epoch: int) -> list[list[int]]:
         round_ = new_round(problem, backend="exact", epoch=epoch, seed=seed)
-        return build_sampler(sampler_config).sample(round_).argument.tolist()
+        argument: list[list[int]] = build_sampler(sampler_config).sample(round_).argument.tolist()
+        return argument
 
     assert sample(1, 3) == sample(1, 3)
     assert sample(1, 3) != sample(1, 4)

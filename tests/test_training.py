@@ -154,7 +154,8 @@ def test_mined_negatives_are_the_nearest_of_the_embeddings_at_the_epochs_start(
 
     def vector(text: int) -> np.ndarray:
         with torch.no_grad():
-            return built.model(*tokens.pad(tokens.row[[text]]), "query")[0][0].double().numpy()
+            found: np.ndarray = built.model(*tokens.pad(tokens.row[[text]]), "query")[0][0].double().numpy()
+        return found
 
     points, counters = ([vector(text) for text in table] for table in (train_split.point, train_split.counter))
     ledger = pd.read_parquet(folder / "negatives" / "epoch-000.parquet")
@@ -262,7 +263,8 @@ def test_before_and_after_stand_beside_each_other() -> None:
 
 
 def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None:
-    validation, test = ({"accuracy@1": 0.25, "mrr": 0.5},) * 2, ({}, {"accuracy@1": 0.5, "mrr": 0.5})
+    validation = ({"accuracy@1": 0.25, "mrr": 0.5},) * 2
+    test: tuple[dict[str, float], dict[str, float]] = ({}, {"accuracy@1": 0.5, "mrr": 0.5})
     lines = before_and_after(told(validation=validation, test=test)).splitlines()
     assert [line.split() for line in lines[:3]] == [
         ["published", "sdc", "validation"],
@@ -294,7 +296,7 @@ def test_golden_run(run_training: Train) -> None:
     folder = run_training("trainer.epochs=3")
     metrics = pd.read_csv(folder / "metrics.csv")
     for column in GOLDEN:  # another processor rounds otherwise, which moves a query of 40 past its nearest rival
-        tolerance = 1.01 / 40 if column.startswith("validation") else 1e-3
+        tolerance = 1.01 / 40 if str(column).startswith("validation") else 1e-3
         np.testing.assert_allclose(metrics[column], GOLDEN[column], atol=tolerance, err_msg=column)
 
 
@@ -363,7 +365,7 @@ def test_a_detached_classifier_trains_itself_only(detach: bool) -> None:
     parts.total.backward()
     classifier = built.model.classifier
     assert classifier is not None
-    assert all(bool(parameter.grad.abs().sum() > 0) for parameter in classifier.parameters())
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in classifier.parameters())
     others = [parameter.grad for parameter in built.model.towers.parameters()]
     moved = any(grad is not None and bool(grad.abs().sum() > 0) for grad in others)
     assert moved == (not detach)
