@@ -8,6 +8,8 @@ from typing import Any
 
 @dataclass
 class DataConfig:
+    """What is read, and what becomes of copies and leaks."""
+
     name: str
     path: str | None
     train_overlap: str
@@ -23,6 +25,8 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
+    """Encoder, pooling, retrieval head and pair classifier."""
+
     pretrained: str | None
     revision: str | None
     max_length: int
@@ -45,6 +49,8 @@ class ModelConfig:
 
 @dataclass
 class SamplerConfig:
+    """Which negatives a pair gets, and when they are refreshed."""
+
     name: str
     num_negatives: int
     candidates: str
@@ -58,6 +64,8 @@ class SamplerConfig:
 
 @dataclass
 class IndexConfig:
+    """How nearest neighbours are found."""
+
     name: str
     leaf_size: int
     block_bytes: int
@@ -65,6 +73,8 @@ class IndexConfig:
 
 @dataclass
 class LossConfig:
+    """The loss and the weights of its parts."""
+
     name: str
     margin: float
     triplet_weight: float
@@ -75,6 +85,8 @@ class LossConfig:
 
 @dataclass
 class TrainerConfig:
+    """Epochs, batches, optimizer, precision and device."""
+
     epochs: int
     batch_size: int
     lr: float
@@ -96,6 +108,8 @@ class TrainerConfig:
 
 @dataclass
 class EvaluationConfig:
+    """How deep the classifier re-ranks, and how many training queries are ranked."""
+
     rerank_k: int
     train_queries: int
     block_bytes: int
@@ -103,12 +117,16 @@ class EvaluationConfig:
 
 @dataclass
 class TrackerConfig:
+    """What a run shows and writes besides its results."""
+
     ledger: bool
     progress: str
 
 
 @dataclass
 class CheckpointConfig:
+    """How many commits a run keeps."""
+
     keep: int
 
 

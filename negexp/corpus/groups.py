@@ -10,7 +10,7 @@ from negexp.corpus.arguments import Ints, Split
 
 
 def dependent_groups(split: Split) -> Ints:
-    """Number the pairs (pairs,) so that those of one debate, or of debates that share a text, have one number.
+    """Return a number for each pair (pairs,), the same for pairs of one debate or of debates that share a text.
 
     Queries of one number are not independent observations: a debate that is cross-listed under three themes is one.
 

@@ -75,7 +75,7 @@ class PhaseClock:
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
+    def __call__(self, phase: str) -> Iterator[None]:  # noqa: D102 - the class says it
         start = time.perf_counter()
         yield
         self.runtime.synchronize()
