@@ -137,6 +137,7 @@ def test_memory_that_is_not_known_is_not_predicted() -> None:
 def test_synthetic_pairs_have_debates_and_copies() -> None:
     split, vectors = synthetic_pairs(800, 128, 0)
     assert len(split) == 800
+    assert split.debate is not None
     assert np.bincount(split.debate).tolist() == [8] * 100
     assert split.theme is not None
     assert len(np.unique(split.theme)) == 15

@@ -33,7 +33,7 @@ from negexp.errors import InputError
 from negexp.nearest import nearest_key
 
 Run = Callable[[TrainConfig, Path, list[str]], None]
-Calls = list[tuple[TrainConfig, Path, list[str]]]
+Calls = list[tuple[Any, Path, list[str]]]  # a command's configuration, folder and overrides
 
 
 @pytest.fixture(autouse=True)

@@ -317,7 +317,9 @@ def test_saved_config_loads_as_it_was(tmp_path: Path, overrides: list[str]) -> N
 
 
 def saved(**values: object) -> str:
-    return OmegaConf.to_yaml(with_values(OmegaConf.create(to_yaml(train_config())), **values))
+    config = OmegaConf.create(to_yaml(train_config()))
+    assert isinstance(config, DictConfig)
+    return OmegaConf.to_yaml(with_values(config, **values))
 
 
 @pytest.mark.parametrize(

@@ -706,7 +706,7 @@ def respell(text: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
     if draw(st.booleans()):
         text = "".join(letter.swapcase() if letter.isascii() else letter for letter in text)
     parts = [draw(SPACES) if letter.isspace() else letter + draw(INVISIBLE) for letter in text]
-    return draw(INVISIBLE) + draw(SPACES) + "".join(parts) + draw(SPACES)
+    return "".join([draw(INVISIBLE), draw(SPACES), *parts, draw(SPACES)])
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
@@ -739,7 +739,7 @@ def test_respelled_copies_and_leaks_are_those_of_the_texts_they_respell(tmp_path
 
     spelled = [row | {"point": careless(row["point"]), "counter": careless(row["counter"])} for row in rows]
     for train_overlap, copies in itertools.product(["keep", "drop"], ["keep", "merge"]):
-        options = {"train_overlap": train_overlap, "copies": copies}
+        options: dict[str, Any] = {"train_overlap": train_overlap, "copies": copies}
         plain = load_corpus(replace(data(write_jsonl(tmp_path / "a.jsonl", rows)), **options))
         found = load_corpus(replace(data(write_jsonl(tmp_path / "b.jsonl", spelled)), **options))
         alone = re.search(r"; \d+ texts are copies for that reason alone", found.summary)

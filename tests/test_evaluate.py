@@ -170,7 +170,7 @@ def test_every_key_changes_the_runs_group_in_that_key_only(composed: tuple[Evalu
             given = replace(config, **{group: replace(getattr(config, group), **{key: value})})
             for override in (f"{group}.{key}={value}", f"++{group}.{key}={value}"):
                 found = with_run(given, own, ["run=somewhere", override])
-                expected = {"data": own.data, "evaluation": own.evaluation}
+                expected: dict[str, Any] = {"data": own.data, "evaluation": own.evaluation}
                 expected[group] = replace(expected[group], **{key: value})
                 assert {"data": found.data, "evaluation": found.evaluation} == expected
                 assert (found.seed, found.model) == (5, own.model)

@@ -14,6 +14,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -416,6 +417,11 @@ def other_tensors(run: Path) -> None:
     save_file({"x": torch.zeros(10**6)}, best(run) / "model.safetensors")
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled weights": (pickled_weights, "does not fit config.yaml"),
     "weights of torch.save": (torch_weights, "does not fit config.yaml"),
@@ -425,7 +431,7 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "linked tokenizer": (lambda run: link_out(run, run / "encoder" / "tokenizer.json"), "is no regular file"),
     "linked configuration": (lambda run: link_out(run, run / "config.yaml"), "is no regular file"),
     "a pipe for a tokenizer": (
-        lambda run: [(run / "encoder" / "tokenizer.json").unlink(), os.mkfifo(run / "encoder" / "tokenizer.json")],
+        lambda run: pipe(run / "encoder" / "tokenizer.json"),
         "is no regular file",
     ),
     "code for the encoder": (
@@ -490,7 +496,7 @@ def test_a_strangers_run_is_evaluated_and_reported_when_it_is_sound(run: Path, t
     assert (tmp_path / "report" / "report.html").exists()
 
 
-def swap(column: str, values: object) -> Callable[[Path], None]:
+def swap(column: str, values: Any) -> Callable[[Path], None]:
     def change(run: Path) -> None:
         path = run / "evaluation" / "test-ranks.parquet"
         pd.read_parquet(path).assign(**{column: values}).to_parquet(path)
@@ -506,7 +512,7 @@ REPORTED: dict[str, Callable[[Path], object]] = {
     "a nested result": lambda run: (run / "result.json").write_text("[" * 100_000),
     "a linked result": lambda run: link_out(run, run / "result.json"),
     "a linked table": lambda run: link_out(run, run / "metrics.csv"),
-    "a pipe": lambda run: [(run / "metrics.csv").unlink(), os.mkfifo(run / "metrics.csv")],
+    "a pipe": lambda run: pipe(run / "metrics.csv"),
     "texts for numbers": swap("rank", "one"),
     "fractions for ranks": swap("rank", 0.5),
     "numbers for texts": swap("task", 7),
