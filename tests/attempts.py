@@ -139,7 +139,7 @@ def set_fault(fault: dict[str, Any]) -> None:
     phase=NAME, signals=[S, ...]: send the signals when that phase begins, its `times`-th time.
     forget=PART: a negative control; do not restore that part.
     """
-    from negexp.training.loop import PhaseClock
+    from negexp.training.clock import PhaseClock
 
     set_operation_fault(fault)
     if "phase" in fault:
