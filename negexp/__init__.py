@@ -1,3 +1,3 @@
-"""negexp: which negatives should a dense retriever see, and when?"""
+"""Experiments that show which negatives a dense retriever should see, and when."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

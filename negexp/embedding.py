@@ -46,41 +46,56 @@ class Embeddings:
         return found
 
 
-def embed(model: BiEncoder, tokens: TokenTable, texts: Ints, runtime: Runtime, what: str, progress: str) -> Embeddings:
-    """Embed the given texts (rows of the token table's `row`) in evaluation mode."""
-    wanted = np.unique(tokens.row[texts])
-    model.eval()
-    query = _embed_role(model, "query", tokens, wanted, runtime, what, progress)
-    candidate = query if model.shared else _embed_role(model, "candidate", tokens, wanted, runtime, what, progress)
-    place = np.full(len(tokens), -1, dtype=np.int64)
-    place[wanted] = np.arange(len(wanted))
-    return Embeddings(query, candidate, place[tokens.row])
+@dataclass(frozen=True)
+class TextEncoder:
+    """A model with the tokens it embeds, where it computes, and when it shows progress."""
 
+    model: BiEncoder
+    tokens: TokenTable
+    runtime: Runtime
+    progress: str = "never"
 
-@torch.inference_mode()
-def _embed_role(
-    model: BiEncoder, role: Role, tokens: TokenTable, rows: Ints, runtime: Runtime, what: str, progress: str
-) -> Vectors:
-    vectors: Vectors | None = None
-    with progress_bar(len(rows), f"embedding {what}", "text", progress) as bar:
-        for positions, retrieval, pooled in encode_batches(model, role, tokens, rows, runtime):
-            if vectors is None:
-                vectors = Vectors(*(part.new_empty(len(rows), part.shape[1]) for part in (retrieval, pooled)))
-            target = runtime.to_device(torch.from_numpy(positions))
-            vectors.retrieval[target], vectors.pooled[target] = retrieval, pooled
-            bar.update(len(positions))
-    assert vectors is not None
-    return vectors
+    def embed(self, texts: Ints, what: str) -> Embeddings:
+        """Return the embeddings of some texts (rows of `Corpus.texts`), in evaluation mode, without gradients."""
+        wanted = np.unique(self.tokens.row[texts])
+        self.model.eval()
+        query = self._embed_role("query", wanted, what)
+        candidate = query if self.model.shared else self._embed_role("candidate", wanted, what)
+        place = np.full(len(self.tokens), -1, dtype=np.int64)
+        place[wanted] = np.arange(len(wanted))
+        return Embeddings(query, candidate, place[self.tokens.row])
 
+    @torch.inference_mode()
+    def _embed_role(self, role: Role, rows: Ints, what: str) -> Vectors:
+        vectors: Vectors | None = None
+        with progress_bar(len(rows), f"embedding {what}", "text", self.progress) as bar:
+            for positions, retrieval, pooled in self._batches(role, rows):
+                if vectors is None:
+                    vectors = Vectors(*(part.new_empty(len(rows), part.shape[1]) for part in (retrieval, pooled)))
+                target = self.runtime.to_device(torch.from_numpy(positions))
+                vectors.retrieval[target], vectors.pooled[target] = retrieval, pooled
+                bar.update(len(positions))
+        assert vectors is not None
+        return vectors
 
-def encode_batches(
-    model: BiEncoder, role: Role, tokens: TokenTable, rows: Ints, runtime: Runtime
-) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
-    """Yield (positions in `rows`, retrieval, pooled) in length-sorted batches, with gradients where they are on."""
-    most = runtime.tokens_per_training_batch if torch.is_grad_enabled() else runtime.tokens_per_batch
-    for positions in tokens.batches(rows, most):
-        check_stop()
-        ids, mask = (runtime.to_device(part) for part in tokens.pad(rows[positions]))
-        with runtime.autocast():
-            retrieval, pooled = model(ids, mask, role)
-        yield positions, retrieval, pooled
+    def encode(self, role: Role, texts: Ints) -> tuple[Tensor, Tensor]:
+        """Return retrieval and pooled embeddings (texts, .) in the model's present mode, each distinct text once.
+
+        Gradients flow where they are enabled.
+        """
+        distinct, place = np.unique(self.tokens.row[texts], return_inverse=True)
+        batches = list(self._batches(role, distinct))
+        order = np.argsort(np.concatenate([positions for positions, _, _ in batches]))
+        back = self.runtime.to_device(torch.from_numpy(order[place]))
+        return torch.cat([part for _, part, _ in batches])[back], torch.cat([part for _, _, part in batches])[back]
+
+    def _batches(self, role: Role, rows: Ints) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
+        """Yield (positions in `rows`, retrieval, pooled) of rows of the token table, in length-sorted batches."""
+        runtime = self.runtime
+        most = runtime.tokens_per_training_batch if torch.is_grad_enabled() else runtime.tokens_per_batch
+        for positions in self.tokens.batches(rows, most):
+            check_stop()
+            ids, mask = (runtime.to_device(part) for part in self.tokens.pad(rows[positions]))
+            with runtime.autocast():
+                retrieval, pooled = self.model(ids, mask, role)
+            yield positions, retrieval, pooled

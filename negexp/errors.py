@@ -2,7 +2,11 @@
 
 
 class InputError(Exception):
-    """The user's input is wrong; the message is one line naming the key or file:line, the value and the remedy."""
+    r"""The user's input is wrong; the message is one line naming the key or file:line, the value and the remedy.
+
+    >>> str(InputError("pairs.csv:7: empty counter;\n  give it a text"))
+    'pairs.csv:7: empty counter; give it a text'
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

@@ -29,6 +29,13 @@ class TokenTable:
     row : (texts,) row of each text's sequence; texts that are equal after truncation share a row, so they also
         share an embedding to the bit.
     lengths : (rows,) tokens of each sequence.
+
+    >>> table = TokenTable([[7, 8, 9], [5], [7, 8, 9]], pad_id=0)
+    >>> table.row
+    array([0, 1, 0])
+    >>> ids, mask = table.pad(np.array([0, 1]))
+    >>> ids.tolist(), mask.tolist()
+    ([[7, 8, 9], [5, 0, 0]], [[1, 1, 1], [1, 0, 0]])
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], pad_id: int) -> None:

@@ -139,7 +139,7 @@ def set_fault(fault: dict[str, Any]) -> None:
     phase=NAME, signals=[S, ...]: send the signals when that phase begins, its `times`-th time.
     forget=PART: a negative control; do not restore that part.
     """
-    from negexp.training.loop import PhaseClock
+    from negexp.training.clock import PhaseClock
 
     set_operation_fault(fault)
     if "phase" in fault:
@@ -152,7 +152,7 @@ def set_fault(fault: dict[str, Any]) -> None:
                     os.kill(os.getpid(), number)
             return enter(self, phase)
 
-        PhaseClock.__call__ = clock  # type: ignore[method-assign]
+        PhaseClock.__call__ = clock  # type: ignore[method-assign, assignment]
     if "forget" in fault:
         forget(fault["forget"])
 
@@ -201,7 +201,7 @@ def forget(part: str) -> None:
         else:
             del self.progress.history[0][part]  # a column of metrics.csv
 
-    Experiment.restore = restore_but  # type: ignore[method-assign]
+    Experiment.restore = restore_but  # type: ignore[method-assign, assignment]
 
 
 # --- comparing what attempts came to ------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def contents(run: Path) -> dict[str, object]:
             continue
         if path.suffix == ".csv":
             table = pd.read_csv(path, dtype=str)
-            found[name] = table[[column for column in table if not column.startswith("seconds_")]].to_csv()
+            found[name] = table[[column for column in table if not str(column).startswith("seconds_")]].to_csv()
         elif path.name in ("state.json", "result.json"):
             found[name] = without_seconds(json.loads(path.read_bytes()))
         else:

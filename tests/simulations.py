@@ -33,7 +33,7 @@ class Setting:
     gain: float = 0.0  # shift of the last arm; of the first one with which power is measured
     coverage: float | None = 0.93
     false_positives: float | None = 0.06
-    longest: float = 2.0  # times as long as an interval is on average that knows the variance
+    longest: float = 2.2  # times as long as an interval is on average that knows the variance
 
 
 SETTINGS = {
@@ -127,7 +127,7 @@ def measure(setting: Setting, simulations: int, draws: int = 400, study: Any = s
         lengths = arm.high[0] - arm.low[0], difference.high[0] - difference.low[0]
         errors.append(arm.mean[0] - truth[0])
         counts += [not below and not above, below, above, covered, found, *lengths]
-    return Measured(*(counts / simulations).tolist(), float(np.std(errors)))
+    return Measured._make([*(counts / simulations).tolist(), float(np.std(errors))])
 
 
 def shown(setting: Setting, simulations: int, draws: int = 1000, study: Any = statistics.Study) -> tuple[float, float]:

@@ -17,10 +17,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from negexp.config import ModelConfig
-from negexp.embedding import embed
+from negexp.embedding import TextEncoder
 from negexp.errors import InputError
 from negexp.model import build_model, restore_model
-from negexp.model.encoder import attention_for, encoder_states, prepare_config, without_gradients
+from negexp.model.cpu import fuse
+from negexp.model.encoder import prepare_config, without_gradients
 from negexp.model.encoder_check import check_encoder, relative_difference
 from negexp.runtime import choose_runtime
 from negexp.tokens import tokenize, train_vocabulary
@@ -162,14 +163,15 @@ def tiny_config(kind: str, **keys: Any) -> PreTrainedConfig:
 
 
 def random_encoder(encoder_config: PreTrainedConfig) -> PreTrainedModel:
-    """Return an encoder whose weights are large enough for every defect of its attention to show."""
+    """Return a fused encoder whose weights are large enough for every defect of its attention to show."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        encoder = AutoModel.from_config(encoder_config, attn_implementation=attention_for(encoder_config))
+        encoder = AutoModel.from_config(encoder_config)
         with torch.no_grad():
             for parameter in encoder.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(0, 0.2)
+    fuse(encoder)
     return encoder
 
 
@@ -184,7 +186,7 @@ def padded_texts(lengths: list[int], pad_id: int) -> tuple[Tensor, Tensor]:
     return torch.where(mask, ids, pad_id), mask.long()
 
 
-def plain_states(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
+def states_of(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
     states: Tensor = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     return states
 
@@ -202,10 +204,10 @@ def differences(kind: str) -> tuple[float, float]:
     ids, mask = padded_texts([LONGEST, 23, 7, 1], pad_id(encoder))
     padding, path = 0.0, 0.0
     with without_gradients(encoder), without_gradients(plain):
-        together = encoder_states(encoder, ids, mask)[0]
+        together = states_of(encoder, ids, mask)
         for row, length in enumerate(mask.sum(1).tolist()):
             text = ids[row : row + 1, :length], mask[row : row + 1, :length]
-            alone, expected = encoder_states(encoder, *text)[0][0], plain_states(plain, *text)[0]
+            alone, expected = states_of(encoder, *text)[0], states_of(plain, *text)[0]
             padding = max(padding, relative_difference(together[row, :length], alone))
             path = max(path, relative_difference(alone, expected))
     return padding, path
@@ -277,7 +279,7 @@ def test_embeddings_do_not_depend_on_the_size_of_batches(kind: str, config: Mode
     tokens = tokenize(TEXTS, built.tokenizer, config.max_length)
     texts = torch.arange(len(TEXTS)).numpy()
     found = [
-        embed(built.model, tokens, texts, choose_runtime("cpu", "float32", size), "", "never").query.retrieval
+        TextEncoder(built.model, tokens, choose_runtime("cpu", "float32", size)).embed(texts, "").query.retrieval
         for size in (1, 100_000)
     ]
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
@@ -290,10 +292,10 @@ def test_bert_as_a_decoder_is_masked_as_transformers_masks_it(config: ModelConfi
     ids, mask = padded_texts([20, 9], 0)
     with without_gradients(encoder), without_gradients(plain):
         for row, length in enumerate((20, 9)):
-            expected = plain_states(plain, ids[row : row + 1, :length], mask[row : row + 1, :length])[0]
-            assert relative_difference(encoder_states(encoder, ids, mask)[0][row, :length], expected) < 1e-5
+            expected = states_of(plain, ids[row : row + 1, :length], mask[row : row + 1, :length])[0]
+            assert relative_difference(states_of(encoder, ids, mask)[row, :length], expected) < 1e-5
         ids[:, 8] = 7  # the last token of the shorter text
-        changed = encoder_states(encoder, ids, mask)[0][1]
+        changed = states_of(encoder, ids, mask)[1]
     torch.testing.assert_close(changed[:8], expected[:8], atol=1e-5, rtol=1e-5)
 
 
@@ -373,7 +375,7 @@ def test_dropout_is_set_under_the_names_of_the_architecture(kind: str, config: M
         ids, mask = padded_texts([20], 0)
         torch.manual_seed(0)
         with torch.inference_mode():
-            first, second = (encoder_states(encoder.train(), ids, mask)[0] for _ in range(2))
+            first, second = (states_of(encoder.train(), ids, mask) for _ in range(2))
         assert torch.equal(first, second) == (rate == 0)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from batches import builder_of, drawn
 from conftest import Train
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
@@ -21,19 +22,19 @@ from hypothesis import strategies as st
 from negexp.bench import mine as bench_mine
 from negexp.bench import scale
 from negexp.bench.embed import sample_with_copies
-from negexp.bench.made_up import made_up_pairs
 from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
 from negexp.bench.scale import Growth
 from negexp.bench.setting import Setting
+from negexp.bench.synthetic import synthetic_pairs
 from negexp.bench.timing import Comparison, Rival, in_turns
 from negexp.bench.write import as_json, as_markdown
 from negexp.cli import main
+from negexp.components import build
 from negexp.config import CONF_DIR, BenchConfig, parse_bench
-from negexp.model import TripletCrossEntropy
+from negexp.model import Loss
 from negexp.model.bi_encoder import PairClassifier
 from negexp.runtime import choose_runtime
 from negexp.training.profile import StepProfile, phase_table
-from negexp.training.steps import batch_loss
 
 MACHINE = {
     "processor": "one",
@@ -133,9 +134,10 @@ def test_memory_that_is_not_known_is_not_predicted() -> None:
     assert growth.predict(8)[1] is None
 
 
-def test_made_up_pairs_have_debates_and_copies() -> None:
-    split, vectors = made_up_pairs(800, 128, 0)
+def test_synthetic_pairs_have_debates_and_copies() -> None:
+    split, vectors = synthetic_pairs(800, 128, 0)
     assert len(split) == 800
+    assert split.debate is not None
     assert np.bincount(split.debate).tolist() == [8] * 100
     assert split.theme is not None
     assert len(np.unique(split.theme)) == 15
@@ -145,23 +147,23 @@ def test_made_up_pairs_have_debates_and_copies() -> None:
 
 
 def test_the_plain_forward_pass_is_the_models(setting: Setting) -> None:
-    model = setting.built.model.eval()
+    model, plain_model = setting.built.model.eval(), setting.plain_model().eval()
     ids, mask = setting.tokens.pad(np.arange(5))
-    for plain, ours in zip(plain_forward(model, ids, mask), model(ids, mask, "query"), strict=True):
+    for plain, ours in zip(plain_forward(plain_model, ids, mask), model(ids, mask, "query"), strict=True):
         torch.testing.assert_close(plain, ours, atol=1e-5, rtol=1e-4)
 
 
 def test_the_plain_step_has_the_gradients_of_ours(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, train = setting.built.model.train(), setting.corpus["train"]
-    epoch = PlainEpoch(setting, model, train, random_rate=0.5)
+    model, plain_model, train = setting.built.model.train(), setting.plain_model().train(), setting.corpus["train"]
+    epoch = PlainEpoch(setting, plain_model, train, random_rate=0.5, margin=1.0)
     monkeypatch.setattr(epoch.optimizer, "step", lambda: None)
     batch, negatives = np.array([3, 0, 7]), np.roll(np.arange(len(train)), 1)
     epoch.step(batch, [epoch.counters[row] for row in negatives])
-    plain = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    model.zero_grad()
-    criterion = TripletCrossEntropy(setting.config.loss)
-    arguments = (len(train) + negatives)[:, None]
-    batch_loss(model, criterion, setting.tokens, train, arguments, batch, setting.runtime).total.backward()
+    plain = [parameter.grad for parameter in plain_model.parameters() if parameter.grad is not None]
+    builder = builder_of(model, setting.tokens, train, setting.runtime)
+    loss: Loss = build("loss", setting.config.loss)
+    assert model.classifier is not None
+    loss(builder.build(batch, drawn((len(train) + negatives)[:, None])), model.classifier)["total"].backward()
     ours = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     assert len(plain) == len(ours)
     for one, other in zip(plain, ours, strict=True):
@@ -170,7 +172,7 @@ def test_the_plain_step_has_the_gradients_of_ours(setting: Setting, monkeypatch:
 
 def test_the_plain_sampler_never_mines_a_pairs_own_texts(setting: Setting) -> None:
     train = setting.corpus["train"]
-    epoch = PlainEpoch(setting, setting.built.model, train, random_rate=0.0)
+    epoch = PlainEpoch(setting, setting.plain_model(), train, random_rate=0.0, margin=1.0)
     points, counters = epoch.embed(epoch.points), epoch.embed(epoch.counters)
     negatives = epoch.sample(points, counters)
     assert all(n not in (p, c) for n, p, c in zip(negatives, epoch.points, epoch.counters, strict=True))

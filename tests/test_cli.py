@@ -33,7 +33,7 @@ from negexp.errors import InputError
 from negexp.nearest import nearest_key
 
 Run = Callable[[TrainConfig, Path, list[str]], None]
-Calls = list[tuple[TrainConfig, Path, list[str]]]
+Calls = list[tuple[Any, Path, list[str]]]  # a command's configuration, folder and overrides
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +195,7 @@ REFUSED = {
     "typo in the monitor": (["train", "trainer.monitor=clean/retrieval/epa/accuracy"], "trainer.monitor=clean/"),
     "typo in a flag": (["train", "--mutlirun"], "--mutlirun"),
     "no value": (["train", "seed"], "seed"),
-    "wrong type": (["train", "trainer.epochs=two"], "trainer.epochs: Value 'two'"),
+    "wrong type": (["train", "trainer.epochs=two"], "trainer.epochs=two: must be a whole number"),
     "bad rate": (["train", "sampler.start_rate=1.5"], "sampler.start_rate=1.5: must be between 0 and 1"),
     "not a number": (["train", "loss.margin=nan"], "loss.margin=nan"),
     "no path": (["train", "data=arguana"], "data.path: data=arguana needs data.path="),
@@ -220,9 +220,9 @@ REFUSED = {
     "evaluate": (["evaluate", "split=training"], "split=training: must be one of train, validation, test"),
     "typo in a sweep": (["train", "-m", "seed=0,1", "trainer.epoch=3"], "trainer.epoch"),
     "option in a sweep": (["train", "-m", "sampler=hard,hrad"], "sampler/hrad"),
-    "strategy in a sweep": (["train", "-m", "sampler.name=hard,hrad"], "sampler.name=hrad"),
+    "strategy in a sweep": (["train", "-m", "sampler.name=decay,hrad"], "sampler.name=hrad"),
     "last job of a sweep": (["train", "--multirun", "sampler.start_rate=0.5,1.5"], "sampler.start_rate=1.5"),
-    "type in a sweep": (["train", "-m", "trainer.epochs=1,two"], "trainer.epochs: Value 'two'"),
+    "type in a sweep": (["train", "-m", "trainer.epochs=1,two"], "trainer.epochs=two: must be a whole number"),
 }
 
 
@@ -251,7 +251,7 @@ NEAR = {
     "key that is forced": (["train", "++sampler.stp=1"], "sampler.step"),
     "key in a sweep": (["train", "-m", "sampler.stp=0.1,0.2"], "sampler.step"),
     "key beside another typo": (["train", "sampler.stp=1", "trainer.epoch=3"], "sampler.step"),
-    "key without its group": (["train", "epochs=3"], "trainer.epochs"),
+    "key without its group": (["train", "patience=3"], "trainer.patience"),
     "group in a key": (["train", "samplr.stp=1"], "sampler.step"),
     "group": (["train", "samplr=hard"], "sampler"),
     "group that is no key": (["train", "experimnt=smoke"], "experiment"),
@@ -277,7 +277,7 @@ def test_a_typo_gets_the_name_that_is_near(
     case: str, calls: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strategies = [EntryPoint("half_hard", "half_hard:HalfHard", "negexp.samplers")]
-    monkeypatch.setattr("negexp.sampling.registry.entry_points", lambda group: strategies)
+    monkeypatch.setattr("negexp.components.registry.entry_points", lambda group: strategies)
     arguments, meant = NEAR[case]
     assert exit_code(arguments) == 2
     out, err = capsys.readouterr()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_origin
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from negexp.application.parsers import PARSERS as CHECKED
+from negexp.components import KINDS, Options
+from negexp.components.options import Rule, rules
 from negexp.config import (
     CONF_DIR,
-    BenchConfig,
-    EvaluateConfig,
-    ReportConfig,
     TrainConfig,
     config_hash,
     load_run_config,
@@ -26,7 +26,6 @@ from negexp.config import (
     parse_train,
     to_yaml,
 )
-from negexp.config.checks import CHOICES, RANGES
 from negexp.errors import InputError
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -51,6 +50,33 @@ def with_values(config: DictConfig, **values: object) -> DictConfig:
     return changed
 
 
+PARSERS: dict[str, Callable[[DictConfig], object]] = {
+    "train": parse_train,
+    "evaluate": parse_evaluate,
+    "bench": parse_bench,
+    "report": parse_report,
+}
+
+
+def declared(command: str, section: object, prefix: str = "") -> Iterator[tuple[str, tuple[str, Any, Rule]]]:
+    """Yield every key below a section, with its command, its type and its rule."""
+    assert isinstance(section, Options)
+    for name, (annotation, rule) in rules(type(section)).items():
+        value = getattr(section, name)
+        if isinstance(value, Options):
+            yield from declared(command, value, f"{prefix}{name}.")
+        elif rule.kind is None:
+            yield f"{prefix}{name}", (command, annotation, rule)
+
+
+# of all keys of all commands: a key that two commands have is the first one's
+RULES = {
+    key: found
+    for command in ("report", "bench", "evaluate", "train")
+    for key, found in declared(command, PARSERS[command](composed(command, *["runs=x"] * (command == "report"))))
+}
+
+
 # --- what conf/ holds ---------------------------------------------------------------------------------------------
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF_DIR.glob("*/*.yaml"))
@@ -66,8 +92,9 @@ def needs_path(option: str) -> bool:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_train_composes_and_parses(option: str) -> None:
     path = ["data.path=x"] if needs_path(option) else []
-    config = train_config(option, *path)
     group, _, name = option.partition("=")
+    schedule = ["sampler=scheduled", f"schedule@sampler.random_rate={name}"]
+    config = train_config(*(schedule if group == "schedule" else [option]), *path)
     if group in ("data", "sampler", "index", "loss"):
         assert getattr(config, group).name == name
 
@@ -84,22 +111,16 @@ def test_every_experiment_takes_another_corpus(option: str, data: str) -> None:
     assert (config.data.name, config.data.path) == (data, "x")
 
 
-def test_every_number_of_the_schema_has_a_range() -> None:
-    assert numbers(TrainConfig) | numbers(EvaluateConfig) | numbers(BenchConfig) | numbers(ReportConfig) == set(RANGES)
+def test_every_number_has_a_range() -> None:
+    numbers = {key for key, (_, annotation, _) in RULES.items() if {int, float} & {annotation, *get_args(annotation)}}
+    assert len(numbers) > 40
+    assert {key for key in numbers if RULES[key][2].low is None} == set()
 
 
-def numbers(schema: type, prefix: str = "") -> set[str]:
-    """Return the keys below `schema` whose values are numbers."""
-    found: set[str] = set()
-    hints = get_type_hints(schema)
-    for field in fields(schema):
-        kind = hints[field.name]
-        if is_dataclass(kind):
-            assert isinstance(kind, type)
-            found |= numbers(kind, f"{prefix}{field.name}.")
-        elif {int, float} & {kind, *get_args(kind)}:
-            found.add(f"{prefix}{field.name}")
-    return found
+def test_every_key_has_a_line_of_help() -> None:
+    plain = {"name", "optimizer", "weight_decay", "split", "seed"}  # their names say it all
+    silent = {key for key, (_, _, rule) in RULES.items() if not rule.help}
+    assert {key for key in silent if key.rpartition(".")[2] not in plain} == set()
 
 
 # --- the presets of the original (DESIGN section 9) ---------------------------------------------------------------
@@ -139,7 +160,8 @@ def test_original_presets_differ_in_the_sampler_only(
     config = train_config(f"experiment={preset}")
     sampler = config.sampler
     assert (sampler.name, sampler.candidates) == (name, candidates)
-    assert (sampler.start_rate, sampler.step, sampler.end_rate) == (rates or (None, None, None))
+    found = tuple(getattr(sampler, key, None) for key in ("start_rate", "step", "end_rate"))
+    assert found == (rates or (None, None, None))
     assert replace(config, sampler=train_config("experiment=original").sampler) == train_config("experiment=original")
 
 
@@ -167,11 +189,11 @@ TRAIN_REFUSALS: list[Refusal] = [
     ({"sampler__start_rate": 0.2, "sampler__end_rate": 0.3}, "sampler.start_rate=0.2: below sampler.end_rate=0.3"),
     (
         {"sampler__name": "decay", "sampler__step": None},
-        "sampler=decay needs sampler.start_rate, sampler.step and sampler.end_rate",
+        "sampler.step=null: needs a value",
     ),
-    ({"sampler__exclude": ["self", "copies"]}, "sampler.exclude=['self', 'copies']: 'copies' is not known"),
+    ({"sampler__exclude": ["self", "copies"]}, "sampler.exclude=copies: must be one of self, duplicates"),
     ({"sampler__exclude": ["duplicates"]}, "sampler.exclude=['duplicates']: must contain self"),
-    ({"sampler__exclude": "self"}, "sampler.exclude: "),
+    ({"sampler__exclude": "self"}, "sampler.exclude=self: must be a list"),
     ({"data__path": "x"}, "data.path=x: data=demo ships its texts"),
     ({"data__name": "arguana"}, "data.path: data=arguana needs data.path="),
     ({"data__name": "pairs"}, "data.path: data=pairs needs data.path="),
@@ -201,13 +223,13 @@ TRAIN_REFUSALS: list[Refusal] = [
     ),
     ({"seed": 2**32}, "seed=4294967296: must be between 0 and 4294967295"),
     ({"trainer__epochs": 10**400}, "trainer.epochs="),
-    ({"trainer__batch_size": 2.5}, "trainer.batch_size: Value '2.5'"),
-    ({"trainer__batch_size": True}, "trainer.batch_size: Value 'True'"),
-    ({"trainer__batch_size": "many"}, "trainer.batch_size: Value 'many'"),
-    ({"trainer__lr": "fast"}, "trainer.lr: Value 'fast'"),
-    ({"trainer__lr": [1e-3]}, "trainer.lr: "),
-    ({"trainer__lr": None}, "trainer.lr: "),
-    ({"model__normalize": "perhaps"}, "model.normalize: Value 'perhaps'"),
+    ({"trainer__batch_size": 2.5}, "trainer.batch_size=2.5: must be a whole number"),
+    ({"trainer__batch_size": True}, "trainer.batch_size=True: must be a whole number"),
+    ({"trainer__batch_size": "many"}, "trainer.batch_size=many: must be a whole number"),
+    ({"trainer__lr": "fast"}, "trainer.lr=fast: must be a number"),
+    ({"trainer__lr": [1e-3]}, "trainer.lr=[0.001]: must be a number"),
+    ({"trainer__lr": None}, "trainer.lr=null: needs a value"),
+    ({"model__normalize": "perhaps"}, "model.normalize=perhaps: must be true or false"),
     ({"trainer": 3}, "trainer"),
     ({"seed": "???"}, "seed: "),
     ({"trainer__lr": "${nowhere}"}, "trainer.lr: Interpolation key 'nowhere' not found"),
@@ -239,48 +261,34 @@ def test_evaluate_refuses(values: dict[str, object], message: str) -> None:
     refused("evaluate", values, message)
 
 
-PARSERS: dict[str, Callable[[DictConfig], object]] = {
-    "train": parse_train,
-    "evaluate": parse_evaluate,
-    "bench": parse_bench,
-    "report": parse_report,
-}
-
-
 def refused(command: str, values: dict[str, object], message: str) -> None:
     config = with_values(composed(command, *(["runs=x"] if command == "report" else [])), **values)
     with pytest.raises(InputError) as caught:
-        PARSERS[command](config)
+        CHECKED[command](config, [])
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def command_of(key: str) -> str:
-    if key in {field.name for field in fields(ReportConfig)}:
-        return "report"
-    if key not in ("seed", "output") and key in {field.name for field in fields(BenchConfig)}:
-        return "bench"
-    return "train" if "." in key or key in ("seed", "resume") else "evaluate"
-
-
-@pytest.mark.parametrize("key", CHOICES)
+@pytest.mark.parametrize("key", [key for key, (_, _, rule) in RULES.items() if rule.choices])
 def test_unknown_choice_is_refused_with_the_choices(key: str) -> None:
-    refused(command_of(key), {key: "oops"}, f"{key}=oops: must be one of {', '.join(CHOICES[key])}")
+    command, annotation, rule = RULES[key]
+    value = ["oops"] if get_origin(annotation) is list else "oops"
+    refused(command, {key: value}, f"{key}=oops: must be one of {', '.join(rule.choices)}")
 
 
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", [key for key, (_, _, rule) in RULES.items() if rule.low is not None])
 def test_number_out_of_range_is_refused(key: str) -> None:
-    low, high = RANGES[key]
-    assert low is not None
-    refused(command_of(key), {key: low - 1}, f"{key}={low - 1}")
-    if high is not None:
-        refused(command_of(key), {key: high + 1}, f"{key}={high + 1}")
+    command, _, rule = RULES[key]
+    assert rule.low is not None
+    refused(command, {key: rule.low - 1}, f"{key}={rule.low - 1}")
+    if rule.high is not None:
+        refused(command, {key: rule.high + 1}, f"{key}={rule.high + 1}")
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", [key for key, (_, _, rule) in RULES.items() if rule.low is not None])
 def test_numbers_that_are_not_finite_are_refused(key: str, value: float) -> None:
-    refused(command_of(key), {key: value}, key)
+    refused(RULES[key][0], {key: value}, key)
 
 
 def test_rates_may_take_the_ends_of_their_range() -> None:
@@ -296,7 +304,7 @@ def test_rates_may_take_the_ends_of_their_range() -> None:
     [
         [],
         ["experiment=original_decay_0.8"],
-        ["experiment=smoke", "sampler=static", "trainer.gradient_clip=1.5", "+sampler.options.depth=[1,2]"],
+        ["experiment=smoke", "sampler=static", "trainer.gradient_clip=1.5", "loss=weighted_sum"],
         ["data=pairs", "data.path='a b: {c}.csv'", "name='null'", "trainer.lr=1e-7"],
     ],
 )
@@ -304,12 +312,14 @@ def test_saved_config_loads_as_it_was(tmp_path: Path, overrides: list[str]) -> N
     config = train_config(*overrides)
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
-    assert load_run_config(path) == config
+    assert load_run_config(path, KINDS) == config
     assert config_hash(load_run_config(path)) == config_hash(config)
 
 
 def saved(**values: object) -> str:
-    return OmegaConf.to_yaml(with_values(OmegaConf.create(to_yaml(train_config())), **values))
+    config = OmegaConf.create(to_yaml(train_config()))
+    assert isinstance(config, DictConfig)
+    return OmegaConf.to_yaml(with_values(config, **values))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +342,7 @@ def test_run_config_that_is_wrong_is_refused_and_runs_nothing(tmp_path: Path, co
     path = tmp_path / "config.yaml"
     path.write_text(content.replace("{folder}", str(tmp_path)), encoding="latin-1")
     with pytest.raises(InputError) as caught:
-        load_run_config(path)
+        load_run_config(path, KINDS)
     assert str(caught.value).startswith(message.replace("{path}", str(path)))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == [path]
@@ -342,7 +352,7 @@ def test_a_run_of_version_0_1_compared_texts_to_the_letter(tmp_path: Path) -> No
     path, text = tmp_path / "config.yaml", to_yaml(train_config("data.copies=keep"))
     assert text.count("  match: normalized\n") == 1
     path.write_text(text.replace("  match: normalized\n", ""), encoding="utf-8")
-    assert load_run_config(path) == train_config("data.copies=keep", "data.match=exact")
+    assert load_run_config(path, KINDS) == train_config("data.copies=keep", "data.match=exact")
 
 
 @pytest.mark.parametrize("content", ["data: 3\n", "data: [1]\n", "name: x\n", "data:\n"])
@@ -351,6 +361,24 @@ def test_a_run_config_without_data_is_refused_as_before(tmp_path: Path, content:
     with pytest.raises(InputError) as caught:
         load_run_config(tmp_path / "config.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_of_version_0_1_trained_with_the_fast_paths(tmp_path: Path) -> None:
+    (path := tmp_path / "config.yaml").write_text(saved().replace("  fused: auto\n", ""), encoding="utf-8")
+    assert "fused" not in path.read_text(encoding="utf-8")
+    assert load_run_config(path, KINDS) == train_config()
+    path.write_text(saved(trainer__fused="off"), encoding="utf-8")
+    assert load_run_config(path).trainer.fused == "off"
+    path.write_text(saved(trainer__fused=None), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^trainer\.fused=null: needs a value"):
+        load_run_config(path)
+
+
+def test_a_bare_off_in_a_yaml_file_is_refused_with_the_remedy() -> None:
+    values = OmegaConf.create("trainer: {fused: off}")  # what an experiment's file would say
+    with pytest.raises(InputError) as caught:
+        parse_train(with_values(composed("train"), trainer__fused=values.trainer.fused))
+    assert str(caught.value) == 'trainer.fused=False: must be one of auto, off; in a YAML file write "off" in quotes'
 
 
 def test_run_folder_without_a_config_is_refused(tmp_path: Path) -> None:
@@ -375,7 +403,15 @@ def test_config_hash_ignores_what_cannot_change_the_result(values: dict[str, obj
 
 
 @pytest.mark.parametrize(
-    "values", [{"seed": 1}, {"trainer__lr": 0.125}, {"sampler__step": 0.125}, {"data__copies": "keep"}], ids=str
+    "values",
+    [
+        {"seed": 1},
+        {"trainer__lr": 0.125},
+        {"trainer__fused": "off"},
+        {"sampler__step": 0.125},
+        {"data__copies": "keep"},
+    ],
+    ids=str,
 )
 def test_config_hash_changes_with_what_decides_the_result(values: dict[str, object]) -> None:
     assert config_hash(parse_train(with_values(composed("train"), **values))) != config_hash(train_config())

@@ -30,14 +30,14 @@ from hypothesis import strategies as st
 
 from negexp.config import DataConfig
 from negexp.corpus import SPLITS, Corpus, Split, load_corpus
-from negexp.corpus.arguana import read_arguana
 from negexp.corpus.arguments import Record
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.limits import Limits
-from negexp.corpus.load import DEMO
 from negexp.corpus.match import normalized
 from negexp.corpus.overlap import first_of_pair, shares_text
-from negexp.corpus.pairs import draw_splits, read_pairs
+from negexp.corpus.readers.arguana import read_arguana
+from negexp.corpus.readers.demo import DEMO
+from negexp.corpus.tables import draw_splits, read_pairs
 from negexp.errors import InputError
 from negexp.evaluation.ranking import argument_ids
 
@@ -706,7 +706,7 @@ def respell(text: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
     if draw(st.booleans()):
         text = "".join(letter.swapcase() if letter.isascii() else letter for letter in text)
     parts = [draw(SPACES) if letter.isspace() else letter + draw(INVISIBLE) for letter in text]
-    return draw(INVISIBLE) + draw(SPACES) + "".join(parts) + draw(SPACES)
+    return "".join([draw(INVISIBLE), draw(SPACES), *parts, draw(SPACES)])
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
@@ -739,7 +739,7 @@ def test_respelled_copies_and_leaks_are_those_of_the_texts_they_respell(tmp_path
 
     spelled = [row | {"point": careless(row["point"]), "counter": careless(row["counter"])} for row in rows]
     for train_overlap, copies in itertools.product(["keep", "drop"], ["keep", "merge"]):
-        options = {"train_overlap": train_overlap, "copies": copies}
+        options: dict[str, Any] = {"train_overlap": train_overlap, "copies": copies}
         plain = load_corpus(replace(data(write_jsonl(tmp_path / "a.jsonl", rows)), **options))
         found = load_corpus(replace(data(write_jsonl(tmp_path / "b.jsonl", spelled)), **options))
         alone = re.search(r"; \d+ texts are copies for that reason alone", found.summary)

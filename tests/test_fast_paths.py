@@ -1,4 +1,4 @@
-"""Fast paths against the slow ones they replace: vectors, gradients, opinions, neighbours, forbidden arguments."""
+"""Fast paths against the slow ones they replace: opinions, neighbours, ranks. `test_cpu_*.py` has the encoder's."""
 
 from __future__ import annotations
 
@@ -15,98 +15,20 @@ from test_evaluation import cases, rank_case
 
 from negexp.config import ModelConfig
 from negexp.evaluation import ranking
-from negexp.index import copies, exact
-from negexp.index.balltree import BallTreeIndex
+from negexp.index import copies
+from negexp.index.backends import exact
+from negexp.index.backends.balltree import BallTreeIndex
+from negexp.index.backends.exact import ExactIndex
 from negexp.index.base import Candidates, NeighbourIndex
-from negexp.index.exact import ExactIndex
-from negexp.model import BiEncoder, PairScores, build_model, encoder, packing
-from negexp.model.bi_encoder import PairClassifier
-from negexp.model.losses import COUNTER, NO_COUNTER
+from negexp.model import PairScores
+from negexp.model.bi_encoder import COUNTER, NO_COUNTER, PairClassifier
 
-TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def config() -> ModelConfig:
     return replace(compose_train("experiment=smoke").model, dropout=0.0)
-
-
-# ---------------------------------------------------------------- no padding
-
-
-def random_batch(lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    return torch.randint(5, 60, mask.shape, generator=torch.Generator().manual_seed(seed)) * mask, mask
-
-
-def outputs_and_gradients(
-    model: BiEncoder, ids: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    model.zero_grad()
-    retrieval, pooled = model(ids, mask, "query")
-    weights = torch.randn(retrieval.shape, generator=torch.Generator().manual_seed(1))
-    (retrieval * weights).sum().backward()
-    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    return retrieval.detach(), pooled.detach(), gradients
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
-@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8), width=st.sampled_from([0, 3, 16, 100]))
-@settings(deadline=None, max_examples=15, derandomize=True)
-def test_packed_texts_have_the_embeddings_and_gradients_of_padded_ones(
-    pooling: str, lengths: list[int], width: int
-) -> None:
-    config = replace(compose_train("experiment=smoke").model, dropout=0.0, pooling=pooling)
-    model = build_model(config, 0, TEXTS * 5).model.train()
-    ids, mask = random_batch(lengths)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "GROUP_WIDTH", width)
-        packed = outputs_and_gradients(model, ids, mask)
-        patch.setattr(encoder, "can_pack", lambda encoder: False)
-        padded = outputs_and_gradients(model, ids, mask)
-    torch.testing.assert_close(packed[0], padded[0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(packed[1], padded[1], atol=1e-5, rtol=1e-4)
-    assert len(packed[2]) == len(padded[2])
-    for one, other in zip(packed[2], padded[2], strict=True):
-        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
-
-
-def test_the_encoder_is_given_packed_texts_on_a_cpu(config: ModelConfig) -> None:
-    model = build_model(config, 0, TEXTS * 5).model.eval()
-    seen: list[tuple[int, ...]] = []
-    model.towers[0].encoder.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
-    model(*random_batch([5, 3]), "query")
-    assert seen == [(1, 8)]
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_bfloat16_embeddings_and_gradients_are_near_float32_ones(
-    config: ModelConfig, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = build_model(config, 0, TEXTS * 5).model.train()
-    ids, mask = random_batch([48, 30, 29, 7, 3])
-    full, _, wanted = outputs_and_gradients(model, ids, mask)
-    monkeypatch.setattr(encoder, "can_pack", lambda encoder: packed)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        half, _, found = outputs_and_gradients(model, ids, mask)
-    assert half.dtype == torch.float32
-    assert float(torch.cosine_similarity(full, half).min()) > 0.9999
-    one, other = (torch.cat([gradient.flatten() for gradient in part]) for part in (found, wanted))
-    assert float((one - other).norm() / other.norm()) < 0.02
-
-
-def test_dropout_drops_in_packed_attention_too(config: ModelConfig) -> None:
-    model = build_model(replace(config, dropout=0.5), 0, TEXTS * 5).model.train()
-    batch = random_batch([9, 9, 4])
-    torch.manual_seed(0)
-    first, second = model(*batch, "query")[1], model(*batch, "query")[1]
-    torch.manual_seed(0)
-    again = model(*batch, "query")[1]
-    assert not torch.equal(first, second)
-    assert torch.equal(first, again)
 
 
 # ---------------------------------------------------------------- re-ranking

@@ -14,6 +14,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,10 +28,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from negexp.cli import main
+from negexp.components import KINDS as COMPONENT_KINDS
 from negexp.config import load_run_config, to_yaml
-from negexp.corpus.arguana import read_arguana
 from negexp.corpus.limits import LONGEST_TEXT, Limits
-from negexp.corpus.pairs import read_pairs
+from negexp.corpus.readers.arguana import read_arguana
+from negexp.corpus.tables import read_pairs
 from negexp.errors import InputError
 from negexp.tracking.files import sha256
 
@@ -321,18 +323,18 @@ def test_a_hostile_configuration_is_refused(case: str, tmp_path: Path, capsys: p
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_target_in_a_strategys_options_is_only_a_word(tmp_path: Path) -> None:
-    config = compose_train("+sampler.options={_target_:os.system,args:'touch ran'}")
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert load_run_config(tmp_path / "config.yaml") == config
-    assert not Path("ran").exists()
+def test_a_target_in_a_strategys_keys_is_refused(tmp_path: Path) -> None:
+    text = to_yaml(compose_train()).replace("name: decay", "name: decay\n  _target_: os.system")
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"sampler\._target_: no such key of sampler=decay"):
+        load_run_config(tmp_path / "config.yaml", COMPONENT_KINDS)
 
 
 OVERLAYS = {
     "Hydra's tests": "hydra:\n  callbacks:\n    x:\n      _target_: hydra.test_utils.test_utils.run_process\n",
     "created callback": "hydra:\n  callbacks:\n    x: \"${oc.create:'{_target_: joblib.load}'}\"\n",
-    "referenced callbacks": "hydra:\n  callbacks: ${sampler.options}\n",
-    "reference in a log": "hydra:\n  job_logging:\n    handlers:\n      x: ${sampler.options}\n",
+    "referenced callbacks": "hydra:\n  callbacks: ${sampler.refresh}\n",
+    "reference in a log": "hydra:\n  job_logging:\n    handlers:\n      x: ${sampler.refresh}\n",
     "callback": "hydra:\n  callbacks:\n    x:\n      _target_: os.system\n",
     "launcher": "hydra:\n  launcher:\n    _target_: os.system\n",
     "log handler": "hydra:\n  job_logging:\n    handlers:\n      x:\n        (): os.system\n",
@@ -415,6 +417,11 @@ def other_tensors(run: Path) -> None:
     save_file({"x": torch.zeros(10**6)}, best(run) / "model.safetensors")
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled weights": (pickled_weights, "does not fit config.yaml"),
     "weights of torch.save": (torch_weights, "does not fit config.yaml"),
@@ -424,7 +431,7 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "linked tokenizer": (lambda run: link_out(run, run / "encoder" / "tokenizer.json"), "is no regular file"),
     "linked configuration": (lambda run: link_out(run, run / "config.yaml"), "is no regular file"),
     "a pipe for a tokenizer": (
-        lambda run: [(run / "encoder" / "tokenizer.json").unlink(), os.mkfifo(run / "encoder" / "tokenizer.json")],
+        lambda run: pipe(run / "encoder" / "tokenizer.json"),
         "is no regular file",
     ),
     "code for the encoder": (
@@ -489,7 +496,7 @@ def test_a_strangers_run_is_evaluated_and_reported_when_it_is_sound(run: Path, t
     assert (tmp_path / "report" / "report.html").exists()
 
 
-def swap(column: str, values: object) -> Callable[[Path], None]:
+def swap(column: str, values: Any) -> Callable[[Path], None]:
     def change(run: Path) -> None:
         path = run / "evaluation" / "test-ranks.parquet"
         pd.read_parquet(path).assign(**{column: values}).to_parquet(path)
@@ -505,7 +512,7 @@ REPORTED: dict[str, Callable[[Path], object]] = {
     "a nested result": lambda run: (run / "result.json").write_text("[" * 100_000),
     "a linked result": lambda run: link_out(run, run / "result.json"),
     "a linked table": lambda run: link_out(run, run / "metrics.csv"),
-    "a pipe": lambda run: [(run / "metrics.csv").unlink(), os.mkfifo(run / "metrics.csv")],
+    "a pipe": lambda run: pipe(run / "metrics.csv"),
     "texts for numbers": swap("rank", "one"),
     "fractions for ranks": swap("rank", 0.5),
     "numbers for texts": swap("task", 7),

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from negexp import components
 from negexp.config import IndexConfig
 from negexp.errors import InputError
-from negexp.index import NeighbourIndex, build_index
-from negexp.index.balltree import BallTreeIndex
-from negexp.index.exact import ExactIndex
+from negexp.index import NeighbourIndex
+from negexp.index.backends.balltree import BallTreeIndex
+from negexp.index.backends.exact import ExactIndex
 
 Build = Callable[[np.ndarray, int], NeighbourIndex]
 
@@ -126,7 +127,8 @@ def test_zero_queries_give_empty_results() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("balltree", BallTreeIndex), ("exact", ExactIndex)])
 def test_the_configured_backend_is_built(name: str, kind: type[NeighbourIndex]) -> None:
-    index = build_index(np.eye(3), IndexConfig(name=name, leaf_size=2, block_bytes=1 << 20), torch.device("cpu"))
+    options = IndexConfig(name=name, leaf_size=2, block_bytes=1 << 20)
+    index = components.build("index", options, vectors=np.eye(3), device=torch.device("cpu"), threads=1)
     assert type(index) is kind
     assert index.search(np.eye(3), 1)[1].tolist() == [[0], [1], [2]]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from negexp.corpus import Split
-from negexp.sampling import Negatives
+from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, SamplingRound
 from negexp.tracking import build_ledger
 from negexp.tracking.ledger import ledger_statistics, replaced_share
 
@@ -28,7 +28,17 @@ def ledger() -> pd.DataFrame:
     points = np.array([[0, 0], [1, 1]], dtype=np.float32)
     candidate_points = np.array([[9, 1], [3, 4]], dtype=np.float32)
     counters = np.array([[0, 2], [6, 8]], dtype=np.float32)
-    return build_ledger(TRAIN, negatives, points, candidate_points, counters, 0)
+    return ledger_of(TRAIN, negatives, points, candidate_points, counters)
+
+
+def ledger_of(
+    train: Split, negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
+) -> pd.DataFrame:
+    arguments = Arguments(train)
+    space = EmbeddingSpace(points, {"point": candidate_points, "counter": counters}, lambda vectors: None)
+    rng = np.random.default_rng(0)
+    round_ = SamplingRound(arguments, Forbidden(arguments, ["self"]), space, rng, num_negatives=1)
+    return build_ledger(arguments, round_.measured(negatives), round_.positive_distance, 0)
 
 
 def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
@@ -41,7 +51,7 @@ def test_a_gold_that_is_spelled_otherwise_is_a_copy() -> None:
     negatives = Negatives(argument=np.array([[1], [2]]), neighbour_rank=np.array([[1], [1]]))
     vectors = np.zeros((2, 2), dtype=np.float32)
     train = replace(TRAIN, point=np.array([0, 3]), identity=np.array([0, 1, 2, 1]))
-    assert build_ledger(train, negatives, vectors, vectors, vectors, 0)["gold_copy"].tolist() == [True, False]
+    assert ledger_of(train, negatives, vectors, vectors, vectors)["gold_copy"].tolist() == [True, False]
 
 
 def test_arguments_become_source_and_row(ledger: pd.DataFrame) -> None:
@@ -82,12 +92,12 @@ def test_copies_of_the_gold_and_where_negatives_are_from(ledger: pd.DataFrame) -
 def test_origin_is_null_where_the_corpus_names_neither_debate_nor_theme() -> None:
     negatives = Negatives(argument=np.array([[1], [0]]), neighbour_rank=np.array([[1], [1]]))
     vectors = np.zeros((2, 2), dtype=np.float32)
-    plain = build_ledger(replace(TRAIN, theme=None, debate=None), negatives, vectors, vectors, vectors, 0)
+    plain = ledger_of(replace(TRAIN, theme=None, debate=None), negatives, vectors, vectors, vectors)
     assert plain["origin"].isna().all()
     assert ledger_statistics(plain)["debate_share"] is None
-    themed = build_ledger(replace(TRAIN, theme=np.array([0, 1]), debate=None), negatives, vectors, vectors, vectors, 0)
+    themed = ledger_of(replace(TRAIN, theme=np.array([0, 1]), debate=None), negatives, vectors, vectors, vectors)
     assert themed["origin"].tolist() == ["elsewhere", "elsewhere"]
-    debate = build_ledger(replace(TRAIN, debate=np.array([3, 3])), negatives, vectors, vectors, vectors, 0)
+    debate = ledger_of(replace(TRAIN, debate=np.array([3, 3])), negatives, vectors, vectors, vectors)
     assert debate["origin"].tolist() == ["debate", "debate"]
     assert ledger_statistics(debate)["debate_share"] == 1
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import batch_of
 from conftest import compose_train
 from torch import Tensor
 
-from negexp.config import LossConfig, ModelConfig
+from negexp.config import ModelConfig
 from negexp.errors import InputError
-from negexp.model import BiEncoder, TripletCrossEntropy, build_model, zero_shot_config
+from negexp.losses.triplet_ce import TripletCrossEntropy, TripletCrossEntropyOptions
+from negexp.model import BiEncoder, Embedded, build_model, zero_shot_config
 from negexp.model.bi_encoder import PairClassifier
 
 TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
@@ -92,6 +94,24 @@ def test_layer_norm_and_activation_come_before_the_classifier(config: ModelConfi
     torch.testing.assert_close(classifier(*parts), expected)
 
 
+def triplet_ce(**changes: float) -> TripletCrossEntropy:
+    keys: dict[str, float] = {"margin": 1.0, "triplet_weight": 1.0, "positive_weight": 1.0, "negative_weight": 1.0}
+    return TripletCrossEntropy(
+        TripletCrossEntropyOptions(name="triplet_ce", detach_classifier=False, **{**keys, **changes})
+    )
+
+
+class Scripted(PairClassifier):
+    """A classifier that gives these logits, one tensor a call."""
+
+    def __init__(self, logits: list[Tensor]) -> None:
+        torch.nn.Module.__init__(self)
+        self.logits = logits
+
+    def forward(self, *embeddings: Tensor) -> Tensor:
+        return self.logits.pop(0)
+
+
 def test_the_loss_is_the_weighted_sum_of_three_hand_written_parts() -> None:
     generator = torch.Generator().manual_seed(1)
     pairs, k, dim = 3, 2, 4
@@ -99,9 +119,9 @@ def test_the_loss_is_the_weighted_sum_of_three_hand_written_parts() -> None:
     negative = torch.randn(pairs, k, dim, generator=generator)
     positive_logits = torch.randn(pairs, 2, generator=generator)
     negative_logits = torch.randn(pairs, k, 2, generator=generator)
-    parts = TripletCrossEntropy(LossConfig("triplet_ce", 0.7, 2.0, 3.0, 0.5, detach_classifier=False))(
-        point, counter, negative, positive_logits, negative_logits
-    )
+    loss = triplet_ce(margin=0.7, triplet_weight=2.0, positive_weight=3.0, negative_weight=0.5)
+    classifier = Scripted([positive_logits, negative_logits])
+    parts = loss(batch_of(point, counter, negative), classifier)
     triplets = [
         max(0.0, float((point[i] - counter[i]).norm() - (point[i] - negative[i, j]).norm()) + 0.7)
         for i in range(pairs)
@@ -110,18 +130,17 @@ def test_the_loss_is_the_weighted_sum_of_three_hand_written_parts() -> None:
     positives = [-float(torch.log_softmax(positive_logits[i], 0)[1]) for i in range(pairs)]
     negatives = [-float(torch.log_softmax(negative_logits[i, j], 0)[0]) for i in range(pairs) for j in range(k)]
     triplet, positive, negative_part = (sum(values) / len(values) for values in (triplets, positives, negatives))
-    assert float(parts.triplet) == pytest.approx(triplet, abs=1e-5)
-    assert float(parts.positive) == pytest.approx(positive, abs=1e-5)
-    assert float(parts.negative) == pytest.approx(negative_part, abs=1e-5)
-    assert float(parts.total) == pytest.approx(2 * triplet + 3 * positive + 0.5 * negative_part, abs=1e-5)
+    assert float(parts["triplet"]) == pytest.approx(triplet, abs=1e-5)
+    assert float(parts["positive"]) == pytest.approx(positive, abs=1e-5)
+    assert float(parts["negative"]) == pytest.approx(negative_part, abs=1e-5)
+    assert float(parts["total"]) == pytest.approx(2 * triplet + 3 * positive + 0.5 * negative_part, abs=1e-5)
 
 
 def test_the_triplet_part_has_a_gradient_where_point_and_negative_are_one(config: ModelConfig) -> None:
     point = torch.ones(1, 3, requires_grad=True)
-    parts = TripletCrossEntropy(LossConfig("triplet_ce", 1.0, 1.0, 0.0, 0.0, detach_classifier=False))(
-        point, torch.zeros(1, 3), point[:, None], torch.zeros(1, 2), torch.zeros(1, 1, 2)
-    )
-    parts.total.backward()
+    loss = triplet_ce(positive_weight=0.0, negative_weight=0.0)
+    classifier = Scripted([torch.zeros(1, 2), torch.zeros(1, 1, 2)])
+    loss(batch_of(point, torch.zeros(1, 3), point[:, None]), classifier)["total"].backward()
     assert torch.isfinite(point.grad).all()
 
 
@@ -130,10 +149,9 @@ def gradients(model: BiEncoder) -> tuple[bool, bool]:
     ids, mask = some_tokens((5, 3, 4))
     r, h = model(ids, mask, "query")
     assert model.classifier is not None
-    positive = model.classifier(r[:1], h[:1], r[1:2], h[1:2])
-    negative = model.classifier(r[:1, None], h[:1, None], r[2:3, None], h[2:3, None])
-    criterion = TripletCrossEntropy(LossConfig("triplet_ce", 1.0, 1.0, 1.0, 1.0, detach_classifier=False))
-    criterion(r[:1], r[1:2], r[2:3, None], positive, negative).total.backward()
+    batch = batch_of(r[:1], r[1:2], r[2:3, None])
+    batch = replace(batch, query=Embedded(r[:1], h[:1]), candidate=Embedded(r[1:], h[1:]))
+    triplet_ce()(batch, model.classifier)["total"].backward()
     encoder = model.towers[0].encoder.parameters()
     return (
         any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in encoder),

@@ -24,6 +24,7 @@ from negexp.cli import main
 from negexp.commands import train
 from negexp.config import DataConfig
 from negexp.corpus import Corpus
+from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.model import BiEncoder
 from negexp.signals import Stopped, check_stop, stops_at_steps
@@ -210,6 +211,7 @@ KINDS = {
         *("trainer.optimizer=adamw", "trainer.weight_decay=0.1", "trainer.warmup_steps=20", "trainer.gradient_clip=1"),
         *("trainer.accumulation=2", "trainer.batch_size=3"),
     ],
+    "refreshed within epochs": ["sampler=decay", "sampler.start_rate=0.5", "sampler.refresh.steps=1"],
     "two towers, three negatives": ["model.shared_encoder=false", "sampler.num_negatives=3", "model.layer_norm=true"],
     "frozen, bfloat16, no ledger": ["model.freeze_encoder=true", "trainer.precision=bfloat16", "tracker.ledger=false"],
 }
@@ -230,11 +232,11 @@ def test_going_on_equals_not_having_stopped(kind: str, run_training: Train, monk
 def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     train = Experiment.train
 
-    def stopped(self: Experiment, epoch: int) -> dict[str, float]:
-        losses = train(self, epoch)
+    def stopped(self: Experiment, epoch: int, embeddings: Embeddings) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        trained = train(self, epoch, embeddings)
         if epoch == number:
             raise Stopped(signal.SIGTERM)
-        return losses
+        return trained
 
     monkeypatch.setattr(Experiment, "train", stopped)
 

@@ -44,7 +44,9 @@ def tfidf(corpus: Corpus) -> Metrics:
     products = (vectors @ vectors.T).toarray()  # (texts, texts)
 
     def score(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        return products[np.ix_(np.searchsorted(texts, queries), np.searchsorted(texts, candidates))]
+        rows, columns = np.searchsorted(texts, queries), np.searchsorted(texts, candidates)
+        found: np.ndarray = products[np.ix_(rows, columns)]
+        return found
 
     return summarise(rank_queries(split, score, None, 10, BLOCK_BYTES))
 

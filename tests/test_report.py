@@ -7,11 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def write_run(
     for protocol, stage, task in product(("published", "clean"), STAGES, TASKS):
         hit = rng.random(len(split)) < accuracy
         other = np.roll(np.array(split.ids, dtype=object), 1)
-        columns = {"query": split.ids, "protocol": protocol, "stage": stage, "task": task.name}
+        columns: dict[str, Any] = {"query": split.ids, "protocol": protocol, "stage": stage, "task": task.name}
         columns |= {"rank": np.where(hit, 1, rng.integers(2, 15, len(split))), "candidates": 20}
         columns |= {"first": np.where(hit, split.ids, other) + "/counter", "group": split.debate}
         parts.append(pd.DataFrame(columns | {"seen_in_training": np.isin(np.arange(len(split)), seen)}))
@@ -73,7 +74,8 @@ def write_run(
     epochs = epochs.assign(debate_share=0.2, theme_share=0.3)
     scores = pd.DataFrame([flatten(metrics, "validation")] * 2)
     pd.concat([epochs, scores], axis=1).to_csv(folder / "metrics.csv", index=False)
-    result = {"status": "finished", "data_fingerprint": fingerprint or corpus.fingerprint(), "versions": {"torch": "2"}}
+    result: dict[str, Any] = {"status": "finished"}
+    result |= {"data_fingerprint": fingerprint or corpus.fingerprint(), "versions": {"torch": "2"}}
     result |= {"best_epoch": 1, "monitor": f"validation/{config.trainer.monitor}", "untrained": {"validation": metrics}}
     result |= {"test": metrics, "overrides": list(overrides), "seconds": 4.0, "corpus_summary": corpus.summary}
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
@@ -91,7 +93,8 @@ def sweep(tmp_path: Path) -> Path:
 
 def hits(folder: Path, stage: str = "reranked", task: str = "epa") -> np.ndarray:
     ranks = pd.read_parquet(folder / "evaluation" / "test-ranks.parquet").query("protocol == 'clean'")
-    return ranks.query("stage == @stage and task == @task")["rank"].to_numpy() == 1
+    hit: np.ndarray = ranks.query("stage == @stage and task == @task")["rank"].to_numpy() == 1
+    return hit
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------
@@ -443,10 +446,10 @@ def age(folder: Path) -> None:
 
 def rename_key(folder: Path) -> None:
     path = folder / "config.yaml"
-    path.write_text(path.read_text().replace("margin:", "margins:"))
+    path.write_text(path.read_text().replace("pooling:", "poolings:"))
 
 
-DAMAGE = {
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "unfinished": (lambda folder: (folder / "result.json").unlink(), "unfinished: it has no result.json"),
     "half a result": (lambda folder: (folder / "result.json").write_text('{"status":'), "damaged: "),
     "a task too few": (drop_task, "damaged: evaluation/test-ranks.parquet does not give the test metrics"),

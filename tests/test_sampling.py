@@ -14,13 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest, chisquare
 
+from negexp.components import build
+from negexp.components.parse import parse_component
 from negexp.config import SamplerConfig
+from negexp.corpus import Split
 from negexp.errors import InputError
 from negexp.index import NeighbourIndex
-from negexp.index.balltree import BallTreeIndex
-from negexp.index.exact import ExactIndex
+from negexp.index.backends.balltree import BallTreeIndex
+from negexp.index.backends.exact import ExactIndex
 from negexp.randomness import derive, generator
-from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound, build_sampler
+from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
+from negexp.sampling.mining.nearest import Nearest
+from negexp.sampling.policy import MiningConfig
 
 Argument = tuple[str, int]  # table and row
 
@@ -120,13 +125,38 @@ def random_problem(pairs: int, k: int = 1, copies: bool = True) -> Problem:
     return Problem(points, points, counters, point_text, counter_text, k)
 
 
+NEAREST = Nearest(MiningConfig("nearest"))
+
+
 def config(name: str = "hard", **changes: Any) -> SamplerConfig:
-    keys = {"num_negatives": 1, "candidates": "both", "exclude": DUPLICATES, "refresh_every": 1}
-    return SamplerConfig(**({"name": name} | keys | changes))
+    every = changes.get("refresh_every", 1)
+    keys = {"num_negatives": 1, "candidates": "both", "exclude": DUPLICATES, "refresh_every": every}
+    keys |= {"refresh": {"epochs": every, "steps": None}, "mining": {"name": "nearest"}}
+    options = parse_component("sampler", {"name": name} | keys | changes, "sampler")
+    assert isinstance(options, SamplerConfig)
+    return options
+
+
+def build_sampler(options: SamplerConfig) -> NegativeSampler:
+    sampler: NegativeSampler = build("sampler", options)
+    return sampler
 
 
 def decay(start_rate: float, step: float = 0.0, end_rate: float = 0.0, **changes: Any) -> SamplerConfig:
     return config("decay", start_rate=start_rate, step=step, end_rate=end_rate, **changes)
+
+
+def arguments_of(problem: Problem) -> Arguments:
+    ids = tuple(map(str, range(problem.pairs)))
+    return Arguments(Split(ids, problem.point_text, problem.counter_text, None, None, None))
+
+
+def forbidden_of(problem: Problem, exclude: list[str]) -> Forbidden:
+    return Forbidden(arguments_of(problem), exclude)
+
+
+def no_index(vectors: np.ndarray) -> NeighbourIndex:
+    raise AssertionError("an index was asked for")
 
 
 def new_round(
@@ -137,13 +167,15 @@ def new_round(
     epoch: int = 0,
     seed: int = 0,
 ) -> SamplingRound:
-    """Return a round; without a backend, one of an epoch that mines nothing."""
-    forbidden = Forbidden(problem.point_text, problem.counter_text, exclude)
-    rng = generator(seed, epoch, "negatives")
-    if backend is None:
-        return SamplingRound(epoch, problem.k, candidates, forbidden, rng)
-    indexes = {"point": BACKENDS[backend](problem.points), "counter": BACKENDS[backend](problem.counters)}
-    return SamplingRound(epoch, problem.k, candidates, forbidden, rng, indexes, problem.queries)
+    """Return a round; without a backend, one in which nothing may be mined."""
+    space = EmbeddingSpace(
+        problem.queries,
+        {"point": problem.points, "counter": problem.counters},
+        no_index if backend is None else BACKENDS[backend],
+    )
+    rng, forbidden = generator(seed, epoch, "negatives"), forbidden_of(problem, exclude)
+    round_ = SamplingRound(forbidden.arguments, forbidden, space, rng, num_negatives=problem.k, candidates=candidates)
+    return round_.at(epoch)
 
 
 def arguments(problem: Problem, negatives: Negatives) -> list[list[Argument]]:
@@ -178,7 +210,7 @@ class Returning(NegativeSampler):
 @some_examples
 @given(problem=problems())
 def test_forbidden_equals_the_oracle(exclude: list[str], problem: Problem) -> None:
-    forbidden = Forbidden(problem.point_text, problem.counter_text, exclude)
+    forbidden = forbidden_of(problem, exclude)
     everything = in_tables(problem, "both")
     contained = forbidden.contains(np.arange(problem.pairs)[:, None], np.arange(2 * problem.pairs))
     expected = [banned(problem, exclude, pair) for pair in range(problem.pairs)]
@@ -195,7 +227,7 @@ def test_more_negatives_than_some_pair_has_candidates_are_refused(
     candidates: str, exclude: list[str], problem: Problem
 ) -> None:
     sampler = build_sampler(config(num_negatives=problem.k, candidates=candidates, exclude=exclude))
-    forbidden = Forbidden(problem.point_text, problem.counter_text, exclude)
+    forbidden = forbidden_of(problem, exclude)
     if fewest_allowed(problem, exclude, candidates) >= problem.k:
         sampler.check_candidates(forbidden)
     else:
@@ -227,7 +259,7 @@ def test_hard_negatives_equal_the_oracle_with_both_backends(
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_text_in_half_of_the_pairs_is_mined_right(backend: str, exclude: list[str]) -> None:
     problem = random_problem(60, k=3)
-    negatives = new_round(problem, exclude, "both", backend).mine(np.arange(60))
+    negatives = new_round(problem, exclude, "both", backend).mine(np.arange(60), NEAREST)
     expected = [nearest(problem, exclude, "both", pair) for pair in range(60)]
     assert arguments(problem, negatives) == [[argument for argument, _ in pair] for pair in expected]
     assert negatives.neighbour_rank.tolist() == [[place for _, place in pair] for pair in expected]
@@ -236,15 +268,10 @@ def test_a_text_in_half_of_the_pairs_is_mined_right(backend: str, exclude: list[
 def test_some_pairs_are_mined_in_the_order_asked_for() -> None:
     problem = random_problem(20, k=2)
     round_ = new_round(problem, backend="exact")
-    everything = round_.mine(np.arange(20))
-    some = round_.mine(np.array([13, 2, 7]))
+    everything = round_.mine(np.arange(20), NEAREST)
+    some = round_.mine(np.array([13, 2, 7]), NEAREST)
     assert some.argument.tolist() == everything.argument[[13, 2, 7]].tolist()
     assert some.neighbour_rank.tolist() == everything.neighbour_rank[[13, 2, 7]].tolist()
-
-
-def test_mining_without_an_index_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="mine"):
-        new_round(random_problem(5)).mine(np.arange(5))
 
 
 # ---- random ----------------------------------------------------------------------------------------------------------
@@ -321,7 +348,7 @@ def test_decay_at_rate_zero_equals_hard() -> None:
 
 def test_decay_decides_once_for_all_negatives_of_a_pair() -> None:
     problem = random_problem(60, k=3)
-    hard = new_round(problem, backend="balltree").mine(np.arange(60))
+    hard = new_round(problem, backend="balltree").mine(np.arange(60), NEAREST)
     negatives = build_sampler(decay(0.5, num_negatives=3)).sample(new_round(problem, backend="balltree"))
     mined = negatives.mined.any(axis=1)
     assert 0 < mined.sum() < 60
@@ -330,25 +357,21 @@ def test_decay_decides_once_for_all_negatives_of_a_pair() -> None:
     np.testing.assert_array_equal(negatives.neighbour_rank[mined], hard.neighbour_rank[mined])
 
 
-@pytest.mark.parametrize(
-    ("sampler_config", "mines"),
-    [
-        (config("hard"), [True, True, True]),
-        (config("random"), [False, False, False]),
-        (config("static"), [False, False, False]),
-        (decay(1.0, 0.1), [False, True, True]),
-        (decay(0.5, 0.5), [True, True, True]),
-    ],
-)
-def test_an_index_is_asked_for_only_below_rate_one(sampler_config: SamplerConfig, mines: list[bool]) -> None:
-    sampler = build_sampler(sampler_config)
-    assert [sampler.mines(epoch) for epoch in range(3)] == mines
+@pytest.mark.parametrize("sampler_config", [config("random"), config("static"), decay(1.0)], ids=lambda c: c.name)
+def test_no_index_is_built_where_nothing_is_mined(sampler_config: SamplerConfig) -> None:
+    build_sampler(sampler_config).sample(new_round(random_problem(6)))
+
+
+@pytest.mark.parametrize("sampler_config", [config("hard"), decay(1.0, 0.1)], ids=lambda c: c.name)
+def test_an_index_is_built_where_something_is_mined(sampler_config: SamplerConfig) -> None:
+    with pytest.raises(AssertionError, match="an index was asked for"):
+        build_sampler(sampler_config).sample(new_round(random_problem(60), epoch=9))
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize("sampler_config", [config("hard"), config("random"), decay(0.8)], ids=lambda c: c.name)
 def test_negatives_are_refreshed_every_so_many_epochs(sampler_config: SamplerConfig, every: int) -> None:
-    sampler_config.refresh_every = every
+    sampler_config.refresh.epochs = every
     sampler = build_sampler(sampler_config)
     assert [epoch for epoch in range(7) if sampler.refreshes(epoch)] == list(range(0, 7, every))
 
@@ -437,51 +460,3 @@ def test_a_wrong_shape_is_refused(argument: list[list[int]]) -> None:
 def test_ranks_of_another_shape_than_the_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="Returning"):
         returned([[2], [5], [0]], neighbour_rank=[[0], [0]])
-
-
-# ---- the registry ----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class FakeEntryPoint:
-    name: str
-    loaded: object
-    value: str = "package.module:thing"
-
-    def load(self) -> object:
-        return self.loaded
-
-
-@pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> list[FakeEntryPoint]:
-    """Return the list of what other packages register; empty at first."""
-    registered: list[FakeEntryPoint] = []
-    monkeypatch.setattr(
-        "negexp.sampling.registry.entry_points", lambda *, group: registered if group == "negexp.samplers" else []
-    )
-    return registered
-
-
-def test_an_unknown_strategy_is_refused_with_the_names_there_are(entries: list[FakeEntryPoint]) -> None:
-    entries.append(FakeEntryPoint("mine_too", Returning))
-    with pytest.raises(InputError, match=r"sampler\.name=hrad.* hard, random, decay, static, mine_too"):
-        build_sampler(config("hrad"))
-
-
-def test_a_registered_strategy_is_found_and_given_its_config(entries: list[FakeEntryPoint]) -> None:
-    entries.append(FakeEntryPoint("mine_too", Returning))
-    sampler = build_sampler(config("mine_too", options={"x": 1}))
-    assert type(sampler) is Returning
-    assert sampler.config.options == {"x": 1}
-
-
-@pytest.mark.parametrize("loaded", [dict, len, "Returning"])
-def test_a_registered_thing_that_is_no_strategy_is_refused(entries: list[FakeEntryPoint], loaded: object) -> None:
-    entries.append(FakeEntryPoint("other", loaded))
-    with pytest.raises(InputError, match=r"sampler\.name=other: package\.module:thing is no NegativeSampler"):
-        build_sampler(config("other"))
-
-
-def test_a_built_in_name_cannot_be_taken_over(entries: list[FakeEntryPoint]) -> None:
-    entries.append(FakeEntryPoint("hard", Returning))
-    assert type(build_sampler(config("hard"))) is not Returning

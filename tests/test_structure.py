@@ -17,13 +17,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 # lowest first; a module imports from its own room or from lower levels only
 LEVELS = (
     ("errors", "nearest", "processor", "progress", "randomness", "scratch", "signals", "streams"),
+    ("components",),
     ("config",),
     ("corpus",),
     ("index",),
     ("sampling",),
     ("tokens",),
     ("model", "runtime"),
-    ("embedding",),
+    ("embedding", "losses"),
     ("evaluation",),
     ("tracking",),
     ("training", "report"),
@@ -34,7 +35,7 @@ LEVELS = (
     ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-READS_CONFIGURATION = {"config", "application", "cli"}
+READS_CONFIGURATION = {"components", "config", "application", "cli"}
 ALTERNATIVES = {"faiss", "sentence_transformers", "datasets"}  # they come with the extra `bench`
 RUNS_WHAT_IT_LOADS = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
 
@@ -104,12 +105,21 @@ def test_no_import_runs_back_up(name: str) -> None:
     assert not up, f"{name} (level {LEVEL[own]}) imports {sorted(up)}, which stand beside or above it"
 
 
+def test_the_cpus_fast_paths_know_no_other_part_of_the_model_and_are_known_in_one_place() -> None:
+    inside = {name for name in MODULES if name.startswith("negexp.model.cpu.")}
+    for name in inside:
+        own = {found for found in imports(name) if found.startswith("negexp.")}
+        assert {found for found in own if not found.startswith("negexp.model.cpu.")} <= {"negexp.scratch.scratch"}
+    users = {name for name in MODULES if any(found.startswith("negexp.model.cpu") for found in imports(name))}
+    assert users - inside == {"negexp.model.build"}
+
+
 def test_runtime_imports_errors_and_processor_only() -> None:
     assert rooms_imported("negexp.runtime") <= {"errors", "processor"}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_only_three_modules_know_hydra(name: str) -> None:
+def test_few_rooms_know_hydra(name: str) -> None:
     assert room(name) in READS_CONFIGURATION or not third_party(name) & {"hydra", "omegaconf"}
 
 
@@ -120,7 +130,7 @@ def test_alternatives_are_known_to_the_benchmark_only() -> None:
     }
 
 
-@pytest.mark.parametrize("start", ["sampling", "corpus", "config"])
+@pytest.mark.parametrize("start", ["sampling", "corpus", "config", "components"])
 def test_rooms_without_a_model_do_without_torch(start: str) -> None:
     assert not reached(start) & {"torch", "transformers", "tokenizers", "safetensors"}
 
@@ -154,9 +164,9 @@ def test_nothing_that_is_loaded_can_run(name: str) -> None:
             assert ast.unparse(node.value) == "False", f"{name}:{node.value.lineno}: {node.arg}"
 
 
-def test_modules_are_imported_by_name_in_one_place_only() -> None:
+def test_modules_are_imported_by_name_in_two_places_only() -> None:
     found = {name for name in MODULES for _, what in calls_and_names(name) if what.endswith("import_module")}
-    assert found <= {"negexp.application.sweep"}
+    assert found <= {"negexp.application.sweep", "negexp.components.registry"}
 
 
 @pytest.mark.parametrize("path", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF_DIR)))

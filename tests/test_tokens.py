@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from negexp.corpus import load_corpus
-from negexp.embedding import embed
+from negexp.embedding import TextEncoder
 from negexp.model import build_model
 from negexp.runtime import choose_runtime
 from negexp.tokens import TokenTable, tokenize, tokenize_corpus, train_vocabulary
@@ -82,7 +82,7 @@ def test_embeddings_equal_a_plain_forward_pass_text_by_text() -> None:
     built = build_model(config, 0, texts * 4)
     tokens = tokenize(texts, built.tokenizer, config.max_length)
     runtime = choose_runtime("cpu", "float32", tokens_per_batch=8)
-    embeddings = embed(built.model, tokens, np.array([2, 0, 1]), runtime, "texts", "never")
+    embeddings = TextEncoder(built.model, tokens, runtime).embed(np.array([2, 0, 1]), "texts")
     for text in range(3):
         encoded = built.tokenizer([texts[text]], return_tensors="pt")
         with torch.no_grad():
@@ -95,7 +95,7 @@ def test_texts_that_are_equal_after_truncation_have_one_embedding_to_the_bit() -
     texts = ["house " * 60 + "one", "house " * 60 + "two"]
     built = build_model(config, 0, texts)
     tokens = tokenize(texts, built.tokenizer, config.max_length)
-    embeddings = embed(built.model, tokens, np.arange(2), choose_runtime("cpu", "float32", None), "texts", "never")
+    embeddings = TextEncoder(built.model, tokens, choose_runtime("cpu", "float32", None)).embed(np.arange(2), "texts")
     first, second = embeddings.retrieval("query", np.arange(2))
     assert (first == second).all()
 

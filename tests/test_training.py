@@ -10,21 +10,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from batches import builder_of, drawn
 from conftest import Train, compose_train
 from safetensors.torch import load_file
 
 from negexp.commands import evaluate, train
+from negexp.components import KINDS, build
 from negexp.config import load_run_config
 from negexp.corpus import load_corpus
 from negexp.errors import InputError
 from negexp.evaluation.metrics import flatten
-from negexp.model import Role, TripletCrossEntropy, build_model
+from negexp.model import Role, build_model
+from negexp.model.bi_encoder import COUNTER
 from negexp.runtime import choose_runtime
-from negexp.sampling import Forbidden, Negatives
+from negexp.sampling import Arguments, Forbidden
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
 from negexp.training.console import before_and_after
-from negexp.training.steps import batch_loss, build_trainee, train_epoch
+from negexp.training.steps import EpochOfSteps, build_trainee
 
 SMOKE = "experiment=smoke"
 STRATEGIES = ["hard", "random", "decay", "static"]
@@ -71,7 +74,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(run_training: Train) -
         "encoder/tokenizer.json",
     } <= files
     assert not [name for name in files if name.endswith(".tmp")]
-    assert load_run_config(folder / "config.yaml") == compose_train(SMOKE)
+    assert load_run_config(folder / "config.yaml", KINDS) == compose_train(SMOKE)
 
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished"
@@ -308,15 +311,15 @@ def test_one_forward_pass_gives_the_loss_and_gradients_of_a_call_for_each_text(
     split = corpus["train"]
     built = build_model(config.model, 0, [corpus.texts[row] for row in split.texts()])
     tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
-    model, criterion = built.model.train(), TripletCrossEntropy(config.loss)
+    model, loss = built.model.train(), build("loss", config.loss)
     batch = np.array([3, 0, 7])
     # another pair's point, which stands in the batch in the other role, and counters. Never one's own point: its
     # absolute differences would be rounding alone, and so would their gradient
     negatives = np.array([[3 if row == 0 else 0, 16 + (row + 7) % 10] for row in range(16)])
-    parts = batch_loss(
-        model, criterion, tokens, split, negatives, batch, choose_runtime("cpu", "float32", tokens_per_batch)
-    )
-    parts.total.backward()
+    assert model.classifier is not None
+    builder = builder_of(model, tokens, split, choose_runtime("cpu", "float32", tokens_per_batch))
+    parts = loss(builder.build(batch, drawn(negatives)), model.classifier)
+    parts["total"].backward()
     gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
     model.zero_grad()
 
@@ -330,13 +333,16 @@ def test_one_forward_pass_gives_the_loss_and_gradients_of_a_call_for_each_text(
     r_c, h_c = encode([split.counter[row] for row in batch], "candidate")
     columns = [encode([table[negatives[row, j]] for row in batch], "candidate") for j in range(2)]
     r_n, h_n = (torch.stack([column[part] for column in columns], dim=1) for part in (0, 1))
-    assert model.classifier is not None
-    positive = model.classifier(r_p, h_p, r_c, h_c)
-    negative = torch.stack([model.classifier(r_p, h_p, r_n[:, j], h_n[:, j]) for j in range(2)], dim=1)
-    expected = criterion(r_p, r_c, r_n, positive, negative)
-    for value, wanted in zip(parts, expected, strict=True):
-        assert value.item() == pytest.approx(wanted.item(), abs=1e-5)
-    expected.total.backward()
+    positive = torch.log_softmax(model.classifier(r_p, h_p, r_c, h_c), -1)[:, COUNTER]
+    negative = [torch.log_softmax(model.classifier(r_p, h_p, r_n[:, j], h_n[:, j]), -1)[:, 0] for j in range(2)]
+    near = (r_p - r_c).norm(dim=-1)
+    triplet = torch.stack([(near - (r_p - r_n[:, j]).norm(dim=-1) + 1).clamp_min(0) for j in range(2)]).mean()
+    expected = {"triplet": triplet, "positive": -positive.mean(), "negative": -torch.stack(negative).mean()}
+    expected["total"] = sum(expected.values(), torch.zeros(()))
+    assert parts.keys() == expected.keys()
+    for name, wanted in expected.items():
+        assert parts[name].item() == pytest.approx(wanted.item(), abs=1e-5)
+    expected["total"].backward()
     slow = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     assert gradients.keys() == slow.keys()
     for name, gradient in slow.items():
@@ -351,18 +357,10 @@ def test_a_detached_classifier_trains_itself_only(detach: bool) -> None:
     built = build_model(config.model, 0, [corpus.texts[row] for row in split.texts()])
     tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
     negatives, batch = np.roll(np.arange(16), 1)[:, None], np.arange(4)
-    parts = batch_loss(
-        built.model,
-        TripletCrossEntropy(config.loss),
-        tokens,
-        split,
-        negatives,
-        batch,
-        choose_runtime("cpu", "float32", None),
-    )
-    parts.total.backward()
     classifier = built.model.classifier
     assert classifier is not None
+    builder = builder_of(built.model, tokens, split, choose_runtime("cpu", "float32", None))
+    build("loss", config.loss)(builder.build(batch, drawn(negatives)), classifier)["total"].backward()
     assert all(bool(parameter.grad.abs().sum() > 0) for parameter in classifier.parameters())
     others = [parameter.grad for parameter in built.model.towers.parameters()]
     moved = any(grad is not None and bool(grad.abs().sum() > 0) for grad in others)
@@ -381,19 +379,10 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
         runtime = choose_runtime("cpu", "float32", None)
         trainee = build_trainee(built.model, config.trainer, runtime)
-        negatives = np.roll(np.arange(16), 1)[:, None]
-        train_epoch(
-            trainee,
-            TripletCrossEntropy(config.loss),
-            tokens,
-            split,
-            Negatives(negatives, np.zeros_like(negatives)),
-            config.trainer,
-            runtime,
-            seed=0,
-            epoch=0,
-            progress="never",
-        )
+        builder = builder_of(built.model, tokens, split, runtime)
+        steps = EpochOfSteps(trainee, build("loss", config.loss), builder, config.trainer, seed=0, epoch=0)
+        steps.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)
+        assert steps.over
         return trainee.model.state_dict()
 
     one, accumulated = weights(16, 1), weights(batch_size, accumulation)
@@ -516,7 +505,7 @@ def test_unshared_encoders_and_every_head_variant_train(run_training: Train) -> 
 def test_forbidden_arguments_never_reach_training() -> None:
     corpus = load_corpus(compose_train().data)
     split = corpus["train"]
-    forbidden = Forbidden(split.point, split.counter, ["self", "duplicates"])
+    forbidden = Forbidden(Arguments(split), ["self", "duplicates"])
     rows = np.arange(len(split))
     assert forbidden.contains(rows, rows).all()
     assert forbidden.contains(rows, len(split) + rows).all()

@@ -21,15 +21,13 @@ from negexp.config import (
     with_run,
 )
 from negexp.corpus import check_path
-from negexp.evaluation.monitor import check_monitor
-from negexp.sampling import build_sampler
+from negexp.evaluation.monitor import Monitor
 
 
 def _train_config(config: DictConfig, _: Sequence[str]) -> TrainConfig:
-    """Parse, and look up what only the parts know: strategies (also other packages'), metrics, files."""
+    """Parse, and check that the metric and the corpus exist."""
     parsed = parse_train(config)
-    build_sampler(parsed.sampler)
-    check_monitor(parsed.trainer.monitor)
+    Monitor.parse(parsed.trainer.monitor)
     check_path(parsed.data)
     return parsed
 
@@ -47,7 +45,6 @@ def _evaluate_config(config: DictConfig, overrides: Sequence[str]) -> EvaluateCo
 
 def _bench_config(config: DictConfig, _: Sequence[str]) -> BenchConfig:
     parsed = parse_bench(config)
-    build_sampler(parsed.sampler)
     check_path(parsed.data)
     return parsed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from negexp.bench.peers import MISSING, sentence_transformer
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, in_turns, rivals
-from negexp.embedding import embed
 from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.tokens import tokenize
@@ -27,7 +27,7 @@ def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
 
     def ours() -> NDArray[np.float32]:
         tokens = tokenize(texts, setting.built.tokenizer, config.model.max_length)
-        embeddings = embed(setting.built.model, tokens, np.arange(len(texts)), setting.runtime, "texts", "never")
+        embeddings = replace(setting.encoder, tokens=tokens).embed(np.arange(len(texts)), "texts")
         pooled: NDArray[np.float32] = embeddings.query.pooled.cpu().numpy()[embeddings.row]
         return pooled
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from negexp.bench.ours import run_epoch
+from negexp.bench.phases import other_sampler, run_epoch
 from negexp.bench.plain import PlainEpoch
 from negexp.bench.setting import Setting
 from negexp.bench.timing import OURS, Comparison, in_turns, rivals
-from negexp.model.dropout import replace_dropout
+from negexp.errors import InputError
+from negexp.losses.triplet_ce import TripletCrossEntropyOptions
 from negexp.runtime import Runtime
 
 
@@ -21,10 +21,12 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     """Embed, index, sample and train on some pairs, with the decaying sampler's first rate."""
     config = setting.config
     pairs = setting.train_pairs(config.epoch_pairs)
-    sampler = replace(config.sampler, name="decay", start_rate=0.8, step=0.02, end_rate=0.0)
+    sampler = other_sampler(setting, "decay", start_rate=0.8, step=0.02, end_rate=0.0)
+    loss = config.loss
+    if not isinstance(loss, TripletCrossEntropyOptions):
+        raise InputError(f"loss={loss.name}: the plain epoch has loss=triplet_ce; leave the loss as it is")
     model = setting.built.model
-    original, state = copy.deepcopy(model), copy.deepcopy(model.state_dict())
-    replace_dropout(original, nn.Dropout)
+    original, state = setting.plain_model(), copy.deepcopy(model.state_dict())
 
     def ours(runtime: Runtime) -> None:
         model.load_state_dict(state)
@@ -32,7 +34,7 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
 
     def plain() -> None:
         original.load_state_dict(state)
-        PlainEpoch(setting, original, pairs, random_rate=0.8).run()
+        PlainEpoch(setting, original, pairs, random_rate=0.8, margin=loss.margin).run()
 
     float32, theirs = "negexp in float32", "plain epoch: three passes, padded as it comes, float32"
     contenders: dict[str, Any] = {OURS: lambda: ours(setting.runtime)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 from sklearn.neighbors import BallTree
 
 from negexp.bench.machine import measure_all
-from negexp.bench.made_up import clustered_vectors
-from negexp.bench.ours import index_of, sample_negatives
 from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transformers, sentence_transformer
+from negexp.bench.phases import index_of, other_sampler, sample_negatives
 from negexp.bench.setting import Setting
+from negexp.bench.synthetic import clustered_vectors
 from negexp.bench.timing import OURS, Comparison, Rival, in_turns, rivals
 from negexp.index import NeighbourIndex
-from negexp.index.exact import ExactIndex
+from negexp.index.backends.exact import ExactIndex
 from negexp.sampling import Negatives
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -143,7 +142,7 @@ def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> Comparis
     """Mine three negatives a pair from texts whose embeddings are there, as sentence-transformers does."""
     pairs, embeddings = setting.train_pairs(setting.config.mine_pairs), setting.training_embeddings
     texts, name = setting.corpus.texts, "sentence-transformers mine_hard_negatives, embeddings cached"
-    sampler = replace(setting.config.sampler, name="hard", num_negatives=3, candidates="counters")
+    sampler = other_sampler(setting, "hard", num_negatives=3, candidates="counters")
 
     def ours() -> Negatives:
         tables = {"counter": embeddings.retrieval("candidate", pairs.counter)}

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from negexp.bench.setting import Setting
 from negexp.corpus import Split
 from negexp.model import BiEncoder, PairClassifier
-from negexp.model.losses import COUNTER, NO_COUNTER
+from negexp.model.bi_encoder import COUNTER, NO_COUNTER
 
 EMBEDDING_BATCH = 32
 
@@ -27,10 +27,10 @@ EMBEDDING_BATCH = 32
 class PlainEpoch:
     """One epoch over some pairs: embed, build trees, sample, train."""
 
-    def __init__(self, setting: Setting, model: BiEncoder, pairs: Split, random_rate: float) -> None:
+    def __init__(self, setting: Setting, model: BiEncoder, pairs: Split, random_rate: float, margin: float) -> None:
         config = setting.config
         self.model, self.tokenizer, self.max_length = model, setting.built.tokenizer, config.model.max_length
-        self.margin, self.batch_size, self.random_rate = config.loss.margin, config.trainer.batch_size, random_rate
+        self.margin, self.batch_size, self.random_rate = margin, config.trainer.batch_size, random_rate
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.trainer.lr)
         self.points = [setting.corpus.texts[text] for text in pairs.point]
         self.counters = [setting.corpus.texts[text] for text in pairs.counter]

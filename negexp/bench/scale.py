@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from negexp.bench.machine import measure
-from negexp.bench.made_up import made_up_pairs
-from negexp.bench.ours import sample_negatives
+from negexp.bench.phases import other_sampler, sample_negatives
 from negexp.bench.setting import Setting
+from negexp.bench.synthetic import synthetic_pairs
 from negexp.corpus import Split
 from negexp.evaluation.ranking import rank_queries, squared_distance_scorer
 from negexp.model import PairClassifier, PairScores
@@ -81,12 +81,12 @@ def _grow(setting: Setting, phase: str, work: Work) -> Growth:
     config, growth = setting.config, Growth(phase, [], [], [])
     budget = 60 * config.scale_minutes / 2
     arguments, spent, expected = SMALLEST, 0.0, 0.0
-    work(setting, *made_up_pairs(arguments // 2, DIM, config.seed))  # what is loaded once
+    work(setting, *synthetic_pairs(arguments // 2, DIM, config.seed))  # what is loaded once
     sizes = int(math.log2(config.scale_largest / SMALLEST)) + 1  # at most
     with progress_bar(sizes, phase, "size", config.progress) as bar:
         while arguments <= config.scale_largest and (len(growth.arguments) < FITTED or spent + expected <= budget):
             bar.set_description(f"{phase}: {arguments} arguments")
-            use = measure(partial(work, setting, *made_up_pairs(arguments // 2, DIM, config.seed)))
+            use = measure(partial(work, setting, *synthetic_pairs(arguments // 2, DIM, config.seed)))
             growth.arguments.append(arguments)
             growth.seconds.append(use.seconds)
             growth.peak_bytes.append(use.peak_bytes)
@@ -99,7 +99,7 @@ def _grow(setting: Setting, phase: str, work: Work) -> Growth:
 
 def mine(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> None:
     """Build both exact indexes and choose a hard negative for every pair."""
-    sampler = replace(setting.config.sampler, name="hard", candidates="both")
+    sampler = other_sampler(setting, "hard", candidates="both")
     tables = {"point": vectors[pairs.point], "counter": vectors[pairs.counter]}
     sample_negatives(setting, sampler, pairs, tables["point"], tables, "exact")
 

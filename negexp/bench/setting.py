@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from negexp.config import BenchConfig
 from negexp.corpus import Corpus, Split, load_corpus
-from negexp.embedding import Embeddings, embed
-from negexp.model import BuiltModel, build_model
+from negexp.embedding import Embeddings, TextEncoder
+from negexp.model import BiEncoder, BuiltModel, build_model
 from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.tokens import TokenTable, tokenize
@@ -35,10 +35,14 @@ class Setting:
         """Read the corpus and build the model."""
         corpus = load_corpus(config.data)
         log.info(corpus.summary)
-        texts = [corpus.texts[row] for row in corpus["train"].texts()]
-        built = build_model(config.model, config.seed, texts)
-        built.model.to(runtime.device)
+        built = _build(config, corpus, runtime, config.trainer.fused)
         return cls(config, runtime, corpus, built, tokenize(corpus.texts, built.tokenizer, config.model.max_length))
+
+    def plain_model(self) -> BiEncoder:
+        """Return the same model as transformers and torch compute it, without the CPU's fast paths."""
+        model = _build(self.config, self.corpus, self.runtime, "off").model
+        model.load_state_dict(self.built.model.state_dict())
+        return model
 
     def train_pairs(self, most: int | None) -> Split:
         """Return training pairs: all, or so many, drawn with the seed."""
@@ -68,6 +72,17 @@ class Setting:
     def training_embeddings(self) -> Embeddings:
         """Return the embeddings of all training arguments."""
         log.info("embedding all training arguments, once, for the phases after it")
-        return embed(
-            self.built.model, self.tokens, self.corpus["train"].texts(), self.runtime, "train", self.config.progress
-        )
+        encoder = replace(self.encoder, progress=self.config.progress)
+        return encoder.embed(self.corpus["train"].texts(), "train")
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """Return the model with its tokens, without bars."""
+        return TextEncoder(self.built.model, self.tokens, self.runtime)
+
+
+def _build(config: BenchConfig, corpus: Corpus, runtime: Runtime, fused: str) -> BuiltModel:
+    texts = [corpus.texts[row] for row in corpus["train"].texts()]
+    built = build_model(config.model, config.seed, texts, fused=fused)
+    built.model.to(runtime.device)
+    return built

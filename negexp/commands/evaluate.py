@@ -11,8 +11,9 @@ import transformers
 from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import shares_text
-from negexp.embedding import embed
+from negexp.embedding import TextEncoder
 from negexp.evaluation.evaluator import evaluate_split, scorer_and_classifier
+from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.evaluation.trec import TrecExport
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
@@ -39,9 +40,10 @@ class _Run:
         config = load_run_config(RunFolder(path).config)
         return cls(RunFolder(path), config, CheckpointStore(path, keep=1).commit("best"))
 
-    def model(self) -> BuiltModel:
+    def model(self, fused: str) -> BuiltModel:
         """Return the model with the best epoch's weights."""
-        built = restore_model(self.config.model, self.folder.encoder, self.commit.weights.stat().st_size)
+        weights = self.commit.weights.stat().st_size
+        built = restore_model(self.config.model, self.folder.encoder, weights, fused=fused)
         load_weights(self.commit.weights, built.model)
         return built
 
@@ -70,7 +72,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         built = _model(config, corpus, run)
         tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
         model = built.model.to(runtime.device)
-        embeddings = embed(model, tokens, split.texts(), runtime, config.split, config.progress)
+        embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
         ranks = evaluate_split(model, embeddings, split, train, config.evaluation, progress=config.progress)
         metrics = write_evaluation(output / "evaluation", config.split, ranks)
         if config.trec:
@@ -80,7 +82,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     what = (
         f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
     )
-    monitor = load_run_config(RunFolder(Path(config.run)).config).trainer.monitor if config.run else None
+    monitor = None if run is None else Monitor.parse(run.config.trainer.monitor)
     files = " and ".join(map(str, written))
     log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_text(metrics, monitor)}\n\nfiles in {files}")
 
@@ -93,7 +95,8 @@ def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Pat
 
 
 def _model(config: EvaluateConfig, corpus: Corpus, run: _Run | None) -> BuiltModel:
+    fused = config.fused or "auto"
     if run is not None:
-        return run.model()
+        return run.model(fused)
     vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
-    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False)
+    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)

@@ -12,7 +12,7 @@ import transformers
 from negexp.config import TrainConfig, config_hash, load_run_config
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
-from negexp.evaluation.metrics import Metrics
+from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.model import BuiltModel, build_model, restore_model
 from negexp.runtime import Runtime, choose_runtime, memory_errors_name, reproducible
@@ -21,7 +21,7 @@ from negexp.tracking import RunFolder
 from negexp.tracking.reading import read_json
 from negexp.tracking.resume import Standing, find_standing, refuse_other_data
 from negexp.tracking.run_folder import versions
-from negexp.training import CheckpointStore, Commit, Origin, Progress, train
+from negexp.training import CheckpointStore, Commit, Origin, Start, Trained, train
 from negexp.training.console import before_and_after
 
 log = logging.getLogger("negexp")
@@ -68,15 +68,17 @@ def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overr
     with reproducible(runtime, trainer.deterministic), memory_errors_name(MEMORY_KEYS):
         built = _model(config, corpus, run_folder, commit)
         log.info(_describe(config, built, runtime))
-        progress, scores = train(config, corpus, built, runtime, run_folder, origin, commit)
-    result = _result(config, corpus, progress, scores)
+        trained = train(config, corpus, built, runtime, Start(run_folder, origin, commit))
+    result = _result(config, corpus, trained)
     result |= {
         "earlier_environments": origin.earlier_environments,
         "runtime": runtime.describe(),
         "overrides": overrides,
-        "seconds": progress.earlier_seconds + time.perf_counter() - started,
+        "seconds": trained.progress.earlier_seconds + time.perf_counter() - started,
     }
     run_folder.write_result(result)
+    for listener in trained.listeners:
+        listener.finished(result)
     _show(result, run_folder)
     return "done" if commit is None else "continued"
 
@@ -98,8 +100,10 @@ def _last_commit(config: TrainConfig, run_folder: RunFolder) -> Commit | None:
 
 def _model(config: TrainConfig, corpus: Corpus, run_folder: RunFolder, commit: Commit | None) -> BuiltModel:
     if commit is not None:
-        return restore_model(config.model, run_folder.encoder, commit.weights.stat().st_size)
-    return build_model(config.model, config.seed, [corpus.texts[row] for row in corpus["train"].texts()])
+        weights = commit.weights.stat().st_size
+        return restore_model(config.model, run_folder.encoder, weights, fused=config.trainer.fused)
+    texts = [corpus.texts[row] for row in corpus["train"].texts()]
+    return build_model(config.model, config.seed, texts, fused=config.trainer.fused)
 
 
 def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
@@ -110,7 +114,8 @@ def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
     )
 
 
-def _result(config: TrainConfig, corpus: Corpus, progress: Progress, scores: dict[str, Metrics]) -> dict[str, Any]:
+def _result(config: TrainConfig, corpus: Corpus, trained: Trained) -> dict[str, Any]:
+    progress = trained.progress
     return {
         "config_hash": config_hash(config),
         "data_fingerprint": corpus.fingerprint(),
@@ -122,7 +127,7 @@ def _result(config: TrainConfig, corpus: Corpus, progress: Progress, scores: dic
         "monitor": f"validation/{config.trainer.monitor}",
         "best_value": progress.best_value,
         "untrained": progress.untrained,
-        **scores,
+        **trained.scores,
     }
 
 
@@ -139,7 +144,7 @@ def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
 
 
 def _show(result: dict[str, Any], run_folder: RunFolder) -> None:
-    table = metrics_text(result["test"], result["monitor"].partition("/")[2])
+    table = metrics_text(result["test"], Monitor.of_result(result["monitor"]))
     log.info(
         f"\n{before_and_after(result)}\n\ntest, with epoch {result['best_epoch']}\n\n{table}\n\n"
         f"files in {run_folder.path}: result.json, metrics.csv, evaluation/, negatives/, checkpoints/"

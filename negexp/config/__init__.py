@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from negexp.config.checks import flatten
+from negexp.components import flatten
 from negexp.config.of_run import with_run
 from negexp.config.parse import (
     config_hash,
@@ -21,10 +21,13 @@ from negexp.config.schema import (
     EvaluateConfig,
     EvaluationConfig,
     IndexConfig,
+    ListenerConfig,
     LossConfig,
+    MiningConfig,
     ModelConfig,
     ReportConfig,
     SamplerConfig,
+    ScheduleConfig,
     TrackerConfig,
     TrainConfig,
     TrainerConfig,
@@ -42,10 +45,13 @@ __all__ = [
     "EvaluateConfig",
     "EvaluationConfig",
     "IndexConfig",
+    "ListenerConfig",
     "LossConfig",
+    "MiningConfig",
     "ModelConfig",
     "ReportConfig",
     "SamplerConfig",
+    "ScheduleConfig",
     "TrackerConfig",
     "TrainConfig",
     "TrainerConfig",

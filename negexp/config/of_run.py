@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from negexp.config.checks import check_data
 from negexp.config.schema import DataConfig, EvaluateConfig, EvaluationConfig, TrainConfig
 from negexp.errors import InputError
 
@@ -16,9 +15,9 @@ Group = TypeVar("Group", DataConfig, EvaluationConfig)
 def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[str]) -> EvaluateConfig:
     """Return an evaluation's configuration with what its run brings.
 
-    Model and seed are the run's. Data, evaluation and precision are the run's too, but for the keys that the command
-    line gives (`overrides`, as Hydra takes them). A group that it names, as in `data=arguana`, takes the place of the
-    run's.
+    Model and seed are the run's. Data, evaluation, precision and `fused` are the run's too, but for the keys that the
+    command line gives (`overrides`, as Hydra takes them). A group that it names, as in `data=arguana`, takes the place
+    of the run's.
 
     Raises
     ------
@@ -29,11 +28,12 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
     if "model" in {key.partition(".")[0] for key in given}:
         raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
     data = _changed("data", trained.data, config.data, given)
-    check_data(data)
+    data.check()
     return replace(
         config,
         seed=trained.seed,
         precision=config.precision or trained.trainer.precision,
+        fused=config.fused or trained.trainer.fused,
         model=trained.model,
         data=data,
         evaluation=_changed("evaluation", trained.evaluation, config.evaluation, given),

@@ -4,63 +4,69 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from negexp.config.checks import check_evaluate, check_report, check_train, flatten
+from negexp.components import flatten, parse
 from negexp.config.schema import BenchConfig, EvaluateConfig, ReportConfig, TrainConfig
 from negexp.errors import InputError
-from negexp.nearest import nearest_key
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
 DEEPEST = 20  # levels of a configuration; a run's has three
-LATER_KEYS = {"data.match": "exact"}  # in no run of version 0.1: the value that does what it did
+# Keys that no run of version 0.1 has, with the values that do what it did.
+LATER_KEYS: dict[str, Any] = {
+    "data.match": "exact",
+    "trainer.fused": "auto",
+    "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
+    "sampler.mining": {"name": "nearest"},
+    "tracker.listeners": {},
+}
+# Keys that version 0.1 wrote for every strategy, null or empty where a strategy did not have them.
+EARLIER_KEYS = ("start_rate", "step", "end_rate", "options")
 BESIDES = ("data.max_bytes", "data.max_files", "trainer.profile")
 
 Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, BenchConfig, ReportConfig)
 
 
-def parse_train(config: DictConfig) -> TrainConfig:
-    """Return the typed configuration of a training run, or raise `InputError` naming the first wrong key."""
-    parsed = _typed(config, TrainConfig)
-    check_train(parsed)
-    return parsed
+def parse_train(config: DictConfig, kinds: Collection[str] | None = None) -> TrainConfig:
+    """Return the typed configuration of a training run, or raise `InputError` naming the first wrong key.
+
+    kinds: kinds of components whose keys are parsed, null for all. Those of another kind stay plain mappings, and
+    their code, which may be another package's, is not imported.
+    """
+    return _typed(config, TrainConfig, kinds)
 
 
 def parse_evaluate(config: DictConfig) -> EvaluateConfig:
     """Return the typed configuration of an evaluation, or raise `InputError` naming the first wrong key."""
-    parsed = _typed(config, EvaluateConfig)
-    check_evaluate(parsed)
-    return parsed
+    return _typed(config, EvaluateConfig)
 
 
 def parse_bench(config: DictConfig) -> BenchConfig:
     """Return the typed configuration of a benchmark, or raise `InputError` naming the first wrong key."""
-    parsed = _typed(config, BenchConfig)
-    check_train(parsed)
-    return parsed
+    return _typed(config, BenchConfig)
 
 
 def parse_report(config: DictConfig) -> ReportConfig:
     """Return the typed configuration of a report, or raise `InputError` naming the first wrong key."""
     if OmegaConf.is_missing(config, "runs"):
         raise InputError("runs: needs runs=DIR, a folder that `negexp train` wrote; several with commas between them")
-    parsed = _typed(config, ReportConfig)
-    check_report(parsed)
-    return parsed
+    return _typed(config, ReportConfig)
 
 
-def load_run_config(path: Path) -> TrainConfig:
+def load_run_config(path: Path, kinds: Collection[str] | None = ("data",)) -> TrainConfig:
     """Read a run folder's `config.yaml`, which may come from a stranger: nothing in it is executed or looked up.
+
+    By default only the data's keys are parsed, see `parse_train`: neither a report nor an evaluation needs the others.
 
     Raises
     ------
@@ -84,17 +90,22 @@ def load_run_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: holds no mapping; run= must name a folder that `negexp train` wrote")
     if "${" in text:
         raise InputError(f"{path}: has an interpolation; a run's configuration is resolved, and nothing is looked up")
-    _fill_in(loaded)
-    return parse_train(loaded)
+    _bring_up_to_date(loaded)
+    return parse_train(loaded, kinds)
 
 
-def _fill_in(config: DictConfig) -> None:
-    """Give a run of version 0.1 the keys that came later, with the values that do what it did."""
+def _bring_up_to_date(config: DictConfig) -> None:
+    """Give a run of version 0.1 the keys that came later, and take away those that say nothing."""
     for key, value in LATER_KEYS.items():
         group, _, name = key.partition(".")
         node = config.get(group)
         if isinstance(node, DictConfig) and name not in node:
             node[name] = value
+    sampler = config.get("sampler")
+    if isinstance(sampler, DictConfig):
+        for name in EARLIER_KEYS:
+            if name in sampler and not sampler[name] and sampler[name] != 0:
+                del sampler[name]
 
 
 def _bomb(text: str) -> str | None:
@@ -125,25 +136,15 @@ def config_hash(config: TrainConfig) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _typed(config: DictConfig, schema: type[Schema]) -> Schema:
+def _typed(config: DictConfig, schema: type[Schema], kinds: Collection[str] | None = None) -> Schema:
     try:
         with _without_environment():
-            typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         reason = (error.msg or str(error)).split("\n", 1)[0].removeprefix(RAISED)
-        near = nearest_key(key, _keys(config)) if isinstance(error, (ConfigKeyError, ConfigAttributeError)) else None
-        raise InputError(f"{key}: {reason}{f'; did you mean {near}?' if near else ''}") from None
-    assert isinstance(typed, schema)
-    for key, value in flatten(asdict(typed)).items():
-        given = OmegaConf.select(config, key)
-        if isinstance(value, bool) and not isinstance(given, bool):  # OmegaConf takes any integer, and "on", for one
-            raise InputError(f"{key}={given}: must be true or false")
-    return typed
-
-
-def _keys(config: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+        raise InputError(f"{key}: {reason}") from None
+    return parse(schema, values, kinds=None if kinds is None else frozenset(kinds))
 
 
 @contextmanager

@@ -1,184 +1,332 @@
-"""Names and types of every key. Values live in `conf/` only, so no field that a YAML file sets has a default here."""
+"""Sections of the configuration: names, types, ranges and help of every key. Values live in `conf/` only.
+
+A component's section here has the keys that all components of its kind share; the rest stand beside its class.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from negexp.components import Options, component, option
+from negexp.errors import InputError
+
+AUTO = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+BARS = ("auto", "always", "never")
+LARGEST_SEED = 2**32 - 1
+
+
+def check_device(key: str, device: str) -> None:
+    """Raise `InputError` unless a value names a device."""
+    kind, _, number = device.partition(":")
+    if kind not in AUTO or (number and not (kind == "cuda" and number.isdigit())):
+        raise InputError(f"{key}={device}: must be one of auto, cpu, cuda, cuda:N, mps")
+
 
 @dataclass
-class DataConfig:
+class DataConfig(Options):
+    """The keys that all corpus readers share."""
+
     name: str
-    path: str | None
-    train_overlap: str
-    copies: str
-    match: str
-    validation_share: float
-    test_share: float
-    split_seed: int
-    max_pairs: int | None
-    max_bytes: int
-    max_files: int
+    path: str | None = option("the corpus: a folder, an archive or a table; null for the demo, which is shipped")
+    train_overlap: str = option("training pairs that share a text with validation or test", choices=("drop", "keep"))
+    copies: str = option("training pairs with the same two texts as an earlier one", choices=("merge", "keep"))
+    match: str = option(
+        "when two texts are the same: normalized ignores case, white space and Unicode form",
+        choices=("exact", "normalized"),
+    )
+    validation_share: float = option("share of the debates (or rows) when a table has no split column", low=0, high=1)
+    test_share: float = option("the same for test", low=0, high=1)
+    split_seed: int = option(
+        "draws that split; apart from `seed`, so that a sweep over seeds compares the same queries",
+        low=0,
+        high=LARGEST_SEED,
+    )
+    max_pairs: int | None = option("at most so many pairs of each split, whole debates first (for trials)", low=1)
+    max_bytes: int = option("refuse a corpus that is larger, an archive once it is unpacked", low=1)
+    max_files: int = option("refuse an archive or a folder with more files", low=1)
+
+    def check(self) -> None:
+        """Raise `InputError` when the drawn splits would leave one without pairs."""
+        if self.validation_share <= 0 or self.test_share <= 0 or self.validation_share + self.test_share >= 1:
+            raise InputError(
+                f"data.validation_share={self.validation_share} and data.test_share={self.test_share}: both must be "
+                "above 0, their sum below 1"
+            )
 
 
 @dataclass
-class ModelConfig:
-    pretrained: str | None
-    revision: str | None
-    max_length: int
-    pooling: str
-    retrieval_dim: int | None
-    normalize: bool
-    classifier_features: str
-    layer_norm: bool
-    activation: str
-    shared_encoder: bool
-    freeze_encoder: bool
-    default_lr: float
-    default_head_lr: float
-    vocabulary_size: int
-    hidden_size: int
-    layers: int
-    attention_heads: int
-    dropout: float | None
+class ModelConfig(Options):
+    """The bi-encoder."""
+
+    pretrained: str | None = option("hub id or local folder of an encoder; null: a small random BERT")
+    revision: str | None = option("commit or tag on the hub")
+    max_length: int = option("tokens; longer arguments are cut", low=3)
+    pooling: str = option("what becomes of a text's hidden states", choices=("cls", "mean", "pooler"))
+    retrieval_dim: int | None = option(
+        "size of the retrieval head; null: the index searches the pooled embedding itself", low=1
+    )
+    normalize: bool = option("L2-normalise the retrieval embedding")
+    classifier_features: str = option(
+        "what the pair classifier sees: both embeddings, the pooled or the retrieval one",
+        choices=("concat", "hidden", "retrieval"),
+    )
+    layer_norm: bool = option("LayerNorm before the pair classifier")
+    activation: str = option("before the pair classifier", choices=("none", "relu", "gelu", "tanh"))
+    shared_encoder: bool = option("false: points as queries and candidates have an encoder each")
+    freeze_encoder: bool = option("true: only the heads learn")
+    default_lr: float = option("trainer.lr, unless that is set", low=0)
+    default_head_lr: float = option("trainer.head_lr, unless that is set", low=0)
+    vocabulary_size: int = option("of the random BERT", low=100)
+    hidden_size: int = option("of the random BERT", low=1)
+    layers: int = option("of the random BERT", low=1)
+    attention_heads: int = option("of the random BERT", low=1)
+    dropout: float | None = option(
+        "of the encoder's hidden states and attention; null: as a pretrained one comes", low=0, high=0.99
+    )
+
+    def check(self) -> None:
+        """Raise `InputError` when the heads of the random BERT do not share its size."""
+        if self.pretrained is None and self.hidden_size % self.attention_heads:
+            raise InputError(
+                f"model.hidden_size={self.hidden_size}: no multiple of model.attention_heads={self.attention_heads}"
+            )
 
 
 @dataclass
-class SamplerConfig:
+class RefreshConfig(Options):
+    """When embeddings, index and negatives are made anew."""
+
+    epochs: int = option("at the start of every so many epochs", low=1)
+    steps: int | None = option("also after every so many optimizer steps of an epoch; null: never within one", low=1)
+
+    def check(self) -> None:
+        """Raise `InputError` when steps are counted in epochs that keep their negatives."""
+        if self.steps is not None and self.epochs > 1:
+            raise InputError(
+                f"sampler.refresh.steps={self.steps}: refreshes within an epoch, sampler.refresh.epochs={self.epochs} "
+                "skips whole epochs; give one of them"
+            )
+
+
+@dataclass
+class MiningConfig(Options):
+    """The keys that all mining policies share."""
+
     name: str
-    num_negatives: int
-    candidates: str
-    exclude: list[str]
-    refresh_every: int
-    start_rate: float | None = None  # the three keys of `decay`; other strategies have no such key in their YAML
-    step: float | None = None
-    end_rate: float | None = None
-    options: dict[str, Any] = field(default_factory=dict)  # for strategies from other packages: `+sampler.options.x=1`
 
 
 @dataclass
-class IndexConfig:
+class ScheduleConfig(Options):
+    """The keys that all schedules share."""
+
     name: str
-    leaf_size: int
-    block_bytes: int
 
 
 @dataclass
-class LossConfig:
+class SamplerConfig(Options):
+    """The keys that all strategies share."""
+
     name: str
-    margin: float
-    triplet_weight: float
-    positive_weight: float
-    negative_weight: float
-    detach_classifier: bool
+    num_negatives: int = option("k negatives a pair: the k nearest", low=1)
+    candidates: str = option("the arguments to choose from", choices=("both", "points", "counters"))
+    exclude: list[str] = option(
+        "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies",
+        choices=("self", "duplicates"),
+    )
+    refresh_every: int = option("another name of refresh.epochs", low=1)
+    refresh: RefreshConfig = option("when negatives are made anew")
+    mining: MiningConfig = component("mining", "which neighbours count as hard")
+
+    def check(self) -> None:
+        """Raise `InputError` when a pair's own texts could become its negatives."""
+        if "self" not in self.exclude:
+            raise InputError(f"sampler.exclude={self.exclude}: must contain self (a pair's own texts are no negatives)")
 
 
 @dataclass
-class TrainerConfig:
-    epochs: int
-    batch_size: int
-    lr: float
-    head_lr: float
-    optimizer: str
-    weight_decay: float
-    warmup_steps: int
-    gradient_clip: float | None
-    accumulation: int
-    precision: str
-    device: str
-    deterministic: bool
-    threads: int | None
-    tokens_per_batch: int | None
-    monitor: str
-    patience: int | None
-    profile: bool
+class IndexConfig(Options):
+    """The keys of the built-in indexes, so that one can take another's place."""
+
+    name: str
+    leaf_size: int = option("where a tree turns to brute force; an index without a tree ignores it", low=1)
+    block_bytes: int = option("memory for one block of vectors or distances", low=1)
 
 
 @dataclass
-class EvaluationConfig:
-    rerank_k: int
-    train_queries: int
-    block_bytes: int
+class LossConfig(Options):
+    """The keys that all losses share."""
+
+    name: str
+
+    def trains_classifier(self) -> bool:
+        """Return whether the loss gives the pair classifier a gradient."""
+        return False
 
 
 @dataclass
-class TrackerConfig:
-    ledger: bool
-    progress: str
+class TrainerConfig(Options):
+    """Optimisation, and where and how it is computed."""
+
+    epochs: int = option("times that every pair is trained on", low=1)
+    batch_size: int = option("pairs a batch", low=1)
+    lr: float = option("learning rate of the encoder", low=0)
+    head_lr: float = option("of retrieval head and classifier, which start from nothing", low=0)
+    optimizer: str = option("", choices=("adam", "adamw"))
+    weight_decay: float = option("", low=0)
+    warmup_steps: int = option("optimizer steps over which the learning rate rises to lr", low=0)
+    gradient_clip: float | None = option("largest gradient norm; null: any", low=0)
+    accumulation: int = option("batches an optimizer step", low=1)
+    precision: str = option("auto: bfloat16 autocast on GPUs and CPUs with instructions for it", choices=PRECISIONS)
+    device: str = option("auto | cpu | cuda | cuda:N | mps; auto: the GPU where there is one")
+    fused: str = option(
+        "auto: on a CPU negexp's own dropout, attention and packed texts; off: all as torch and transformers do it",
+        choices=("auto", "off"),
+    )
+    deterministic: bool = option("only algorithms that give the same bits every time")
+    threads: int | None = option(
+        "CPU threads; null: all cores. Another number of threads rounds differently", low=1, high=4096
+    )
+    tokens_per_batch: int | None = option("padded tokens in one forward call; null: chosen for the device", low=1)
+    monitor: str = option("validation metric that picks the best epoch: protocol/stage/task/metric")
+    patience: int | None = option("stop after so many epochs without a better one; null: never", low=1)
+    profile: bool = option("true: write profile/: seconds by phase, and by operator of a few steps, of one epoch")
+
+    def check(self) -> None:
+        """Raise `InputError` unless the device has a name that torch knows."""
+        check_device("trainer.device", self.device)
 
 
 @dataclass
-class CheckpointConfig:
-    keep: int
+class EvaluationConfig(Options):
+    """Ranking of all candidates."""
+
+    rerank_k: int = option("the k nearest that the pair classifier orders", low=1)
+    train_queries: int = option("fixed sample of training queries whose accuracy is logged every epoch; 0: none", low=0)
+    block_bytes: int = option("memory for one block of scores", low=1)
 
 
 @dataclass
-class TrainConfig:
+class ListenerConfig(Options):
+    """The keys that all trackers share."""
+
+    name: str
+
+
+@dataclass
+class TrackerConfig(Options):
+    """What a run tells the outside."""
+
+    ledger: bool = option("write negatives/epoch-NNN.parquet")
+    progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
+    listeners: dict[str, ListenerConfig] = component("tracker", "trackers beside the files, by names of your own")
+
+
+@dataclass
+class CheckpointConfig(Options):
+    """Commits."""
+
+    keep: int = option("the newest so many commits, and the best", low=1)
+
+
+@dataclass
+class TrainConfig(Options):
     """Everything `negexp train` reads; saved as the run's `config.yaml`."""
 
-    name: str
-    seed: int
-    resume: str
-    data: DataConfig
-    model: ModelConfig
-    sampler: SamplerConfig
-    index: IndexConfig
-    loss: LossConfig
-    trainer: TrainerConfig
-    evaluation: EvaluationConfig
-    checkpoint: CheckpointConfig
-    tracker: TrackerConfig
+    name: str = option("run folder: outputs/<name>/<date>_<time>, sweep folder: outputs/sweeps/<name>/<job>")
+    seed: int = option("every random draw derives from (seed, epoch, purpose)", low=0, high=LARGEST_SEED)
+    resume: str = option(
+        "auto: go on where the folder's run stopped; must: fail if there is none; never: fail if there is one",
+        choices=("auto", "never", "must"),
+    )
+    data: DataConfig = component("data", "pairs of texts")
+    model: ModelConfig = option("the bi-encoder")
+    sampler: SamplerConfig = component("sampler", "which negatives, and when")
+    index: IndexConfig = component("index", "neighbour search")
+    loss: LossConfig = component("loss", "what is minimised")
+    trainer: TrainerConfig = option("optimisation")
+    evaluation: EvaluationConfig = option("ranking")
+    checkpoint: CheckpointConfig = option("commits")
+    tracker: TrackerConfig = option("what a run tells the outside")
+
+    def check(self) -> None:
+        """Raise `InputError` when nothing would learn."""
+        check_something_learns(self.loss, self.model)
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Options):
     """Everything `negexp evaluate` reads."""
 
-    run: str | None
-    split: str
-    output: str | None
-    seed: int
-    precision: str | None
-    device: str
-    tokens_per_batch: int | None
-    progress: str
-    trec: bool
-    trec_depth: int | None
-    data: DataConfig
-    model: ModelConfig
-    evaluation: EvaluationConfig
+    run: str | None = option("a folder that `negexp train` wrote; null: zero-shot, the pooled embedding and cosine")
+    split: str = option("", choices=("train", "validation", "test"))
+    output: str | None = option("where evaluation/ is written; null: Hydra's run folder")
+    seed: int = option("draws the random weights of model=tiny", low=0, high=LARGEST_SEED)
+    precision: str | None = option("null: the run's own, zero-shot float32", choices=PRECISIONS)
+    device: str = option("auto | cpu | cuda | cuda:N | mps")
+    fused: str | None = option("the CPU's fast paths; null: the run's own, zero-shot auto", choices=("auto", "off"))
+    tokens_per_batch: int | None = option("null: chosen for the device", low=1)
+    progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
+    trec: bool = option("true: TREC run and qrels files for every protocol, stage and task, below trec/")
+    trec_depth: int | None = option("candidates a query in the run files; null: all of them", low=1)
+    data: DataConfig = component("data", "pairs of texts")
+    model: ModelConfig = option("the encoder, without a run")
+    evaluation: EvaluationConfig = option("ranking")
+
+    def check(self) -> None:
+        """Raise `InputError` unless the device has a name that torch knows."""
+        check_device("device", self.device)
 
 
 @dataclass
-class BenchConfig:
+class BenchConfig(Options):
     """Everything `negexp bench` reads."""
 
-    bench: str
-    output: str | None
-    seed: int
-    repeats: int
-    progress: str
-    embed_texts: int | None
-    search_rows: int
-    mine_pairs: int
-    rerank_queries: int
-    epoch_pairs: int | None
-    scale_largest: int
-    scale_minutes: float
-    data: DataConfig
-    model: ModelConfig
-    sampler: SamplerConfig
-    index: IndexConfig
-    loss: LossConfig
-    trainer: TrainerConfig
-    evaluation: EvaluationConfig
+    bench: str = option("which phases", choices=("embed", "mine", "rerank", "epoch", "scale", "all"))
+    output: str | None = option("where bench.json and bench.md are written; null: Hydra's run folder")
+    progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
+    seed: int = option("", low=0, high=LARGEST_SEED)
+    repeats: int = option("rounds after one to warm up", low=1)
+    embed_texts: int | None = option(
+        "embed: about so many training arguments, drawn with their copies; null: all", low=1
+    )
+    search_rows: int = option("mine: so many made-up vectors beside faiss; time grows with their square", low=100)
+    mine_pairs: int = option("mine: so many pairs beside sentence-transformers' mine_hard_negatives", low=20)
+    rerank_queries: int = option("rerank: with ten candidates each", low=1)
+    epoch_pairs: int | None = option("epoch: so many training pairs, drawn; null: all", low=8)
+    scale_largest: int = option("scale: arguments at most", low=4000)
+    scale_minutes: float = option("scale: stop before a size that would take longer", low=0)
+    data: DataConfig = component("data", "pairs of texts")
+    model: ModelConfig = option("the bi-encoder")
+    sampler: SamplerConfig = component("sampler", "which negatives")
+    index: IndexConfig = component("index", "neighbour search")
+    loss: LossConfig = component("loss", "what is minimised")
+    trainer: TrainerConfig = option("optimisation")
+    evaluation: EvaluationConfig = option("ranking")
+
+    def check(self) -> None:
+        """Raise `InputError` when nothing would learn."""
+        check_something_learns(self.loss, self.model)
 
 
 @dataclass
-class ReportConfig:
+class ReportConfig(Options):
     """Everything `negexp report` reads."""
 
-    runs: str
-    output: str | None
-    texts: bool
-    examples: int
+    runs: str = option("run folders, folders that hold some, or globs; several with commas between them")
+    output: str | None = option("where the report is written; null: report/ beside the runs")
+    texts: bool = option("show texts of queries that the best arm gains and loses against the others")
+    examples: int = option("so many of each", low=0)
+
+
+def check_something_learns(loss: LossConfig | Mapping[str, Any], model: ModelConfig) -> None:
+    """Raise `InputError` when the encoder is frozen and the loss trains nothing else."""
+    if not model.freeze_encoder or model.retrieval_dim is not None or isinstance(loss, Mapping):  # not parsed
+        return
+    if not loss.trains_classifier():
+        raise InputError(
+            "model.freeze_encoder=true: with retrieval_dim=null only the classifier could learn, and its loss weights "
+            "are 0; set loss.positive_weight above 0"
+        )

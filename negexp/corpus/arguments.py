@@ -172,7 +172,7 @@ def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...
 
 
 def _codes(values: Iterable[object]) -> Ints | None:
-    """Number values by first occurrence; None when any of them is missing."""
+    """Return the number of each value by first occurrence; None when any of them is missing."""
     numbers: dict[object, int] = {}
     codes = []
     for value in values:

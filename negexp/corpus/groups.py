@@ -10,9 +10,15 @@ from negexp.corpus.arguments import Ints, Split
 
 
 def dependent_groups(split: Split) -> Ints:
-    """Number the pairs (pairs,) so that those of one debate, or of debates that share a text, have one number.
+    """Return a number for each pair (pairs,), the same for pairs of one debate or of debates that share a text.
 
     Queries of one number are not independent observations: a debate that is cross-listed under three themes is one.
+
+    Here the first and the third pair have the same counter:
+
+    >>> debates, themes, stances = np.array([0, 1, 2]), None, None
+    >>> dependent_groups(Split(("a", "b", "c"), np.array([0, 2, 4]), np.array([1, 3, 1]), themes, debates, stances))
+    array([0, 1, 0])
     """
     rows = np.arange(len(split))
     debate = rows if split.debate is None else np.unique(split.debate, return_inverse=True)[1]

@@ -39,6 +39,17 @@ def check_length(size: int, location: str) -> None:
         raise InputError(f"{location}: holds a text of {size} bytes; {LONGEST_TEXT} are the most")
 
 
+def decode(data: bytes, location: str) -> str:
+    """Decode UTF-8 (a byte order mark is dropped), or raise `InputError` with the location and the byte offset."""
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{location}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    if "\0" in text:
+        raise InputError(f"{location}: byte {data.index(0)} is NUL, as in UTF-16 or binary files; convert it to UTF-8")
+    return text
+
+
 class BoundedStream:
     """A decompressed stream that ends in `InputError` where it comes to more than `data.max_bytes`.
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from negexp.components import build
 from negexp.config import DataConfig
-from negexp.corpus.arguana import read_arguana
 from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records, with_unique_ids
 from negexp.corpus.limits import Limits
 from negexp.corpus.overlap import Overlap, find_overlap, rows_to_keep
-from negexp.corpus.pairs import draw_splits, read_pairs
+from negexp.corpus.reader import CorpusReader
+from negexp.corpus.tables import draw_splits
 from negexp.errors import InputError
 
-DEMO = Path(__file__).parent / "demo.jsonl"
 SAME_TEXT = {
     "exact": "when every character is",
     "normalized": "whatever their case, white space, zero-width characters and Unicode form",
@@ -23,11 +21,8 @@ SAME_TEXT = {
 
 def check_path(config: DataConfig) -> None:
     """Raise `InputError` when the corpus that `config` names is not there; what is in it, only reading can say."""
-    if config.path is not None and not Path(config.path).expanduser().exists():
-        wanted = {"arguana": "the unpacked corpus folder or its .tar.gz"}.get(
-            config.name, "a CSV, JSONL or Parquet table"
-        )
-        raise InputError(f"data.path={config.path}: does not exist; give {wanted}")
+    reader: CorpusReader = build("data", config)
+    reader.check()
 
 
 def load_corpus(config: DataConfig) -> Corpus:
@@ -38,16 +33,12 @@ def load_corpus(config: DataConfig) -> Corpus:
     InputError
         When the files cannot be used, or when a split is left without pairs.
     """
-    check_path(config)
-    path = DEMO if config.path is None else Path(config.path).expanduser()
-    limits = Limits(config.max_bytes, config.max_files)
-    found: dict[str, tuple[int, int]] = {}
-    if config.name == "arguana":
-        records, found = read_arguana(path, limits)
-    else:
-        records = read_pairs(path, limits)
-        if records[0].split is None:
-            records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
+    reader: CorpusReader = build("data", config)
+    reader.check()
+    path, reading = reader.path, reader.read(Limits(config.max_bytes, config.max_files))
+    records, found = reading.records, reading.found
+    if records[0].split is None:
+        records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
     texts, splits = index_records(with_unique_ids(records), config.match)
     for name in SPLITS:
         if not len(splits[name]):

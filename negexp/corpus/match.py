@@ -32,7 +32,7 @@ def normalized(text: str) -> str:
 
 
 def identities(texts: Iterable[str], match: str, known: Iterable[str] = ()) -> NDArray[np.int64]:
-    """Number texts (texts,) by first occurrence, copies alike; texts that stand in `known` too get its numbers."""
+    """Return a number for each text (texts,) by first occurrence; copies share one, also with texts in `known`."""
     numbers: dict[str, int] = {}
 
     def number(text: str) -> int:

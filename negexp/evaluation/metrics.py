@@ -28,7 +28,11 @@ def query_metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def rank_metrics(rank: np.ndarray) -> dict[str, float]:
-    """Return the means of `query_metrics` over the given ranks (queries,)."""
+    """Return the means of `query_metrics` over the given ranks (queries,).
+
+    >>> rank_metrics(np.array([1, 3, 20, 20]))
+    {'accuracy@1': 0.25, 'accuracy@5': 0.5, 'accuracy@10': 0.5, 'mrr': 0.35833333333333334, 'ndcg@10': 0.375}
+    """
     return {metric: float(values.mean()) for metric, values in query_metrics(rank).items()}
 
 

@@ -1,19 +1,58 @@
-"""The metric that picks the best epoch, by name."""
+"""The metric that picks the best epoch: the only place that reads its name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from negexp.corpus import Split
 from negexp.errors import InputError
-from negexp.evaluation.metrics import METRICS
+from negexp.evaluation.metrics import METRICS, Metrics
 from negexp.evaluation.pools import PROTOCOLS, TASKS, possible_tasks
 from negexp.evaluation.ranking import STAGES
 
 
-def check_monitor(monitor: str, validation: Split | None = None) -> None:
-    """Raise `InputError` when `trainer.monitor` names no metric, or none that this validation split can have."""
-    tasks = [task.name for task in (TASKS if validation is None else possible_tasks(validation)[0])]
-    allowed = (PROTOCOLS, STAGES, tasks, METRICS)
-    parts = monitor.split("/")
-    if len(parts) != 4 or any(part not in choices for part, choices in zip(parts, allowed, strict=True)):
-        wanted = "/".join(f"({'|'.join(choices)})" for choices in allowed)
-        raise InputError(f"trainer.monitor={monitor}: must be {wanted}")
+class Monitor(NamedTuple):
+    """A metric of one protocol, stage and task; as text, `protocol/stage/task/metric`."""
+
+    protocol: str
+    stage: str
+    task: str
+    metric: str
+
+    @classmethod
+    def parse(cls, text: str, validation: Split | None = None) -> Monitor:
+        """Return the metric that `trainer.monitor` names.
+
+        Raises
+        ------
+        InputError
+            When there is no such metric, or when this validation split cannot have it.
+        """
+        tasks = [task.name for task in (TASKS if validation is None else possible_tasks(validation)[0])]
+        allowed = (PROTOCOLS, STAGES, tasks, METRICS)
+        parts = text.split("/")
+        if len(parts) != 4 or any(part not in choices for part, choices in zip(parts, allowed, strict=True)):
+            wanted = "/".join(f"({'|'.join(choices)})" for choices in allowed)
+            raise InputError(f"trainer.monitor={text}: must be {wanted}")
+        return cls(*parts)
+
+    @classmethod
+    def of_result(cls, text: str) -> Monitor:
+        """Return the metric that result.json names, `validation/` before it."""
+        return cls.parse(text.removeprefix("validation/"))
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    def value(self, metrics: Metrics) -> float:
+        """Return its value among the metrics of a split."""
+        return metrics[self.protocol][self.stage][self.task][self.metric]
+
+    def column(self, split: str) -> str:
+        """Return its column in metrics.csv."""
+        return f"{split}/{self}"
+
+    def in_row(self, row: Mapping[str, float], split: str = "validation") -> float:
+        """Return its value in a row of metrics.csv."""
+        return row[self.column(split)]

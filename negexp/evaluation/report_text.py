@@ -6,13 +6,14 @@ from textwrap import fill
 
 from negexp.corpus.arguments import Split
 from negexp.evaluation.metrics import Metrics
+from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.pools import TASKS, possible_tasks
 
 
-def metrics_text(metrics: Metrics, monitor: str | None = None) -> str:
+def metrics_text(metrics: Metrics, monitor: Monitor | None = None) -> str:
     """Return a table of all tasks, and under it what a reader should know of it.
 
-    monitor: `protocol/stage/task/metric`, by which re-ranking is compared with retrieval; None: they are not compared.
+    monitor: the metric by which re-ranking is compared with retrieval; None: they are not compared.
     """
     protocols, notes = list(metrics), []
     if len(protocols) > 1 and all(stages == metrics[protocols[0]] for stages in metrics.values()):
@@ -45,9 +46,9 @@ def metrics_table(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def _below_retrieval(metrics: Metrics, monitor: str) -> list[str]:
+def _below_retrieval(metrics: Metrics, monitor: Monitor) -> list[str]:
     """Return a note when re-ranking is worse than retrieval in the task of the monitor."""
-    protocol, _, task, metric = monitor.split("/")
+    protocol, _, task, metric = monitor
     stages = metrics.get(protocol, {})
     if task not in stages.get("reranked", {}):
         return []

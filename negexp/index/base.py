@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from negexp.config import IndexConfig
 from negexp.errors import InputError
 from negexp.index.copies import Copies, find_copies
 from negexp.signals import check_stop
+
+if TYPE_CHECKING:
+    import torch
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -44,6 +48,13 @@ class NeighbourIndex(ABC):
     InputError
         When a vector, or later a query, is not finite.
     """
+
+    Options: type[IndexConfig] = IndexConfig
+
+    @classmethod
+    @abstractmethod
+    def from_options(cls, options: IndexConfig, vectors: np.ndarray, device: torch.device, threads: int) -> Self:
+        """Return an index over vectors (arguments, dim), computed on a device or by so many threads."""
 
     def __init__(self, vectors: np.ndarray, block_bytes: int) -> None:
         _check_finite(vectors)

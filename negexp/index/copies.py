@@ -48,6 +48,10 @@ def find_copies(vectors: np.ndarray, block_bytes: int) -> Copies:
     """Group equal rows (rows, dim), by hashes of their bits and a comparison of what has one hash.
 
     Rows whose hashes collide though they differ stay apart from all that have that hash: correct, and never seen.
+
+    >>> copies = find_copies(np.float32([[1, 2], [3, 4], [1, 2]]), block_bytes=2**20)
+    >>> bool(copies.group[0] == copies.group[2]), bool(copies.group[0] == copies.group[1])
+    (True, False)
     """
     hashes = _hashes(np.ascontiguousarray(vectors), block_bytes)
     _, first, group = np.unique(hashes, return_index=True, return_inverse=True)

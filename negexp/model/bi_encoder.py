@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from negexp.config import ModelConfig
-from negexp.model.encoder import encoder_states, state_size
+from negexp.model.encoder import state_size
+
+NO_COUNTER, COUNTER = 0, 1  # the pair classifier's classes
 
 Role = Literal["query", "candidate"]
 
@@ -41,10 +43,10 @@ class Tower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return retrieval (texts, retrieval_size) and pooled (texts, hidden_size) embeddings in float32."""
-        states, pooler_output = encoder_states(self.encoder, ids, mask)
+        output = self.encoder(input_ids=ids, attention_mask=mask)
+        states: Tensor = output.last_hidden_state  # (texts, tokens, hidden)
         if self.pooling == "pooler":
-            assert pooler_output is not None, "check_encoder refuses encoders without it"
-            pooled = pooler_output
+            pooled = output.pooler_output  # there is one: check_encoder refuses other encoders
         elif self.pooling == "cls":
             pooled = states[:, 0]
         else:

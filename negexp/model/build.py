@@ -24,8 +24,8 @@ from transformers import (
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Tower
-from negexp.model.dropout import replace_dropout
-from negexp.model.encoder import attention_for, prepare_config
+from negexp.model.cpu import fuse
+from negexp.model.encoder import prepare_config
 from negexp.model.encoder_check import check_encoder
 from negexp.randomness import derive
 from negexp.tokens import padding_id, train_vocabulary
@@ -47,8 +47,12 @@ class BuiltModel(NamedTuple):
         self.encoder_config.save_pretrained(folder)
 
 
-def build_model(config: ModelConfig, seed: int, vocabulary_texts: Sequence[str], *, heads: bool = True) -> BuiltModel:
+def build_model(
+    config: ModelConfig, seed: int, vocabulary_texts: Sequence[str], *, heads: bool = True, fused: str = "auto"
+) -> BuiltModel:
     """Build the model that a run starts from; without `heads`, no pair classifier (zero-shot).
+
+    `fused` is `auto` or `off`: whether the encoder gets the CPU's fast paths, or stays as transformers builds it.
 
     Raises
     ------
@@ -64,12 +68,15 @@ def build_model(config: ModelConfig, seed: int, vocabulary_texts: Sequence[str],
             encoder = _without_weights(_tiny_config(config, len(tokenizer)))
         else:
             tokenizer, encoder = _load_pretrained(config)
+        if fused == "auto":
+            fuse(encoder)
+        if config.pretrained is not None:  # after fusing: the check must see the encoder that will embed
             check_encoder(encoder, config, len(tokenizer), padding_id(tokenizer))
         return BuiltModel(_assemble(encoder, config, heads), tokenizer, encoder.config)
 
 
-def restore_model(config: ModelConfig, folder: Path, weights_bytes: int) -> BuiltModel:
-    """Build the model of a run from its `encoder/` folder, with weights still to be loaded.
+def restore_model(config: ModelConfig, folder: Path, weights_bytes: int, *, fused: str = "auto") -> BuiltModel:
+    """Build the model of a run from its `encoder/` folder, with weights still to be loaded; `fused` as in building.
 
     Raises
     ------
@@ -83,6 +90,8 @@ def restore_model(config: ModelConfig, folder: Path, weights_bytes: int) -> Buil
         _check_size(encoder_config, weights_bytes)
         with torch.random.fork_rng():
             encoder = _without_weights(encoder_config)
+            if fused == "auto":
+                fuse(encoder)
             return BuiltModel(_assemble(encoder, config, heads=True), tokenizer, encoder.config)
     except (torch.OutOfMemoryError, MemoryError):
         raise
@@ -115,7 +124,6 @@ def zero_shot_config(config: ModelConfig) -> ModelConfig:
 
 
 def _assemble(encoder: PreTrainedModel, config: ModelConfig, heads: bool) -> BiEncoder:
-    replace_dropout(encoder)
     towers = [Tower(encoder, config)]
     if not config.shared_encoder:
         towers.append(Tower(copy.deepcopy(encoder), config))
@@ -140,10 +148,7 @@ def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:
 
 def _without_weights(encoder_config: PreTrainedConfig) -> PreTrainedModel:
     """Return the encoder of a configuration, its weights random."""
-    attention = attention_for(encoder_config)
-    encoder: PreTrainedModel = AutoModel.from_config(
-        encoder_config, trust_remote_code=False, attn_implementation=attention
-    )
+    encoder: PreTrainedModel = AutoModel.from_config(encoder_config, trust_remote_code=False)
     return encoder
 
 
@@ -183,7 +188,6 @@ def _from_pretrained(name: str, config: ModelConfig, local: bool) -> tuple[PreTr
         config=encoder_config,
         use_safetensors=True,
         dtype=torch.float32,
-        attn_implementation=attention_for(encoder_config),
         **common,
     )
     return tokenizer, encoder

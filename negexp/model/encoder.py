@@ -1,4 +1,4 @@
-"""How an encoder is used: its attention and dropout, and token ids to hidden states."""
+"""What an encoder of transformers is asked for: its dropout, its size, and a pass without gradients."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from negexp.config import ModelConfig
 from negexp.errors import InputError
-from negexp.model.packing import ATTENTION, can_pack, packable, packed_states
 
 # The names that encoders of transformers give to dropout on hidden states and on attention.
 DROPOUT_KEYS = (
@@ -45,29 +43,12 @@ def prepare_config(encoder_config: PreTrainedConfig, config: ModelConfig) -> Non
         setattr(encoder_config, key, config.dropout)
 
 
-def attention_for(encoder_config: PreTrainedConfig) -> str | None:
-    """Return the attention to load an encoder with; None is the one that transformers chooses."""
-    return ATTENTION if packable(encoder_config) else None
-
-
-def encoder_states(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return hidden states (texts, length, hidden) of padded token ids, and the pooled output (texts, hidden) or None.
-
-    On a CPU, encoders that can take packed texts get them. A GPU loses more by many small calls than by padding.
-    """
-    if ids.device.type == "cpu" and can_pack(encoder):
-        states = packed_states(encoder, ids, mask)
-        pooler = getattr(encoder, "pooler", None)
-        return states, None if pooler is None else pooler(states)
-    output = encoder(input_ids=ids, attention_mask=mask)
-    return output.last_hidden_state, getattr(output, "pooler_output", None)
-
-
 def state_size(encoder: PreTrainedModel) -> int:
     """Return the size of an encoder's hidden states, whatever its configuration calls it."""
     ids = torch.ones(1, 2, dtype=torch.long)
     with without_gradients(encoder):
-        return encoder_states(encoder, ids, ids)[0].shape[-1]
+        size: int = encoder(input_ids=ids, attention_mask=ids).last_hidden_state.shape[-1]
+    return size
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Whether an encoder can be used: it is tried on two texts, on the path that embeds all texts.
+"""Whether an encoder can be used: it is tried on two texts, as all texts are embedded.
 
 Some architectures of transformers give padded texts other hidden states than unpadded ones, by design or by a defect,
 and some need inputs that a text does not have. A list of them would be incomplete with the next release.
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from negexp.config import ModelConfig
 from negexp.errors import InputError
-from negexp.model.encoder import encoder_states, without_gradients
+from negexp.model.encoder import without_gradients
 
 LONGEST_TRIED = 1024  # tokens
 TOLERANCE = 1e-3  # relative difference of hidden states; rounding stays below a hundredth of it
@@ -73,15 +73,16 @@ def _try(encoder: PreTrainedModel, text: Tensor, other: Tensor, pad_id: int) -> 
     padded = torch.stack([text, torch.where(places < short, text, pad_id)])
     mask = (places < torch.tensor([[len(text)], [short]])).long()
     with without_gradients(encoder):
-        together, pooled = encoder_states(encoder, padded, mask)
+        together = encoder(input_ids=padded, attention_mask=mask)
         alone = [_states(encoder, text), _states(encoder, text[:short])]
         changed = _states(encoder, other)
     with without_gradients(encoder, training=True):
-        encoder_states(encoder, padded, mask)  # some ask for more of a text in training
-    differences = [relative_difference(states[: len(one)], one) for states, one in zip(together, alone, strict=True)]
+        encoder(input_ids=padded, attention_mask=mask)  # some ask for more of a text in training
+    pairs = zip(together.last_hidden_state, alone, strict=True)
+    differences = [relative_difference(states[: len(one)], one) for states, one in pairs]
     unchanged = text == other
     attends = not torch.equal(changed[unchanged], alone[0][unchanged])
-    return Trial(float(torch.tensor(differences).max()), pooled is not None, attends)
+    return Trial(float(torch.tensor(differences).max()), getattr(together, "pooler_output", None) is not None, attends)
 
 
 def relative_difference(one: Tensor, other: Tensor) -> float:
@@ -101,7 +102,8 @@ def _random_texts(length: int, vocabulary: int, pad_id: int) -> tuple[Tensor, Te
 
 def _states(encoder: PreTrainedModel, text: Tensor) -> Tensor:
     """Return the hidden states (tokens, hidden) of one text, without padding."""
-    return encoder_states(encoder, text[None], torch.ones_like(text)[None])[0][0]
+    states: Tensor = encoder(input_ids=text[None], attention_mask=torch.ones_like(text)[None]).last_hidden_state
+    return states[0]
 
 
 def _check_positions(encoder: PreTrainedModel, config: ModelConfig) -> None:

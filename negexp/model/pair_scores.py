@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from negexp.model.bi_encoder import PairClassifier
-from negexp.model.losses import COUNTER, NO_COUNTER
+from negexp.model.bi_encoder import COUNTER, NO_COUNTER, PairClassifier
 from negexp.scratch import scratch
 
 CACHE_BYTES = 2**22  # of differences at a time: few enough to stay in the processor's cache

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from negexp.config import decides_result, flatten
+from negexp.evaluation.monitor import Monitor
 from negexp.report.runs import Run
 
 # What may differ within an arm: where things lie, what is written, how work is cut into pieces.
@@ -46,7 +47,7 @@ class Comparison:
 
     title: str
     arms: tuple[Arm, ...]
-    monitor: tuple[str, str, str, str]  # protocol, stage, task, metric of the headline
+    monitor: Monitor  # the headline's metric
 
     @property
     def runs(self) -> list[Run]:
@@ -125,6 +126,7 @@ def _comparison(runs: list[Run], prefix: str) -> Comparison:
         key = repr(own)
         members[key].append(run)
         settings[key] = own
+    settings = _with_all_keys(settings)
     names = _names(list(settings.values()))
     arms = [
         Arm(name, tuple(sorted(members[key], key=lambda run: (run.seed, run.folder))), settings[key])
@@ -133,13 +135,21 @@ def _comparison(runs: list[Run], prefix: str) -> Comparison:
     data = runs[0].config.data
     title = f"{prefix}{data.name}, data.train_overlap={data.train_overlap}, data.copies={data.copies}"
     monitors = Counter(run.config.trainer.monitor for run in runs)
-    protocol, stage, task, metric = monitors.most_common(1)[0][0].split("/")
-    return Comparison(title, tuple(sorted(arms, key=lambda arm: arm.name)), (protocol, stage, task, metric))
+    monitor = Monitor.parse(monitors.most_common(1)[0][0])
+    return Comparison(title, tuple(sorted(arms, key=lambda arm: arm.name)), monitor)
 
 
 def _settings(run: Run) -> dict[str, Any]:
     values = flatten(asdict(run.config))
     return {key: value for key, value in values.items() if decides_result(key) and not key.startswith(NO_MATTER)}
+
+
+def _with_all_keys(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Give all arms the same keys, group by group; a key that a component does not have is null."""
+    keys = list(dict.fromkeys(key for own in settings.values() for key in own))
+    groups = list(dict.fromkeys(key.partition(".")[0] for key in keys))
+    keys.sort(key=lambda key: groups.index(key.partition(".")[0]))
+    return {name: {key: own.get(key) for key in keys} for name, own in settings.items()}
 
 
 def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:

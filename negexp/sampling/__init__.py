@@ -1,7 +1,20 @@
-"""Which negatives a model sees, and when: strategies over arrays; no model and no torch in here."""
+"""Sampling: which negatives a pair may have, which it gets, and when; on arrays, without a model or a trainer."""
 
-from negexp.sampling.base import Negatives, NegativeSampler, SamplingRound
+from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
-from negexp.sampling.registry import build_sampler
+from negexp.sampling.policy import MiningPolicy
+from negexp.sampling.round import EmbeddingSpace, Negatives, Neighbours, SamplingRound
+from negexp.sampling.sampler import NegativeSampler
+from negexp.sampling.schedule import Schedule
 
-__all__ = ["Forbidden", "NegativeSampler", "Negatives", "SamplingRound", "build_sampler"]
+__all__ = [
+    "Arguments",
+    "EmbeddingSpace",
+    "Forbidden",
+    "MiningPolicy",
+    "NegativeSampler",
+    "Negatives",
+    "Neighbours",
+    "SamplingRound",
+    "Schedule",
+]

@@ -1,8 +1,4 @@
-"""Which arguments may not be a pair's negative.
-
-An argument is one number: row r of table `point` is r, row r of table `counter` is pairs + r. Ascending numbers are
-the order of ties: point before counter, lower row first.
-"""
+"""Which arguments may not be a pair's negative."""
 
 from __future__ import annotations
 
@@ -10,6 +6,8 @@ from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
+
+from negexp.sampling.arguments import Arguments
 
 Ints = NDArray[np.int64]
 
@@ -19,33 +17,33 @@ class Forbidden:
 
     Parameters
     ----------
-    point, counter
-        (pairs,) text of each pair's two arguments as a number: copies have equal numbers, see `Split.identity`.
+    arguments
+        The training pairs' arguments; copies of a text have one identity.
     exclude
         `self`: the pair's own two arguments. `duplicates`: every argument whose text is a copy of either, and the
         counters of every pair whose point text is a copy of the pair's point.
     """
 
-    def __init__(self, point: Ints, counter: Ints, exclude: Collection[str]) -> None:
-        self.pairs = len(point)
-        self._point, self._counter, self._duplicates = point, counter, "duplicates" in exclude
+    def __init__(self, arguments: Arguments, exclude: Collection[str]) -> None:
+        self.arguments, self.pairs, self._duplicates = arguments, arguments.pairs, "duplicates" in exclude
+        self._point, self._counter = (arguments.identity[arguments.table(name)] for name in ("point", "counter"))
 
     def contains(self, pair: Ints, argument: Ints) -> NDArray[np.bool_]:
         """Return whether each argument is forbidden to its pair; the two are broadcast against each other."""
-        row, is_counter = argument % self.pairs, argument >= self.pairs
+        row = self.arguments.row(argument)
         forbidden: NDArray[np.bool_] = row == pair
         if self._duplicates:
-            point, counter = self._point[row], self._counter[row]
-            text, own_point = np.where(is_counter, counter, point), self._point[pair]
-            forbidden |= (text == own_point) | (text == self._counter[pair]) | (is_counter & (point == own_point))
+            text, own_point = self.arguments.identity[argument], self._point[pair]
+            counter_of_copy = self.arguments.is_counter(argument) & (self._point[row] == own_point)
+            forbidden |= (text == own_point) | (text == self._counter[pair]) | counter_of_copy
         return forbidden
 
-    def count(self, source: str) -> Ints:
+    def count(self, table: str) -> Ints:
         """Return how many arguments of table `point` or `counter` are forbidden to each pair (pairs,)."""
         point, counter = self._point, self._counter
         if not self._duplicates:
             return np.ones(self.pairs, dtype=np.int64)
-        if source == "point":
+        if table == "point":
             return _occurrences(point, point) + np.where(point != counter, _occurrences(counter, point), 0)
         # counters of copies of the point, counters with the point's text, counters with the counter's: each row once
         base = 1 + max(int(point.max(initial=0)), int(counter.max(initial=0)))

@@ -44,6 +44,7 @@ class RunFolder:
         self.encoder = path / "encoder"
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.csv"
+        self.refreshes = path / "refreshes.csv"
         self.negatives = path / "negatives"
         self.evaluation = path / "evaluation"
         self.profile = path / "profile"
@@ -86,25 +87,28 @@ class RunFolder:
         make_folder(self.checkpoints)
         remove_folder(self.profile)
         remove_file(self.metrics)
+        remove_file(self.refreshes)
         with new_folder(self.encoder) as temporary:
             save_encoder(temporary)
 
     def foreign(self) -> list[str]:
         """Return what lies where a run writes, though there is no run: somebody else's, and not to be overwritten."""
         found = [folder.name for folder in self.folders if folder.is_dir() and any(folder.iterdir())]
-        return found + [file.name for file in (self.metrics, self.result) if file.exists()]
+        return found + [file.name for file in (self.metrics, self.refreshes, self.result) if file.exists()]
 
     def save_config(self, config: TrainConfig) -> None:
         """Write `config.yaml`."""
         write_bytes(self.config, to_yaml(config).encode())
 
-    def write_ledger(self, epoch: int, ledger: pd.DataFrame) -> None:
-        """Write `negatives/epoch-NNN.parquet`."""
-        write_parquet(self.negatives / f"epoch-{epoch:03d}.parquet", ledger)
+    def write_ledger(self, epoch: int, step: int, ledger: pd.DataFrame) -> None:
+        """Write `negatives/epoch-NNN.parquet`; of a later refresh in the epoch, `epoch-NNN-step-NNNNN.parquet`."""
+        name = f"epoch-{epoch:03d}-step-{step:05d}" if step else f"epoch-{epoch:03d}"
+        write_parquet(self.negatives / f"{name}.parquet", ledger)
 
-    def write_metrics(self, history: list[dict[str, Any]]) -> None:
-        """Write metrics.csv, a row for every committed epoch."""
-        write_csv(self.metrics, pd.DataFrame(history))
+    def write_metrics(self, epochs: list[dict[str, Any]], refreshes: list[dict[str, Any]]) -> None:
+        """Write metrics.csv and refreshes.csv, all rows that are committed."""
+        write_csv(self.metrics, pd.DataFrame(epochs))
+        write_csv(self.refreshes, pd.DataFrame(refreshes))
 
     def write_profile(self, phases: pd.DataFrame, operators: pd.DataFrame) -> None:
         """Write `profile/phases.csv` and `profile/operators.csv`."""

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from negexp.evaluation.metrics import Metrics
+from negexp.evaluation.monitor import Monitor
+from negexp.tracking.listener import Epoch, Listener, RunInfo
+
+log = logging.getLogger("negexp")
 
 
-def epoch_line(
-    row: Mapping[str, Any], scores: Mapping[str, Metrics], monitor: str, seconds: Mapping[str, float]
-) -> str:
-    """Return an epoch's line; with an empty row, that of the model before training.
+class Console(Listener):
+    """Logs a line before training, and one an epoch."""
 
-    Accuracies are those of validation, for the protocol and task of `trainer.monitor`.
-    """
-    if row:
-        text = (
-            f"epoch {row['epoch']:3d}  random_rate {row['random_rate']:.2f}  loss {row['loss']:.4f} "
-            f"(triplet {row['loss_triplet']:.4f}, positive {row['loss_positive']:.4f}, "
-            f"negative {row['loss_negative']:.4f})  mined {row['mined_share']:4.0%}"
-        )
-    else:
-        text = "untrained"
-    protocol, _, task, _ = monitor.split("/")
-    text += f"  {protocol} {task}"
-    for stage, tasks in scores["validation"][protocol].items():
-        text += f"  {stage} @1 {tasks[task]['accuracy@1']:.3f} @10 {tasks[task]['accuracy@10']:.3f}"
-    return f"{text}  {sum(seconds.values()):.1f} s"
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+
+    def started(self, run: RunInfo) -> None:
+        """Log how good the untrained model is; a run that goes on has said so before."""
+        if not run.epochs:
+            log.info(f"untrained  {_accuracies(run.untrained, self.monitor)}  {run.seconds:.1f} s")
+
+    def committed(self, epoch: Epoch) -> None:
+        """Log the epoch."""
+        log.info(epoch_line(epoch.row, epoch.scores, self.monitor))
+
+
+def epoch_line(row: Mapping[str, Any], scores: Mapping[str, Metrics], monitor: Monitor) -> str:
+    """Return an epoch's line; accuracies are those of validation, for the protocol and task of the monitor."""
+    names = [str(name) for name in row if str(name).startswith("loss_")]
+    parts = ", ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in names)
+    seconds = sum(value for name, value in row.items() if str(name).startswith("seconds_"))
+    mined = "" if row["mined_share"] is None else f"  mined {row['mined_share']:4.0%}"
+    return (
+        f"epoch {row['epoch']:3d}  random_rate {row['random_rate']:.2f}  loss {row['loss']:.4f}"
+        f"{f' ({parts})' if parts else ''}{mined}  {_accuracies(scores, monitor)}  {seconds:.1f} s"
+    )
+
+
+def _accuracies(scores: Mapping[str, Metrics], monitor: Monitor) -> str:
+    text = f"{monitor.protocol} {monitor.task}"
+    for stage, tasks in scores["validation"][monitor.protocol].items():
+        found = tasks[monitor.task]
+        text += f"  {stage} @1 {found['accuracy@1']:.3f} @10 {found['accuracy@10']:.3f}"
+    return text
 
 
 def before_and_after(result: Mapping[str, Any]) -> str:
@@ -36,7 +55,7 @@ def before_and_after(result: Mapping[str, Any]) -> str:
     It is for the protocol and task of the monitor. A split of which `result["untrained"]` has nothing is left out: runs
     of version 0.1 have no test there.
     """
-    _, protocol, monitored_stage, task, monitored = result["monitor"].split("/")
+    protocol, monitored_stage, task, monitored = Monitor.of_result(result["monitor"])
     before = {split: scores.get(protocol, {}) for split, scores in result["untrained"].items()}
     splits = [split for split in ("validation", "test") if task in before.get(split, {}).get(monitored_stage, {})]
     best = f"epoch {result['best_epoch']}"

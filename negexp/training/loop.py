@@ -5,51 +5,50 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from negexp.config import TrainConfig
+from negexp.components import build
+from negexp.components import flatten as flatten_config
+from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
-from negexp.embedding import Embeddings, embed
+from negexp.embedding import Embeddings, TextEncoder
 from negexp.evaluation import summarise
 from negexp.evaluation.evaluator import evaluate_split, sample_queries
 from negexp.evaluation.metrics import Metrics, flatten
-from negexp.evaluation.monitor import check_monitor
-from negexp.index import NeighbourIndex, build_index
-from negexp.model import BuiltModel, TripletCrossEntropy
+from negexp.evaluation.monitor import Monitor
+from negexp.index import NeighbourIndex
+from negexp.model.loss import Loss
 from negexp.randomness import generator
-from negexp.runtime import Runtime
-from negexp.sampling import Forbidden, Negatives, NegativeSampler, SamplingRound, build_sampler
+from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
 from negexp.signals import check_stop
-from negexp.tokens import TokenTable, tokenize_corpus
-from negexp.tracking import RunFolder, build_ledger, write_evaluation
-from negexp.tracking.files import remove_file
-from negexp.tracking.ledger import ledger_statistics, replaced_share
+from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
+from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.tracking.run_folder import PHASES
-from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
-from negexp.training.console import epoch_line
+from negexp.training.batch import BatchBuilder
+from negexp.training.checkpoint import CheckpointStore, Commit
+from negexp.training.clock import PhaseClock
 from negexp.training.origin import Origin
-from negexp.training.profile import StepProfile, phase_table, profile_text
-from negexp.training.steps import Trainee, build_trainee, train_epoch
+from negexp.training.steps import EpochOfSteps, Trainee
 
 log = logging.getLogger("negexp")
+
+REFRESH_PHASES = ("embed", "index", "sample", "train")
 
 
 @dataclass
 class Progress:
     """What the loop carries from epoch to epoch, beside model and optimizer."""
 
-    COMMITTED: ClassVar = ("history", "best_epoch", "best_value", "untrained")
+    COMMITTED: ClassVar = ("history", "refreshes", "best_epoch", "best_value", "untrained")
+    LATER: ClassVar[dict[str, Any]] = {"refreshes": []}  # not in the commits of version 0.1
 
     history: list[dict[str, Any]] = field(default_factory=list)  # a row of metrics.csv for every committed epoch
-    statistics: dict[str, float | None] = field(default_factory=dict)
+    refreshes: list[dict[str, Any]] = field(default_factory=list)  # a row of refreshes.csv for each of their refreshes
     negatives: Negatives | None = None
     best_epoch: int = -1
     best_value: float = -math.inf
@@ -59,7 +58,8 @@ class Progress:
     @classmethod
     def of(cls, commit: Commit, negatives: Negatives) -> Progress:
         """Return the progress that a commit's state holds."""
-        committed = {key: commit.value(key) for key in cls.COMMITTED}
+        state = {**cls.LATER, **commit.state}
+        committed = {key: state[key] if key in state else commit.value(key) for key in cls.COMMITTED}
         return cls(negatives=negatives, earlier_seconds=commit.value("seconds"), **committed)
 
     def committed(self) -> dict[str, Any]:
@@ -67,81 +67,55 @@ class Progress:
         return {key: getattr(self, key) for key in self.COMMITTED}
 
 
-class PhaseClock:
-    """Seconds by phase; work that a GPU still has in its queue belongs to the phase that put it there."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.runtime.synchronize()
-        self.seconds[phase] += time.perf_counter() - start
-
-    def take(self) -> dict[str, float]:
-        """Return `seconds_<phase>` since the last call, and start anew."""
-        taken = {f"seconds_{phase}": self.seconds[phase] for phase in PHASES}
-        self.seconds.clear()
-        return taken
-
-
 class Experiment:
-    """One run, with its phases as methods."""
+    """One run, with its phases as methods.
+
+    listeners hear what happens; the loop itself knows neither files nor the console.
+    """
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: TrainConfig | BenchConfig,
         corpus: Corpus,
-        tokens: TokenTable,
+        encoder: TextEncoder,
         trainee: Trainee,
-        runtime: Runtime,
-        folder: RunFolder,
+        store: CheckpointStore,
+        listeners: Sequence[Listener],
     ) -> None:
-        self.config, self.corpus, self.tokens, self.trainee = config, corpus, tokens, trainee
-        self.runtime, self.folder, self.started = runtime, folder, time.perf_counter()
+        self.config, self.corpus, self.encoder, self.trainee = config, corpus, encoder, trainee
+        self.store, self.listeners, self.started = store, listeners, time.perf_counter()
         self.train_split = train = corpus["train"]
-        self.sampler: NegativeSampler = build_sampler(config.sampler)
-        self.forbidden = Forbidden(train.point_identity, train.counter_identity, config.sampler.exclude)
+        self.sampler: NegativeSampler = build("sampler", config.sampler)
+        self.arguments = Arguments(train)
+        self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
-        self.train_queries = sample_queries(self.train_split, config.evaluation.train_queries, config.seed)
-        self.criterion = TripletCrossEntropy(config.loss)
-        self.store = CheckpointStore(folder.path, config.checkpoint.keep)
-        self.clock = PhaseClock(runtime)
+        self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
+        self.loss: Loss = build("loss", config.loss)
+        self.builder = BatchBuilder(encoder, train, self.arguments, self.forbidden, self.loss.points_are_candidates)
+        self.clock = PhaseClock(encoder.runtime)
         self.progress = Progress()
-        self.profiled = StepProfile(runtime) if config.trainer.profile else None
-        check_monitor(config.trainer.monitor, corpus["validation"])
+        self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
-    def begin(self, built: BuiltModel, origin: Origin) -> None:
-        """Make the run's folder; not before all checks, so that what was refused leaves no run behind."""
-        self.folder.create(self.config, built.save)
-        self.origin = origin.with_encoder(self.folder)
+    def begin(self, origin: Origin) -> None:
+        """Stand at the beginning."""
+        self.origin = origin
 
     def restore(self, commit: Commit, origin: Origin) -> None:
-        """Stand where the run stood at a commit: all that the next epochs depend on, and the files up to there."""
-        self.progress = Progress.of(commit, self.store.restore(commit, self.trainee))
-        self.origin = origin
-        remove_file(self.folder.result)  # a finished run that is given more epochs is unfinished again
-        self.folder.save_config(self.config)
-        self.folder.write_metrics(self.progress.history)
+        """Stand where the run stood at a commit: all that the next epochs depend on."""
+        self.progress, self.origin = Progress.of(commit, self.store.restore(commit, self.trainee)), origin
 
     def run(self) -> Progress:
         """Train the epochs that are left, or until validation has not improved for `trainer.patience` of them."""
-        if not self.over():
-            embeddings = self.embed("train")
-        if not self.progress.history:
+        embeddings = None if self.over() else self.embed("train")
+        if embeddings is not None and not self.progress.history:
             # of test for the comparison with the best epoch only: nothing is chosen by it
             self.progress.untrained = summarise_all(self.evaluate(embeddings, ("validation", "test")))
-            log.info(epoch_line({}, self.progress.untrained, self.config.trainer.monitor, self.clock.take()))
-        while not self.over():
+        self.tell_started()
+        while embeddings is not None and not self.over():
             epoch = len(self.progress.history)
-            self.sample(epoch, embeddings)
-            losses = self.train(epoch)
+            losses, refreshes = self.train(epoch, embeddings)
             embeddings = self.embed("train")  # of the model as it stands when the next epoch starts
-            ranks = self.evaluate(embeddings)
-            self.commit(epoch, losses, ranks)
+            self.commit(epoch, losses, refreshes, self.evaluate(embeddings))
             check_stop()
         if len(self.progress.history) < self.config.trainer.epochs:
             log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
@@ -156,62 +130,82 @@ class Experiment:
     def embed(self, split: str) -> Embeddings:
         """Embed all arguments of a split."""
         with self.clock("embed"):
-            return embed(
-                self.trainee.model,
-                self.tokens,
-                self.corpus[split].texts(),
-                self.runtime,
-                split,
-                self.config.tracker.progress,
-            )
+            return self.encoder.embed(self.corpus[split].texts(), split)
 
-    def sample(self, epoch: int, embeddings: Embeddings) -> None:
-        """Choose the epoch's negatives from the embeddings, unless the last ones stay, and write the ledger."""
-        query = embeddings.retrieval("query", self.train_split.point)
-        point = embeddings.retrieval("candidate", self.train_split.point)
-        counter = embeddings.retrieval("candidate", self.train_split.counter)
-        previous = negatives = self.progress.negatives
-        if negatives is None or self.sampler.refreshes(epoch):
-            indexes = self.index({"point": point, "counter": counter}) if self.sampler.mines(epoch) else None
-            with self.clock("sample"):
-                rng = generator(self.config.seed, epoch, "negatives")
-                k, candidates = self.config.sampler.num_negatives, self.config.sampler.candidates
-                round_ = SamplingRound(epoch, k, candidates, self.forbidden, rng, indexes, query)
-                negatives = self.sampler.sample(round_)
+    def train(self, epoch: int, embeddings: Embeddings) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Train one epoch: refresh the negatives, train until the next refresh, and so on.
+
+        Returns
+        -------
+        The mean losses, and a row of refreshes.csv for each refresh.
+        """
+        steps = EpochOfSteps(self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch)
+        rows: list[dict[str, Any]] = []
+        while not steps.over:
+            if rows:
+                embeddings = self.embed("train")
+            row = self.refresh(epoch, steps, embeddings)
+            assert self.progress.negatives is not None
+            with self.clock("train"):
+                steps.train(self.progress.negatives, self.config.sampler.refresh.steps, self.tell_step)
+            rows.append({**row, **self.clock.take(REFRESH_PHASES)})
+        for listener in self.listeners:
+            listener.trained(epoch)
+        return steps.means(), rows
+
+    def refresh(self, epoch: int, steps: EpochOfSteps, embeddings: Embeddings) -> dict[str, Any]:
+        """Sample negatives from the embeddings, unless the last ones stay; return their statistics."""
+        sampled = self.sampler.sampled_epoch(epoch)
+        values = [self.monitor.in_row(row) for row in self.progress.history]
+        progress = sampled + steps.done / len(steps.batches)
+        previous = self.progress.negatives
         with self.clock("sample"):
-            sampled = self.sampler.sampled_epoch(epoch)
-            ledger = build_ledger(self.train_split, negatives, query, point, counter, sampled)
+            round_ = self.round(epoch, steps.steps, embeddings).at(progress, values[:sampled])
+            if previous is None or sampled == epoch:
+                negatives = self.sampler.sample(round_)
+            else:
+                negatives = round_.measured(previous)
             self.progress.negatives = negatives
-            replaced = {"negatives_replaced": replaced_share(negatives, previous)}
-            self.progress.statistics = ledger_statistics(ledger) | replaced
-            if self.config.tracker.ledger:
-                self.folder.write_ledger(epoch, ledger)
-
-    def index(self, tables: dict[str, NDArray[np.float32]]) -> dict[str, NeighbourIndex]:
-        """Build a neighbour index over each table's retrieval embeddings."""
-        with self.clock("index"):
-            return {
-                source: build_index(vectors, self.config.index, self.runtime.device, self.runtime.threads)
-                for source, vectors in tables.items()
+            ledger = build_ledger(self.arguments, negatives, round_.positive_distance, sampled)
+            statistics = {
+                "epoch": epoch,
+                "step": steps.steps,
+                "random_rate": self.sampler.random_rate(progress, values[:sampled]),
+                "sampled_epoch": sampled,
+                **ledger_statistics(ledger),
+                "negatives_replaced": replaced_share(negatives, previous),
+                **self.sampler.statistics(),
             }
+            for listener in self.listeners:
+                listener.refreshed(Refresh(epoch, steps.steps, statistics, ledger))
+        return statistics
 
-    def train(self, epoch: int) -> dict[str, float]:
-        """Take the epoch's optimizer steps; return its losses."""
-        assert self.progress.negatives is not None
-        with self.clock("train"):
-            return train_epoch(
-                self.trainee,
-                self.criterion,
-                self.tokens,
-                self.train_split,
-                self.progress.negatives,
-                self.config.trainer,
-                self.runtime,
-                self.config.seed,
-                epoch,
-                self.config.tracker.progress,
-                self.profiled,
+    def round(self, epoch: int, step: int, embeddings: Embeddings) -> SamplingRound:
+        """Return what the strategy sees of the embeddings; the generator is of (seed, epoch, step)."""
+        train, sampler = self.train_split, self.config.sampler
+        candidate = {
+            "point": embeddings.retrieval("candidate", train.point),
+            "counter": embeddings.retrieval("candidate", train.counter),
+        }
+        space = EmbeddingSpace(embeddings.retrieval("query", train.point), candidate, self.index)
+        rng = generator(self.config.seed, epoch, f"negatives {step}" if step else "negatives")
+        return SamplingRound(
+            self.arguments,
+            self.forbidden,
+            space,
+            rng,
+            num_negatives=sampler.num_negatives,
+            candidates=sampler.candidates,
+        )
+
+    def index(self, vectors: np.ndarray) -> NeighbourIndex:
+        """Build a neighbour index."""
+        with self.clock("index"):
+            runtime = self.encoder.runtime
+            index: NeighbourIndex = build(
+                "index", self.config.index, vectors=vectors, device=runtime.device, threads=runtime.threads
             )
+            return index
 
     def evaluate(self, train: Embeddings, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
         """Return the ranks on the given splits, and on the fixed sample of training queries."""
@@ -231,70 +225,66 @@ class Experiment:
             self.train_split,
             self.config.evaluation,
             queries,
-            self.config.tracker.progress,
+            self.encoder.progress,
         )
 
-    def commit(self, epoch: int, losses: dict[str, float], ranks: dict[str, pd.DataFrame]) -> None:
-        """Write the checkpoint with the epoch's row, then metrics.csv, and say so."""
+    def commit(
+        self,
+        epoch: int,
+        losses: dict[str, float],
+        refreshes: list[dict[str, Any]],
+        ranks: dict[str, pd.DataFrame],
+    ) -> None:
+        """Write the checkpoint with the epoch's rows, then tell the listeners."""
         progress = self.progress
         scores = summarise_all(ranks)
-        value = flatten(scores["validation"], "validation")[f"validation/{self.config.trainer.monitor}"]
+        value = self.monitor.value(scores["validation"])
         if value > progress.best_value:
             progress.best_epoch, progress.best_value = epoch, value
         assert progress.negatives is not None
         with self.clock("checkpoint"):
             temporary = self.store.begin(epoch, self.trainee, progress.negatives)
-        seconds = self.clock.take()  # the row is part of the commit, so the rest of it counts with the next epoch
-        sampled = self.sampler.sampled_epoch(epoch)
-        row: dict[str, Any] = {"epoch": epoch, "random_rate": self.sampler.random_rate(sampled)}
-        row |= {"sampled_epoch": sampled, **progress.statistics, **losses, **seconds}
+        # the row is part of the commit, so what is left of the commit counts with the next epoch
+        row = epoch_row(refreshes, losses, self.clock.take(PHASES))
         for split, metrics in scores.items():
             row |= flatten(metrics, split)
         progress.history.append(row)
+        progress.refreshes += refreshes
         with self.clock("checkpoint"):
             so_far = progress.earlier_seconds + time.perf_counter() - self.started
             state = progress.committed() | self.origin.recorded() | {"seconds": so_far}
             self.store.finish(temporary, {"epoch": epoch, **state})
-            self.folder.write_metrics(progress.history)
-        log.info(epoch_line(row, scores, self.config.trainer.monitor, seconds))
-        if self.profiled is not None:
-            phases = phase_table(seconds, self.profiled)
-            self.folder.write_profile(phases, self.profiled.operators)
-            log.info(f"{profile_text(phases)}; operators in {self.folder.profile}")
-            self.profiled = None  # one epoch is enough
+            for listener in self.listeners:
+                listener.committed(Epoch(epoch, row, progress.history, progress.refreshes, scores))
+
+    def tell_started(self) -> None:
+        """Tell the listeners that training starts, or goes on."""
+        progress, seconds = self.progress, sum(self.clock.take(PHASES).values())
+        config = flatten_config(asdict(self.config))
+        run = RunInfo(self.store.run, config, progress.history, progress.refreshes, progress.untrained, seconds)
+        for listener in self.listeners:
+            listener.started(run)
+
+    def tell_step(self, number: int, losses: dict[str, Any]) -> None:
+        """Tell the listeners of a batch."""
+        for listener in self.listeners:
+            listener.step(number, losses)
+
+
+def epoch_row(refreshes: list[dict[str, Any]], losses: dict[str, float], seconds: dict[str, float]) -> dict[str, Any]:
+    """Return an epoch's row: the mean statistics of its refreshes, its losses, the sum of its seconds."""
+    row: dict[str, Any] = {}
+    for name in refreshes[0]:
+        values = [refresh[name] for refresh in refreshes if refresh[name] is not None]
+        if name in ("epoch", "sampled_epoch"):
+            row[name] = values[0]
+        elif name.startswith("seconds_"):
+            seconds[name] += sum(values)
+        elif name != "step":
+            row[name] = float(np.mean(values)) if values else None
+    return row | losses | seconds
 
 
 def summarise_all(ranks: dict[str, pd.DataFrame]) -> dict[str, Metrics]:
     """Return the metrics of each split's ranks."""
     return {split: summarise(table) for split, table in ranks.items()}
-
-
-def train(
-    config: TrainConfig,
-    corpus: Corpus,
-    built: BuiltModel,
-    runtime: Runtime,
-    folder: RunFolder,
-    origin: Origin,
-    commit: Commit | None,
-) -> tuple[Progress, dict[str, Metrics]]:
-    """Run the experiment, from a commit where there is one, then evaluate validation and test with the best epoch.
-
-    Returns
-    -------
-    What the loop ended with, and the metrics of both splits. The model holds the best epoch's weights.
-    """
-    trainee = build_trainee(built.model, config.trainer, runtime)
-    tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
-    experiment = Experiment(config, corpus, tokens, trainee, runtime, folder)
-    if commit is None:
-        experiment.begin(built, origin)
-    else:
-        experiment.restore(commit, origin)
-    progress = experiment.run()
-    load_weights(experiment.store.weights("best"), trainee.model)
-    scores = {}
-    for split in ("validation", "test"):
-        ranks = experiment.rank(split, experiment.embed(split))
-        scores[split] = write_evaluation(folder.evaluation, split, ranks)
-    return progress, scores

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pandas as pd
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from negexp.runtime import Runtime
+from negexp.tracking import RunFolder
+from negexp.tracking.listener import Epoch, Listener, Refresh
+
+log = logging.getLogger("negexp")
 
 PARTS = ("forward", "backward", "optimizer")  # of a step
 SKIPPED, WARM_UP, PROFILED = 1, 1, 3  # steps; the first ones allocate what later ones find
@@ -39,11 +45,12 @@ class StepProfile:
         self.operators = pd.DataFrame(columns=["operator", "calls", "seconds", "self_seconds", "share"])
         self.parts: dict[str, float] = {}
 
-    def __enter__(self) -> StepProfile:
+    def start(self) -> None:
+        """Start; the steps follow."""
         self._profiler.start()
-        return self
 
-    def __exit__(self, *exception: object) -> None:
+    def stop(self) -> None:
+        """Stop after the last step."""
         start = time.perf_counter()
         self._profiler.stop()
         self.own_seconds += time.perf_counter() - start
@@ -73,6 +80,42 @@ class StepProfile:
         table = pd.DataFrame(rows, columns=["operator", "calls", "seconds", "self_seconds"])
         table["share"] = table["self_seconds"] / table["self_seconds"].sum()
         self.operators = table.sort_values("self_seconds", ascending=False, kind="stable").reset_index(drop=True)
+
+
+class ProfileListener(Listener):
+    """Profiles the first epoch of a process, and writes profile/ once it is committed."""
+
+    def __init__(self, folder: RunFolder, runtime: Runtime) -> None:
+        self.folder, self.runtime = folder, runtime
+        self.running: StepProfile | None = None
+        self.done = False
+
+    def refreshed(self, refresh: Refresh) -> None:
+        """Start, once the first negatives are there."""
+        if not self.done and self.running is None:
+            self.running = StepProfile(self.runtime)
+            self.running.start()
+
+    def step(self, number: int, losses: Mapping[str, Any]) -> None:
+        """Count a step."""
+        if self.running is not None and not self.done:
+            self.running.step()
+
+    def trained(self, epoch: int) -> None:
+        """Stop: one epoch is enough."""
+        if self.running is not None and not self.done:
+            self.running.stop()
+            self.done = True
+
+    def committed(self, epoch: Epoch) -> None:
+        """Write and log the profile of the epoch."""
+        if self.running is None:
+            return
+        seconds = {name: value for name, value in epoch.row.items() if name.startswith("seconds_")}
+        phases = phase_table(seconds, self.running)
+        self.folder.write_profile(phases, self.running.operators)
+        log.info(f"{profile_text(phases)}; operators in {self.folder.profile}")
+        self.running = None
 
 
 def phase_table(seconds: dict[str, float], profiled: StepProfile) -> pd.DataFrame:

@@ -1,0 +1,75 @@
+"""negexp's own phases on a benchmark's setting: the objects that a training run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from negexp.bench.setting import Setting
+from negexp.components import build
+from negexp.components.parse import parse_component
+from negexp.config import SamplerConfig
+from negexp.corpus import Split
+from negexp.index import NeighbourIndex
+from negexp.randomness import generator
+from negexp.runtime import Runtime
+from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
+from negexp.training.checkpoint import CheckpointStore
+from negexp.training.loop import Experiment
+from negexp.training.steps import build_trainee
+
+SHARED = ("num_negatives", "candidates", "exclude", "refresh_every", "refresh", "mining")
+
+
+def other_sampler(setting: Setting, name: str, **keys: Any) -> SamplerConfig:
+    """Return a strategy's options: the configured strategy's where all have them, and the given keys."""
+    configured = asdict(setting.config.sampler)
+    values = {**{key: configured[key] for key in SHARED}, "name": name, **keys}
+    options = parse_component("sampler", values, "sampler")
+    assert isinstance(options, SamplerConfig)
+    return options
+
+
+def index_of(setting: Setting, vectors: np.ndarray, backend: str | None = None) -> NeighbourIndex:
+    """Build an index over vectors (arguments, dim): the configured one, or another `backend` with its settings."""
+    config, runtime = setting.config.index, setting.runtime
+    config = config if backend is None else replace(config, name=backend)
+    index: NeighbourIndex = build("index", config, vectors=vectors, device=runtime.device, threads=runtime.threads)
+    return index
+
+
+def sample_negatives(
+    setting: Setting,
+    options: SamplerConfig,
+    pairs: Split,
+    query: NDArray[np.float32],
+    tables: Mapping[str, NDArray[np.float32]],
+    backend: str | None = None,
+) -> Negatives:
+    """Index each table's vectors (pairs, dim), and choose the negatives of the points' vectors `query` (pairs, dim)."""
+    arguments = Arguments(pairs)
+    round_ = SamplingRound(
+        arguments,
+        Forbidden(arguments, options.exclude),
+        EmbeddingSpace(query, dict(tables), lambda vectors: index_of(setting, vectors, backend)),
+        generator(setting.config.seed, 0, "negatives"),
+        num_negatives=options.num_negatives,
+        candidates=options.candidates,
+    )
+    sampler: NegativeSampler = build("sampler", options)
+    return sampler.sample(round_)
+
+
+def run_epoch(setting: Setting, pairs: Split, options: SamplerConfig, runtime: Runtime) -> None:
+    """Embed, index, sample and train on some pairs; the model is trained, nothing is written."""
+    config = replace(setting.config, sampler=options)
+    corpus = replace(setting.corpus, splits={**setting.corpus.splits, "train": pairs})
+    trainee = build_trainee(setting.built.model, config.trainer, runtime)
+    encoder = replace(setting.encoder, runtime=runtime)
+    experiment = Experiment(config, corpus, encoder, trainee, CheckpointStore(Path(), keep=1), [])
+    experiment.train(0, experiment.embed("train"))

@@ -1,0 +1,120 @@
+"""From a plain mapping to typed and checked options: unknown keys, types, ranges, choices, then cross-field checks."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
+from omegaconf.errors import ValidationError
+
+from negexp.components.options import Options, Rule, is_section, rules
+from negexp.components.registry import KINDS
+from negexp.errors import InputError
+from negexp.nearest import did_you_mean
+
+Section = TypeVar("Section", bound=Options)
+
+# What OmegaConf takes for a value of a type, so that `lr=1` and a YAML file's text `1e-5` are numbers.
+NODES: dict[Any, tuple[type[Any], str]] = {
+    bool: (BooleanNode, "true or false"),
+    int: (IntegerNode, "a whole number"),
+    float: (FloatNode, "a number"),
+    str: (StringNode, "a text"),
+}
+
+
+def parse(
+    schema: type[Section], values: Any, key: str = "", kinds: frozenset[str] | None = None, owner: str = ""
+) -> Section:
+    """Return a section's options from a mapping of its keys.
+
+    Parameters
+    ----------
+    schema
+        The section. A component's options are those that its class has beside it.
+    values
+        Plain values, as YAML has them, interpolations resolved.
+    key
+        Dotted key of the section, for messages.
+    kinds
+        Kinds of components to parse; those of another kind stay plain mappings. None: all of them.
+    owner
+        Whose keys these are, for messages.
+
+    Raises
+    ------
+    InputError
+        Naming the first key that is wrong, its value and what is allowed.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{key}={values}: must be a mapping of keys to values")
+    declared = rules(schema)
+    prefix = f"{key}." if key else ""
+    for name in values:
+        if name not in declared:
+            near = did_you_mean(str(name), list(declared), prefix)
+            whose = f" of {owner}" if owner else ""
+            raise InputError(f"{prefix}{name}: no such key{whose}; there are {', '.join(declared)}{near}")
+    found = {name: _value(*declared[name], value, f"{prefix}{name}", kinds) for name, value in values.items()}
+    for name in declared:
+        if name not in values:
+            raise InputError(f"{prefix}{name}: has no value; give {prefix}{name}=...")
+    options = schema(**found)
+    options.check()
+    return options
+
+
+def parse_component(kind: str, values: Any, key: str, kinds: frozenset[str] | None = None) -> Options:
+    """Return the options of the component that `values` names."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise InputError(f"{key}: needs a name; choose from {', '.join(KINDS[kind].names())}")
+    found = KINDS[kind].find(values["name"], f"{key}.name")
+    options: Options = parse(found.Options, values, key, kinds, owner=f"{kind}={values['name']}")
+    return options
+
+
+def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
+    if rule.kind is not None:
+        return _components(annotation, rule.kind, value, key, kinds)
+    if is_section(annotation):
+        return parse(annotation, value, key, kinds)
+    if get_origin(annotation) in (Union, types.UnionType):
+        if value is None:
+            return None
+        annotation = next(one for one in get_args(annotation) if one is not type(None))
+    elif value is None:
+        raise InputError(f"{key}=null: needs a value")
+    if get_origin(annotation) is list:
+        if not isinstance(value, list):
+            raise InputError(f"{key}={value}: must be a list, as in [a, b]")
+        return [_leaf(get_args(annotation)[0], rule, one, key) for one in value]
+    if get_origin(annotation) is dict:
+        if not isinstance(value, Mapping):
+            raise InputError(f"{key}={value}: must be a mapping, as in {{a: 1}}")
+        return {str(name): _leaf(get_args(annotation)[1], rule, one, f"{key}.{name}") for name, one in value.items()}
+    return _leaf(annotation, rule, value, key)
+
+
+def _components(annotation: Any, kind: str, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
+    """Return one component's options, or with a type of `dict` those of any number of them, by name."""
+    if kinds is not None and kind not in kinds:
+        return value
+    if get_origin(annotation) is not dict:
+        return parse_component(kind, value, key, kinds)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{key}={value}: must be a mapping of names to components")
+    return {name: parse_component(kind, one, f"{key}.{name}", kinds) for name, one in value.items()}
+
+
+def _leaf(annotation: Any, rule: Rule, value: Any, key: str) -> Any:
+    node, what = NODES[annotation]
+    try:
+        typed = node(value)._value()
+    except ValidationError:
+        raise InputError(f"{key}={value}: must be {what}") from None
+    if annotation is bool and not isinstance(value, bool):  # OmegaConf takes any integer, and "on", for one
+        raise InputError(f"{key}={value}: must be {what}")
+    rule.check(key, typed)
+    return typed

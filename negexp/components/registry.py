@@ -1,0 +1,120 @@
+"""One registry for all kinds of components: a name is a module of the kind's folder, or another package's entry point.
+
+Names are listed without importing a component. A configuration only ever names a component, so reading a stranger's
+configuration runs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from negexp.components.options import Options
+from negexp.errors import InputError
+from negexp.nearest import did_you_mean
+
+PACKAGE = "negexp"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of component.
+
+    name: of the configuration group; what: as messages call one; folder: the package of negexp whose modules
+    are the built-in ones; base: `module:Class` that every component of the kind extends; group: of other packages'
+    entry points.
+    """
+
+    name: str
+    what: str
+    folder: str
+    base: str
+    group: str
+
+    def names(self) -> list[str]:
+        """Return the names of the built-in components, then those of other packages."""
+        built_in = self._built_in()
+        return built_in + sorted(set(self._registered()) - set(built_in))
+
+    def find(self, name: str, key: str) -> type[Any]:
+        """Return the class of a name; a built-in name cannot be taken over.
+
+        Raises
+        ------
+        InputError
+            When there is no such component, or another package registers something else; `key` is named.
+        """
+        base = _load(f"{PACKAGE}.{self.base}")
+        if name in self._built_in():
+            return _component_of(importlib.import_module(f"{PACKAGE}.{self.folder}.{name}"), base)
+        entry = self._registered().get(name)
+        if entry is None:
+            near = did_you_mean(name, self.names(), f"{key}=")
+            raise InputError(f"{key}={name}: no such {self.what}; choose from {', '.join(self.names())}{near}")
+        try:
+            found = entry.load()
+        except Exception as error:
+            raise InputError(f"{key}={name}: {entry.value} cannot be imported ({error}); mend that package") from error
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise InputError(f"{key}={name}: {entry.value} is no {base.__name__} subclass")
+        return found
+
+    def _built_in(self) -> list[str]:
+        spec = find_spec(f"{PACKAGE}.{self.folder}")
+        assert spec is not None
+        modules = pkgutil.iter_modules(spec.submodule_search_locations)
+        return sorted(module.name for module in modules if not module.name.startswith("_"))
+
+    def _registered(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self.group)}
+
+
+_ALL = (
+    Kind("data", "corpus reader", "corpus.readers", "corpus.reader:CorpusReader", "negexp.readers"),
+    Kind("sampler", "strategy", "sampling.samplers", "sampling.sampler:NegativeSampler", "negexp.samplers"),
+    Kind("mining", "mining policy", "sampling.mining", "sampling.policy:MiningPolicy", "negexp.mining"),
+    Kind("schedule", "schedule", "sampling.schedules", "sampling.schedule:Schedule", "negexp.schedules"),
+    Kind("index", "index", "index.backends", "index.base:NeighbourIndex", "negexp.indexes"),
+    Kind("loss", "loss", "losses", "model.loss:Loss", "negexp.losses"),
+    Kind("tracker", "tracker", "tracking.trackers", "tracking.listener:Listener", "negexp.trackers"),
+)
+KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of all components of a kind."""
+    return KINDS[kind].names()
+
+
+def build(kind: str, options: Options, **runtime: Any) -> Any:
+    """Return the component that options belong to; `runtime` is what the kind hands to all of its components.
+
+    It is made by its class's `from_options` where there is one, else by its constructor.
+    """
+    name = options.name  # type: ignore[attr-defined]
+    found = KINDS[kind].find(name, f"{kind}.name")
+    return getattr(found, "from_options", found)(options, **runtime)
+
+
+def _load(path: str) -> type[Any]:
+    module, _, name = path.partition(":")
+    found: type[Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _component_of(module: ModuleType, base: type[Any]) -> type[Any]:
+    """Return the one component that a module defines."""
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and issubclass(value, base)
+    ]
+    assert len(found) == 1, f"{module.__name__} must define one {base.__name__}"
+    return found[0]

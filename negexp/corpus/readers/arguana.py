@@ -1,0 +1,145 @@
+"""The ArguAna counterargs corpus (Wachsmuth et al. 2018), as a folder or as the archive its authors distribute.
+
+Layout: SPLIT/THEME/DEBATE/{pro,con}/{pro,con}NN{a-point,b-counter}.txt, below `02-extracted-arguments/`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from negexp.corpus.arguments import Record
+from negexp.corpus.limits import BoundedStream, Limits, check_length, decode
+from negexp.corpus.reader import CorpusReader, Reading
+from negexp.errors import InputError
+
+SPLIT_FOLDERS = {"training": "train", "validation": "validation", "test": "test"}
+ARGUMENT = re.compile(r"(pro|con)(\d+)(?:a-(point)|b-(counter))\.txt")
+INNER_FOLDER = "02-extracted-arguments"
+
+# (split, theme, debate, stance, number): the order of the tuples is the order of the rows
+Key = tuple[str, str, str, str, str]
+
+
+class Arguana(CorpusReader):
+    """The corpus as a folder or as the archive."""
+
+    wants = "the unpacked corpus folder or its .tar.gz"
+
+    def read(self, limits: Limits) -> Reading:
+        """Read all pairs of the three splits."""
+        return Reading(*read_arguana(self.path, limits))
+
+
+def read_arguana(path: Path, limits: Limits) -> tuple[list[Record], dict[str, tuple[int, int]]]:
+    """Read all pairs, ordered by (theme, debate, stance, number) as plain strings within each split.
+
+    A point without a counter, or a counter without a point, makes no pair and is left out; the second value counts
+    the points and the counters that were found in each split.
+
+    Raises
+    ------
+    InputError
+        When the path holds no such corpus or more than the limits, a split has no pair, a file is empty or not UTF-8,
+        or a name or link leads out of the corpus.
+    """
+    files = _folder_files(path, limits) if path.is_dir() else _archive_files(path, limits)
+    points: dict[Key, str] = {}
+    counters: dict[Key, str] = {}
+    for parts, location, data in files:
+        split, theme, debate, stance, name = parts
+        match = ARGUMENT.fullmatch(name)
+        assert match is not None
+        table = points if match[3] else counters
+        text = decode(data, location).strip()
+        if not text:
+            raise InputError(f"{location}: holds no text; unpack the corpus anew, or remove the file and its partner")
+        table[SPLIT_FOLDERS[split], theme, debate, stance, match[2]] = text
+    if not points:
+        raise InputError(
+            f"data.path={path}: is no ArguAna counterargs corpus; expected training/, validation/ and test/ with "
+            f"THEME/DEBATE/pro/pro01a-point.txt, in it or in its {INNER_FOLDER}/"
+        )
+    for folder, split in SPLIT_FOLDERS.items():
+        if not any(key[0] == split for key in points.keys() & counters.keys()):
+            raise InputError(f"data.path={path}: {folder}/ holds no point-counter pair; unpack the corpus anew")
+    records = [
+        Record(points[key], counters[key], key[0], *key[1:4], id=f"{key[1]}/{key[2]}/{key[3]}{key[4]}")
+        for key in sorted(points.keys() & counters.keys())
+    ]
+    found = {
+        split: (sum(key[0] == split for key in points), sum(key[0] == split for key in counters))
+        for split in SPLIT_FOLDERS.values()
+    }
+    return records, found
+
+
+def _folder_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, bytes]]:
+    root = path / INNER_FOLDER if (path / INNER_FOLDER).is_dir() else path
+    real = root.resolve()
+    total = 0
+    for number, file in enumerate(sorted(root.glob("*/*/*/*/*.txt")), 1):
+        limits.check_files(number, path)
+        parts = list(file.relative_to(root).parts)
+        if _is_argument(parts) and file.is_file():
+            if not file.resolve().is_relative_to(real):
+                raise InputError(f"{file}: is a link out of the corpus; put the file itself there")
+            size = file.stat().st_size
+            check_length(size, str(file))
+            limits.check_bytes(total := total + size, path)
+            yield parts, str(file), file.read_bytes()
+
+
+def _archive_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, bytes]]:
+    """Yield the argument files of a tar archive, read in place: nothing is written, only regular files count."""
+    if not path.is_file():
+        raise InputError(f"data.path={path}: is neither a folder nor a file; give the corpus, unpacked or as .tar.gz")
+    try:
+        with _decompressed(path) as stream:
+            bounded = BoundedStream(stream, limits, path)
+            with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
+                for number, member in enumerate(archive, 1):
+                    _check_member(member, path)
+                    limits.check_files(number, path)
+                    parts = member.name.split("/")[-5:]
+                    if member.isreg() and _is_argument(parts):
+                        location = f"{path}:{member.name}"
+                        check_length(member.size, location)
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        yield parts, location, content.read()
+            while bounded.read(1 << 20):  # the archive ends before the stream does, whose checksum stands at its end
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError) as error:
+        raise InputError(f"data.path={path}: cannot be read as a tar archive ({error}); download it again") from None
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    with open(path, "rb") as file:
+        start = file.read(6)
+    for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
+        if start.startswith(magic):
+            return cast(BinaryIO, opener(path, "rb"))
+    return open(path, "rb")
+
+
+def _check_member(member: tarfile.TarInfo, path: Path) -> None:
+    """Raise `InputError` for what no honest archive of texts has; nothing would be written there, but why trust it."""
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise InputError(f"{path}:{member.name}: a name that leads out of the archive; do not trust this file")
+    if member.issparse():
+        raise InputError(f"{path}:{member.name}: is sparse, larger than what is stored; do not trust this file")
+
+
+def _is_argument(parts: list[str]) -> bool:
+    if len(parts) != 5 or parts[0] not in SPLIT_FOLDERS:
+        return False
+    match = ARGUMENT.fullmatch(parts[4])
+    return match is not None and match[1] == parts[3]

@@ -1,0 +1,17 @@
+"""Your own pairs: a table with columns point, counter, and where known theme, debate, stance and split."""
+
+from __future__ import annotations
+
+from negexp.corpus.limits import Limits
+from negexp.corpus.reader import CorpusReader, Reading
+from negexp.corpus.tables import read_pairs
+
+
+class Pairs(CorpusReader):
+    """A CSV, JSONL or Parquet table, a pair a row."""
+
+    wants = "a CSV, JSONL or Parquet table"
+
+    def read(self, limits: Limits) -> Reading:
+        """Read the table."""
+        return Reading(read_pairs(self.path, limits))

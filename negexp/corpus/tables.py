@@ -1,0 +1,210 @@
+"""Pair tables: CSV, JSONL or Parquet with the columns point, counter and, if there, theme, debate, stance, split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from negexp.corpus.arguments import Record
+from negexp.corpus.limits import LONGEST_TEXT, Limits, check_length, decode
+from negexp.errors import InputError
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
+
+REQUIRED = ("point", "counter")
+OPTIONAL = ("theme", "debate", "stance", "split")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+ROWS_AT_ONCE = 64  # of a Parquet table, each text of at most LONGEST_TEXT
+
+Row = tuple[str, dict[str, Any]]  # location (file:line or file:row N), cells
+
+
+def read_pairs(path: Path, limits: Limits) -> list[Record]:
+    """Read a pair table in the order of the file; `split` stays None when the table has no such column.
+
+    Raises
+    ------
+    InputError
+        When the path is no file, the file of an unknown kind, too large or not UTF-8, when a column is missing, or when
+        a cell is empty, too long, not a text or an unknown split: the row is named.
+    """
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"data.path={path}: must end in .csv, .jsonl or .parquet")
+    if not path.is_file():
+        raise InputError(f"data.path={path}: is no file; give a table with the columns point and counter")
+    limits.check_bytes(path.stat().st_size, path)
+    rows = list(_within(limits, path, readers[path.suffix.lower()](path)))
+    if not rows:
+        raise InputError(f"data.path={path}: holds no row; one pair a row is expected")
+    present = {column for _, cells in rows for column in cells}
+    for column in REQUIRED:
+        if column not in present:
+            raise InputError(
+                f"data.path={path}: has no column {column!r}; found {', '.join(sorted(map(str, present)))}"
+            )
+    columns = [*REQUIRED, *(column for column in OPTIONAL if column in present)]
+    numbers: Counter[str] = Counter()
+    return [_record(location, cells, columns, numbers) for location, cells in rows]
+
+
+def draw_splits(
+    records: list[Record], validation_share: float, test_share: float, seed: int, path: Path
+) -> list[Record]:
+    """Return the records with a split each, drawn by debate where the table names debates, else by row.
+
+    Debates are taken in a random order until the validation share, then the test share, of the pairs is reached.
+    """
+    groups: list[object] = [
+        row if record.debate is None else (record.theme, record.debate) for row, record in enumerate(records)
+    ]
+    sizes = Counter(groups)
+    if len(sizes) < 3:
+        unit = "rows" if records[0].debate is None else "debates"
+        raise InputError(f"data.path={path}: {len(sizes)} {unit} cannot make three splits; add pairs or a split column")
+    order = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
+    names = {}
+    for name, share in (("validation", validation_share), ("test", test_share)):
+        taken = 0
+        while taken == 0 or (taken < share * len(records) and len(order) > 2):
+            group = order.pop()
+            names[group] = name
+            taken += sizes[group]
+    return [
+        Record(r.point, r.counter, names.get(group, "train"), r.theme, r.debate, r.stance, r.id)
+        for r, group in zip(records, groups, strict=True)
+    ]
+
+
+def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: Counter[str]) -> Record:
+    values: dict[str, str] = {}
+    for column in columns:
+        value = cells.get(column)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise InputError(f"{location}: {column} is empty; fill the cell or drop the row")
+        if not isinstance(value, str):
+            raise InputError(f"{location}: {column}={value!r} is no text; write it as a string")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{location}: {column} holds half of a surrogate pair; write the character whole")
+        if "\0" in value:
+            raise InputError(f"{location}: {column} holds a NUL character; take it out")
+        check_length(len(value), f"{location}: {column}")
+        values[column] = value.strip()
+    split = values.get("split")
+    if split is not None and split.lower() not in SPLIT_NAMES:
+        raise InputError(f"{location}: split={split!r} is not known; use train, validation or test")
+    stance = values.get("stance", "pair")
+    folder = "/".join([values[column] for column in ("theme", "debate") if column in values] + [stance])
+    numbers[folder] += 1
+    return Record(
+        values["point"],
+        values["counter"],
+        None if split is None else SPLIT_NAMES[split.lower()],
+        values.get("theme"),
+        values.get("debate"),
+        values.get("stance"),
+        id=f"{folder}{numbers[folder]:02d}",
+    )
+
+
+def _within(limits: Limits, path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    total = 0
+    for location, cells in rows:
+        total += sum(len(value) for value in cells.values() if isinstance(value, str))
+        limits.check_bytes(total, path)
+        yield location, cells
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        raise ValueError("a key stands twice")
+    return cells
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_TEXT)  # the csv module's own (131072) is shorter than some arguments
+    reader = csv.reader(io.StringIO(decode(path.read_bytes(), str(path)), newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        twice = [name for name, count in Counter(header).items() if count > 1]
+        if twice:
+            raise InputError(f"{path}:1: column {twice[0]!r} stands twice in the header; rename one")
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells:  # a blank line is no row
+                if len(cells) != len(header):
+                    raise InputError(
+                        f"{path}:{line}: has {len(cells)} cells, the header {len(header)}; quote the commas"
+                    )
+                yield f"{path}:{line}", dict(zip(header, cells, strict=True))
+            line = reader.line_num + 1
+    except csv.Error as error:  # also for a cell that never ends, which is most often an open quote
+        raise InputError(f"{path}:{reader.line_num}: {error}; check the quotes around this cell") from None
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(decode(path.read_bytes(), str(path)).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line, object_pairs_hook=_unique_keys)
+        except (ValueError, RecursionError) as error:  # broken JSON, or a number of thousands of digits
+            raise InputError(f"{path}:{number}: is no JSON ({error}); one object a line is expected") from None
+        if not isinstance(cells, dict):
+            raise InputError(f"{path}:{number}: is no JSON object; one object a line is expected")
+        yield f"{path}:{number}", cells
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+        columns = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
+        twice = [name for name in columns if names.count(name) > 1]
+        if twice:
+            raise InputError(f"{path}: column {twice[0]!r} stands twice; rename one")
+        # a repeated text is one in memory as it is in the file, else a small file could become an endless table
+        file = pq.ParquetFile(path, read_dictionary=columns)
+        row = 0
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+            _check_texts(batch, f"{path}: rows {row} to {row + len(batch) - 1}")
+            for cells in batch.to_pylist():
+                yield f"{path}: row {row}", cells
+                row += 1
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"data.path={path}: cannot be read as Parquet ({error})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a cell is not UTF-8 ({error}); write the table anew") from None
+
+
+def _check_texts(batch: RecordBatch, location: str) -> None:
+    """Raise `InputError` for columns that hold no texts, and for texts that would be too long in memory."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        values = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_null(values.type):
+            continue
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            raise InputError(f"{location}: {name} holds {values.type}, no text; write it as a string")
+        check_length(pc.max(pc.binary_length(values)).as_py() or 0, f"{location}: {name}")

@@ -1,0 +1,1 @@
+"""Neighbour indexes, one a module."""

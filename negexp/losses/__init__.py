@@ -1,0 +1,1 @@
+"""Losses, one a module; see `negexp.model.loss` for what a loss sees."""

@@ -1,0 +1,1 @@
+"""Mining policies, one a module."""

@@ -1,0 +1,21 @@
+"""Strategies that draw for some pairs and mine for the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.sampler import NegativeSampler
+
+
+class Mixture(NegativeSampler):
+    """Each pair independently: random with probability `random_rate`, else hard."""
+
+    def choose(self, round_: SamplingRound) -> Negatives:
+        """Decide for each pair, then draw for some and mine for the others."""
+        rate = self.random_rate(round_.progress, round_.validation)
+        at_random = round_.rng.random(round_.pairs) < rate
+        drawn, mined = np.flatnonzero(at_random), np.flatnonzero(~at_random)
+        parts = [(drawn, round_.draw(drawn))] if len(drawn) else []
+        parts += [(mined, self.mine(round_, mined))] if len(mined) else []
+        return Negatives.join(parts)

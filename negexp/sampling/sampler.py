@@ -1,0 +1,93 @@
+"""What a sampling strategy is: it decides which negatives the pairs get, and when they are refreshed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from negexp.components import build
+from negexp.config import SamplerConfig
+from negexp.errors import InputError
+from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.policy import MiningPolicy
+from negexp.sampling.round import TABLES_OF, Ints, Negatives, SamplingRound
+
+
+class NegativeSampler(ABC):
+    """Base of all strategies: a subclass says in `choose` which negatives the pairs get.
+
+    The base class checks what `choose` returns, so that a strategy cannot leak a gold counter.
+    """
+
+    Options: type[SamplerConfig] = SamplerConfig
+
+    def __init__(self, options: SamplerConfig) -> None:
+        self.options = options
+        self.policy: MiningPolicy = build("mining", options.mining)
+
+    def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
+        """Return the probability that a pair's negatives are drawn at random after `progress` epochs.
+
+        `validation` holds the monitored value after each of these epochs.
+        """
+        return 0.0
+
+    def refreshes(self, epoch: int) -> bool:
+        """Return whether negatives are sampled anew at the start of this epoch; otherwise the last ones stay."""
+        return epoch % self.options.refresh.epochs == 0
+
+    def sampled_epoch(self, epoch: int) -> int:
+        """Return the epoch in which the negatives of an epoch were sampled: the last one that refreshed them."""
+        while epoch > 0 and not self.refreshes(epoch):
+            epoch -= 1
+        return epoch
+
+    @abstractmethod
+    def choose(self, round_: SamplingRound) -> Negatives:
+        """Return the negatives of all pairs, made by `mine` and `round_.draw`."""
+
+    def mine(self, round_: SamplingRound, pair: Ints) -> Negatives:
+        """Return the hard negatives of the given pairs, by the mining policy."""
+        return round_.mine(pair, self.policy)
+
+    def statistics(self) -> dict[str, float]:
+        """Return what is worth a column in refreshes.csv beside the ledger's statistics."""
+        return {}
+
+    def check_candidates(self, forbidden: Forbidden) -> None:
+        """Raise `InputError` when some pair has fewer allowed arguments than `num_negatives`."""
+        tables, wanted = TABLES_OF[self.options.candidates], self.options.num_negatives
+        allowed = sum(forbidden.pairs - forbidden.count(table) for table in tables)
+        fewest = int(np.min(allowed))
+        if fewest < wanted:
+            raise InputError(
+                f"sampler.num_negatives={wanted}: training pair {int(np.argmin(allowed))} has only {fewest} allowed "
+                f"candidates (sampler.candidates={self.options.candidates}); lower it or give more pairs"
+            )
+
+    def sample(self, round_: SamplingRound) -> Negatives:
+        """Return the negatives of all pairs (pairs, num_negatives), checked."""
+        negatives = self.choose(round_)
+        self._check_shapes(negatives, round_)
+        argument, found = negatives.argument, negatives.found
+        low, high = round_.span
+        name = f"{type(self).__name__}.choose"
+        if (((argument < low) | (argument >= high)) & found).any():
+            raise ValueError(
+                f"{name} returned an argument outside of {low} .. {high - 1} "
+                f"(sampler.candidates={self.options.candidates})"
+            )
+        ordered = np.sort(np.where(found, argument, -1 - np.arange(argument.shape[1])), axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            raise ValueError(f"{name} returned one argument twice for a pair")
+        if (round_.forbidden.contains(np.arange(round_.pairs)[:, None], argument) & found).any():
+            raise ValueError(f"{name} returned a forbidden argument")
+        return round_.measured(negatives) if np.isnan(negatives.distance[found]).any() else negatives
+
+    def _check_shapes(self, negatives: Negatives, round_: SamplingRound) -> None:
+        expected = (round_.pairs, round_.num_negatives)
+        for field, values in vars(negatives).items():
+            if values.shape != expected:
+                raise ValueError(f"{type(self).__name__}.choose returned {field} {values.shape}, not {expected}")

@@ -1,0 +1,1 @@
+"""Sampling strategies, one a module."""

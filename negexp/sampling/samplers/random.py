@@ -1,0 +1,22 @@
+"""Uniform draws over the arguments that are not forbidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.sampler import NegativeSampler
+
+
+class Random(NegativeSampler):
+    """Random negatives for every pair."""
+
+    def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
+        """Return 1."""
+        return 1.0
+
+    def choose(self, round_: SamplingRound) -> Negatives:
+        """Draw for every pair."""
+        return round_.draw(np.arange(round_.pairs))

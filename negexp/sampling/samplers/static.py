@@ -1,0 +1,44 @@
+"""Random draws of the first epoch, kept for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from negexp.config import SamplerConfig
+from negexp.errors import InputError
+from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.sampler import NegativeSampler
+
+
+@dataclass
+class StaticOptions(SamplerConfig):
+    """No keys of its own."""
+
+    def check(self) -> None:
+        """Raise `InputError` when the negatives are to be refreshed."""
+        super().check()
+        if self.refresh.steps is not None:
+            raise InputError(
+                f"sampler.refresh.steps={self.refresh.steps}: sampler=static keeps its negatives; use sampler=random"
+            )
+
+
+class Static(NegativeSampler):
+    """Random negatives that stay."""
+
+    Options = StaticOptions
+
+    def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
+        """Return 1."""
+        return 1.0
+
+    def refreshes(self, epoch: int) -> bool:
+        """Return whether this is the first epoch."""
+        return epoch == 0
+
+    def choose(self, round_: SamplingRound) -> Negatives:
+        """Draw for every pair."""
+        return round_.draw(np.arange(round_.pairs))

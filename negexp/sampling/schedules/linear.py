@@ -1,0 +1,30 @@
+"""A line that ends at a floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from negexp.components import option
+from negexp.config import ScheduleConfig
+from negexp.sampling.schedule import Schedule
+
+
+@dataclass
+class LinearOptions(ScheduleConfig):
+    """max(end, start - step * progress)."""
+
+    start: float = option("value of the first epoch")
+    step: float = option("by how much it falls an epoch", low=0)
+    end: float = option("where it stops falling")
+
+
+class Linear(Schedule):
+    """max(end, start - step * progress)."""
+
+    Options = LinearOptions
+    options: LinearOptions
+
+    def value(self, progress: float, validation: Sequence[float]) -> float:
+        """Return the value after `progress` epochs."""
+        return max(self.options.end, self.options.start - self.options.step * progress)

@@ -1,0 +1,27 @@
+"""The listener that writes a run's tables into its folder."""
+
+from __future__ import annotations
+
+from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
+from negexp.tracking.run_folder import RunFolder
+
+
+class Recorder(Listener):
+    """Writes metrics.csv and refreshes.csv after each commit, and a ledger for each refresh where it is wanted."""
+
+    def __init__(self, folder: RunFolder, ledger: bool) -> None:
+        self.folder, self.ledger = folder, ledger
+
+    def started(self, run: RunInfo) -> None:
+        """Write the tables up to the last commit: a kill may have come between the commit and them."""
+        if run.epochs:
+            self.folder.write_metrics(run.epochs, run.refreshes)
+
+    def refreshed(self, refresh: Refresh) -> None:
+        """Write the ledger."""
+        if self.ledger:
+            self.folder.write_ledger(refresh.epoch, refresh.step, refresh.ledger)
+
+    def committed(self, epoch: Epoch) -> None:
+        """Write all rows so far."""
+        self.folder.write_metrics(epoch.epochs, epoch.refreshes)

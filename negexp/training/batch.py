@@ -1,0 +1,64 @@
+"""From pairs and their negatives to an embedded batch, the input of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from negexp.corpus import Split
+from negexp.embedding import TextEncoder
+from negexp.model.loss import Embedded, TextBatch
+from negexp.sampling import Arguments, Forbidden, Negatives
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BatchBuilder:
+    """Embeds batches of the training pairs; `points_are_candidates` as the loss says."""
+
+    encoder: TextEncoder
+    train: Split
+    arguments: Arguments
+    forbidden: Forbidden
+    points_are_candidates: bool = False
+
+    def build(self, pair: Ints, negatives: Negatives) -> TextBatch:
+        """Return the batch of some pairs: all their texts are encoded together, each distinct one once per role.
+
+        `negatives` are those of all pairs.
+        """
+        own = negatives.argument[pair]  # (pairs, k)
+        column = np.concatenate([self._columns(pair), own.ravel()])  # the argument in each candidate column
+        query, candidate = self._embed(self.arguments.text[self.arguments.number("point", pair)], column)
+        allowed = ~self.forbidden.contains(pair[:, None], column)
+        pairs, to_device = len(pair), self.encoder.runtime.to_device
+        return TextBatch(
+            query,
+            candidate,
+            positive=to_device(torch.arange(pairs)),
+            negative=to_device(torch.arange(len(column) - own.size, len(column)).view(own.shape)),
+            allowed=to_device(torch.from_numpy(allowed)),
+            weight=to_device(torch.from_numpy(negatives.weight[pair])),
+            pair=to_device(torch.from_numpy(pair)),
+            debate=self._codes(self.train.debate, pair),
+            theme=self._codes(self.train.theme, pair),
+        )
+
+    def _columns(self, pair: Ints) -> Ints:
+        tables = ("counter", "point") if self.points_are_candidates else ("counter",)
+        return np.concatenate([self.arguments.number(table, pair) for table in tables])
+
+    def _embed(self, points: Ints, column: Ints) -> tuple[Embedded, Embedded]:
+        texts, pairs = self.arguments.text[column], len(points)
+        if self.encoder.model.shared:
+            both = self.encoder.encode("query", np.concatenate([points, texts]))
+            return Embedded(*(part[:pairs] for part in both)), Embedded(*(part[pairs:] for part in both))
+        return Embedded(*self.encoder.encode("query", points)), Embedded(*self.encoder.encode("candidate", texts))
+
+    def _codes(self, codes: Ints | None, pair: Ints) -> Tensor | None:
+        return None if codes is None else self.encoder.runtime.to_device(torch.from_numpy(codes[pair]))

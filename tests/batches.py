@@ -1,0 +1,53 @@
+"""Batches for tests: a builder around a model and a split, and a batch of given vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from negexp.corpus import Split
+from negexp.embedding import TextEncoder
+from negexp.model import BiEncoder, Embedded, TextBatch
+from negexp.runtime import Runtime
+from negexp.sampling import Arguments, Forbidden, Negatives
+from negexp.tokens import TokenTable
+from negexp.training.batch import BatchBuilder
+
+
+def builder_of(
+    model: BiEncoder, tokens: TokenTable, split: Split, runtime: Runtime, points_are_candidates: bool = False
+) -> BatchBuilder:
+    arguments = Arguments(split)
+    forbidden = Forbidden(arguments, ["self", "duplicates"])
+    return BatchBuilder(TextEncoder(model, tokens, runtime), split, arguments, forbidden, points_are_candidates)
+
+
+def drawn(argument: np.ndarray) -> Negatives:
+    """Return negatives (pairs, k) as if they were drawn at random."""
+    return Negatives(argument, np.zeros_like(argument))
+
+
+def batch_of(
+    point: Tensor, counter: Tensor, negative: Tensor, pooled: int = 0, weight: Tensor | None = None
+) -> TextBatch:
+    """Return a batch of retrieval vectors: point, counter (pairs, dim), negative (pairs, k, dim); pooled ones are 0."""
+    pairs, k, dim = negative.shape
+
+    def embedded(vectors: Tensor) -> Embedded:
+        return Embedded(vectors, torch.zeros(len(vectors), pooled))
+
+    columns = pairs + pairs * k
+    allowed = torch.ones(pairs, columns, dtype=torch.bool)
+    allowed[torch.arange(pairs), torch.arange(pairs)] = False
+    return TextBatch(
+        embedded(point),
+        embedded(torch.cat([counter, negative.reshape(-1, dim)])),
+        positive=torch.arange(pairs),
+        negative=torch.arange(pairs, columns).view(pairs, k),
+        allowed=allowed,
+        weight=torch.ones(pairs, k) if weight is None else weight,
+        pair=torch.arange(pairs),
+        debate=None,
+        theme=None,
+    )

@@ -1,0 +1,134 @@
+"""Texts without padding against padded ones, both with the same weights: embeddings, gradients, devices, copies."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import compose_train
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from negexp.config import ModelConfig
+from negexp.model import BiEncoder, build_model
+from negexp.model.cpu import packing
+
+TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
+
+
+@pytest.fixture
+def config() -> ModelConfig:
+    return replace(compose_train("experiment=smoke").model, dropout=0.0)
+
+
+def random_batch(lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return torch.randint(5, 60, mask.shape, generator=torch.Generator().manual_seed(seed)) * mask, mask
+
+
+def seen_by(model: BiEncoder) -> list[tuple[int, ...]]:
+    """Return a list to which the shape of whatever token ids reach the inside of the encoder is added."""
+    seen: list[tuple[int, ...]] = []
+    encoder = model.get_submodule("towers.0.encoder.embeddings")
+    encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    return seen
+
+
+def outputs_and_gradients(
+    model: BiEncoder, ids: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    model.zero_grad()
+    retrieval, pooled = model(ids, mask, "query")
+    weights = torch.randn(retrieval.shape, generator=torch.Generator().manual_seed(1))
+    (retrieval * weights).sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return retrieval.detach(), pooled.detach(), gradients
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8), width=st.sampled_from([0, 3, 16, 100]))
+@settings(deadline=None, max_examples=15, derandomize=True)
+def test_packed_texts_have_the_embeddings_and_gradients_of_padded_ones(
+    pooling: str, lengths: list[int], width: int
+) -> None:
+    config = replace(compose_train("experiment=smoke").model, dropout=0.0, pooling=pooling)
+    fused, plain = (build_model(config, 0, TEXTS * 5, fused=fused).model.train() for fused in ("auto", "off"))
+    ids, mask = random_batch(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "GROUP_WIDTH", width)
+        packed = outputs_and_gradients(fused, ids, mask)
+    padded = outputs_and_gradients(plain, ids, mask)
+    torch.testing.assert_close(packed[0], padded[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(packed[1], padded[1], atol=1e-5, rtol=1e-4)
+    assert len(packed[2]) == len(padded[2])
+    for one, other in zip(packed[2], padded[2], strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("fused", "shape"), [("auto", (1, 8)), ("off", (2, 5))])
+def test_the_encoder_is_given_packed_texts_on_a_cpu(config: ModelConfig, fused: str, shape: tuple[int, int]) -> None:
+    model = build_model(config, 0, TEXTS * 5, fused=fused).model.eval()
+    seen = seen_by(model)
+    model(*random_batch([5, 3]), "query")
+    assert seen == [shape]
+
+
+def test_elsewhere_than_on_a_cpu_texts_stay_padded(config: ModelConfig) -> None:
+    model = build_model(config, 0, TEXTS * 5).model.eval().to("meta")
+    seen = seen_by(model)
+    with pytest.raises(RuntimeError, match="meta tensors"):  # its masks need values; the ids have gone in by then
+        model(*(part.to("meta") for part in random_batch([5, 3])), "query")
+    assert seen == [(2, 5)]
+
+
+def test_hidden_states_come_back_where_the_tokens_were_and_are_zero_elsewhere(config: ModelConfig) -> None:
+    encoder = build_model(config, 0, TEXTS * 5).model.eval().get_submodule("towers.0.encoder")
+    ids, mask = random_batch([2, 5, 1])
+    with torch.inference_mode():
+        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        for row, length in enumerate([2, 5, 1]):
+            alone = encoder(input_ids=ids[row : row + 1, :length], attention_mask=mask[row : row + 1, :length])
+            torch.testing.assert_close(states[row, :length], alone.last_hidden_state[0], atol=1e-5, rtol=1e-5)
+            assert not states[row, length:].any()
+
+
+def test_a_copy_packs_with_weights_of_its_own(config: ModelConfig) -> None:
+    model = build_model(config, 0, TEXTS * 5).model.eval()
+    batch = random_batch([5, 3])
+    before = model(*batch, "query")[0]
+    other = copy.deepcopy(model)
+    seen = seen_by(other)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    assert not torch.equal(other(*batch, "query")[0], before)
+    assert torch.equal(model(*batch, "query")[0], before)
+    assert seen == [(1, 8)]
+
+
+@pytest.mark.parametrize("fused", ["auto", "off"])
+def test_bfloat16_embeddings_and_gradients_are_near_float32_ones(config: ModelConfig, fused: str) -> None:
+    ids, mask = random_batch([48, 30, 29, 7, 3])
+    full, _, wanted = outputs_and_gradients(build_model(config, 0, TEXTS * 5).model.train(), ids, mask)
+    model = build_model(config, 0, TEXTS * 5, fused=fused).model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _, found = outputs_and_gradients(model, ids, mask)
+    assert half.dtype == torch.float32
+    assert float(torch.cosine_similarity(full, half).min()) > 0.9999
+    one, other = (torch.cat([gradient.flatten() for gradient in part]) for part in (found, wanted))
+    assert float((one - other).norm() / other.norm()) < 0.02
+
+
+def test_dropout_drops_in_packed_attention_too(config: ModelConfig) -> None:
+    model = build_model(replace(config, dropout=0.5), 0, TEXTS * 5).model.train()
+    batch = random_batch([9, 9, 4])
+    torch.manual_seed(0)
+    first, second = model(*batch, "query")[1], model(*batch, "query")[1]
+    torch.manual_seed(0)
+    again = model(*batch, "query")[1]
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
