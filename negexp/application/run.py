@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from negexp.application.code import refuse_code
 from negexp.application.explain import explain
 from negexp.application.parsers import PARSERS
+from negexp.application.plugins import register_search_path
 from negexp.application.sweep import Job, Sweep, write_sweep_report
 from negexp.config import CONF_DIR, parse_report
 from negexp.errors import InputError
@@ -39,6 +40,7 @@ def run_command(command: str, arguments: list[str]) -> None:
     """Compose and check `command`'s configuration, then run it: once, or as every job of a sweep."""
     logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, is no reason for tracebacks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them and exiting with 1
+    register_search_path()
     parser = get_args_parser()
     parser.error = partial(_refuse_flag, parser)  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(arguments)
