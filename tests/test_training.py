@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from negexp.commands import evaluate, train
 from negexp.components import KINDS, build
 from negexp.config import load_run_config
 from negexp.corpus import load_corpus
+from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.evaluation.metrics import flatten
 from negexp.model import Role, build_model
@@ -26,7 +28,9 @@ from negexp.runtime import choose_runtime
 from negexp.sampling import Arguments, Forbidden
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
+from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.training.console import before_and_after
+from negexp.training.loop import Experiment
 from negexp.training.steps import EpochOfSteps, build_trainee
 
 SMOKE = "experiment=smoke"
@@ -141,6 +145,92 @@ def test_negatives_that_stay_are_shown_with_the_rate_and_the_ranks_of_the_epoch_
         same = ["pair", "source", "row", "mined", "neighbour_rank"]
         pd.testing.assert_frame_equal(ledger[same], sampled[same])
         assert (ledger["distance"] == sampled["distance"]).all() == (epoch in (0, 2))
+
+
+def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_moment(
+    run_training: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, np.ndarray, np.ndarray]] = []
+    refresh = Experiment.refresh
+
+    def watched(self: Experiment, epoch: int, steps: EpochOfSteps, embeddings: Embeddings) -> dict[str, Any]:
+        texts = [self.train_split.point, self.train_split.counter]
+        was_training = self.encoder.model.training
+        self.encoder.model.eval()
+        with torch.no_grad():  # of the model as it stands, text by text
+            point, counter = (
+                np.stack([self.encoder.encode("query", table[[row]])[0][0].numpy() for row in range(len(table))])
+                for table in texts
+            )
+        self.encoder.model.train(was_training)
+        seen.append((epoch, steps.steps, point, counter))
+        return refresh(self, epoch, steps, embeddings)
+
+    monkeypatch.setattr(Experiment, "refresh", watched)
+    steps = ["sampler.refresh.steps=1", "trainer.batch_size=4", "trainer.accumulation=2", "trainer.lr=0.01"]
+    folder = run_training(SMOKE, "sampler=hard", *steps)
+    assert [(epoch, step) for epoch, step, _, _ in seen] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for epoch, step, point, counter in seen:
+        name = f"epoch-{epoch:03d}" + (f"-step-{step:05d}" if step else "")
+        ledger = pd.read_parquet(folder / "negatives" / f"{name}.parquet")
+        for pair, source, row in zip(ledger["pair"], ledger["source"], ledger["row"], strict=True):
+            others = [
+                (float(np.linalg.norm(point[pair] - vector)), which, other)
+                for which, table in (("point", point), ("counter", counter))
+                for other, vector in enumerate(table)
+                if other != pair
+            ]
+            nearest = min(others)
+            found = next(one for one in others if one[1:] == (source, row))
+            assert found[0] == pytest.approx(nearest[0], abs=1e-5)
+    refreshes, metrics = (pd.read_csv(folder / f"{name}.csv") for name in ("refreshes", "metrics"))
+    assert refreshes[["epoch", "step"]].to_numpy().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    for column in ("negative_distance", "nearer_share", "mined_share"):
+        expected = refreshes.groupby("epoch")[column].mean()
+        np.testing.assert_allclose(metrics[column], expected)
+    assert (metrics["seconds_train"] >= refreshes.groupby("epoch")["seconds_train"].sum() - 1e-9).all()
+    assert (refreshes["seconds_embed"][[1, 3]] > 0).all()
+
+
+def test_a_refresh_after_more_steps_than_an_epoch_has_changes_nothing(run_training: Train) -> None:
+    once, never = (
+        run_training(SMOKE, f"sampler.refresh.steps={steps}", folder=str(steps)) for steps in ("1000", "null")
+    )
+    for name in ("negatives/epoch-001.parquet", "checkpoints/epoch-001/model.safetensors", "evaluation/test.json"):
+        assert (once / name).read_bytes() == (never / name).read_bytes()
+
+
+def test_what_listeners_hear_comes_in_order(run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    class Hears(Listener):
+        def started(self, run: RunInfo) -> None:
+            heard.append(f"started {len(run.epochs)} {sorted(run.untrained)}")
+
+        def refreshed(self, refresh: Refresh) -> None:
+            heard.append(f"refreshed {refresh.epoch}")
+
+        def step(self, number: int, losses: Mapping[str, Any]) -> None:
+            heard.append(f"step {number} {sorted(losses)[0]}")
+
+        def trained(self, epoch: int) -> None:
+            heard.append(f"trained {epoch}")
+
+        def committed(self, epoch: Epoch) -> None:
+            heard.append(f"committed {epoch.number} of {len(epoch.epochs)}")
+
+        def finished(self, result: Mapping[str, Any]) -> None:
+            heard.append(f"finished {result['best_epoch']}")
+
+    monkeypatch.setattr("negexp.training.run.Console", lambda monitor: Hears())
+    folder = run_training(SMOKE, "trainer.epochs=1")
+    epoch = ["refreshed {0}", "step 0 loss", "step 1 loss", "trained {0}", "committed {0} of {1}"]
+    first = ["started 0 ['test', 'train', 'validation']", *(line.format(0, 1) for line in epoch), "finished 0"]
+    assert heard == first
+    run_training(SMOKE, "trainer.epochs=2")
+    best = json.loads((folder / "result.json").read_text())["best_epoch"]
+    again = ["started 1 ['test', 'train', 'validation']", *(line.format(1, 2) for line in epoch), f"finished {best}"]
+    assert heard == first + again
 
 
 @pytest.mark.parametrize("index", ["balltree", "exact"])
