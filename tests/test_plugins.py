@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from packages import installed
 
 from negexp.cli import main
 from negexp.components import names
@@ -224,20 +225,10 @@ ALL = ["sampler=alternate", "mining=farther", "loss=cosine", "tracker=[default,l
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Install the package below tmp_path, as pip would, and work in another folder."""
-    for name, content in {"__init__.py": "", **FILES}.items():
-        (path := tmp_path / "site" / PACKAGE / name).parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    (info := tmp_path / "site" / f"{PACKAGE}-1.dist-info").mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    (work := tmp_path / "work").mkdir()
-    monkeypatch.chdir(work)
-    yield work
-    for module in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-        del sys.modules[module]
+def package(tmp_path: Path) -> Iterator[Path]:
+    """Install the package below tmp_path, and work in another folder."""
+    with installed(PACKAGE, FILES, ENTRY_POINTS, tmp_path) as work:
+        yield work
 
 
 def test_a_run_with_a_component_of_every_kind(package: Path) -> None:
