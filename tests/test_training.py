@@ -283,7 +283,7 @@ def test_the_same_command_gives_the_same_bits(run_training: Train) -> None:
 
 
 def test_the_demo_run_learns(run_training: Train) -> None:
-    # re-ranked, as the original logged it; retrieval alone hardly moves on 160 pairs (README, results on the demo)
+    # re-ranked, as the original logged it; retrieval alone hardly moves on 160 pairs (.docs/results-demo.md)
     quick = ["trainer.batch_size=8", "trainer.epochs=3", "evaluation.train_queries=0"]
     folder = run_training("sampler=decay", "seed=1", "index=exact", *quick)  # seed 0 is the golden run below
     untrained = json.loads((folder / "result.json").read_text())["untrained"]["validation"]["clean"]
