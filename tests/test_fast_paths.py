@@ -19,7 +19,7 @@ from negexp.index import copies
 from negexp.index.backends import exact
 from negexp.index.backends.balltree import BallTreeIndex
 from negexp.index.backends.exact import ExactIndex
-from negexp.index.base import Candidates, NeighbourIndex
+from negexp.index.base import Candidates
 from negexp.model import PairScores
 from negexp.model.bi_encoder import COUNTER, NO_COUNTER, PairClassifier
 
@@ -125,7 +125,9 @@ def test_exact_search_finds_what_a_precision_cannot_tell_apart(apart: float, mon
     np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], expected)
     frugal = ExactIndex(vectors, 1 << 10, CPU)  # searches query by query, and must not keep all for its candidates
     np.testing.assert_array_equal(frugal.search(vectors[:50], 4)[1], expected)
-    assert len(frugal._candidates(vectors[:1], 4).vector) == (4 if apart == 1e-2 else 600)
+    candidates = frugal._candidates(vectors[:1], 4)
+    assert candidates is not None
+    assert len(candidates.vector) == (4 if apart == 1e-2 else 600)
 
 
 @pytest.mark.parametrize("size", [1e-23, 3e-19, 1e-8, 1e8, 1e15])
@@ -205,7 +207,7 @@ class Counting(BallTreeIndex):
 
 def test_each_distinct_vector_is_searched_once_for_each_distinct_query() -> None:
     vectors = np.tile(clustered(50, 8, unit=True), (4, 1))
-    index: NeighbourIndex = Counting(vectors, 1 << 20, 40)
+    index = Counting(vectors, 1 << 20, 40)
     rows = index.search(vectors, 3)[1]
     assert len(index.vectors) == 50
     assert index.asked == 50

@@ -100,6 +100,12 @@ class BiEncoder(nn.Module):
         self.towers = nn.ModuleList(towers)
         self.classifier = classifier
 
+    def tower(self, role: Role) -> Tower:
+        """Return the tower that embeds texts in the given role."""
+        tower = self.towers[0 if role == "query" else -1]
+        assert isinstance(tower, Tower)
+        return tower
+
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the encoders that learn."""
         encoders = [module.encoder for module in self.towers if isinstance(module, Tower)]
@@ -118,6 +124,5 @@ class BiEncoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor, role: Role) -> tuple[Tensor, Tensor]:
         """Return retrieval and pooled embeddings (texts, ·) of texts in the given role."""
-        tower = self.towers[0 if role == "query" else -1]
-        embeddings: tuple[Tensor, Tensor] = tower(ids, mask)
+        embeddings: tuple[Tensor, Tensor] = self.tower(role)(ids, mask)
         return embeddings
