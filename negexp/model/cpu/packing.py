@@ -131,9 +131,9 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    packed_texts: PackedTexts | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    packed_texts: PackedTexts | None = kwargs.pop("packed_texts", None)
     if packed_texts is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output
