@@ -109,7 +109,7 @@ def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
 
 
 @contextmanager
-def memory_errors_name(keys: str) -> Iterator[None]:
+def explain_out_of_memory(keys: str) -> Iterator[None]:
     """Turn running out of memory into one line that names the keys to lower."""
     try:
         yield

@@ -28,7 +28,7 @@ class _Pipe(io.FileIO):
 
 
 @contextmanager
-def closed_pipes_are_no_error() -> Iterator[None]:
+def tolerate_closed_pipes() -> Iterator[None]:
     """Replace the process's stdout and stderr within; streams that a caller has put in their place stay."""
     kept = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _tolerant(sys.stdout, sys.__stdout__), _tolerant(sys.stderr, sys.__stderr__)

@@ -17,14 +17,14 @@ from hypothesis.extra.numpy import arrays
 
 from negexp.config import EvaluationConfig, ModelConfig
 from negexp.corpus.arguments import Split
-from negexp.embedding import Embeddings, Vectors
+from negexp.embedding import Embeddings
 from negexp.evaluation import evaluator, rank_queries
 from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.ranking import Classifier, Scorer, argument_ids
 from negexp.evaluation.report_text import left_out, metrics_text
-from negexp.model import BiEncoder
+from negexp.model import BiEncoder, Vectors
 from negexp.model.bi_encoder import PairClassifier
 
 NEEDS = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.losses.triplet_ce import TripletCrossEntropy, TripletCrossEntropyOptions
-from negexp.model import BiEncoder, Embedded, build_model, zero_shot_config
+from negexp.model import BiEncoder, Vectors, build_model, zero_shot_config
 from negexp.model.bi_encoder import PairClassifier
 
 TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
@@ -152,7 +152,7 @@ def gradients(model: BiEncoder) -> tuple[bool, bool]:
     r, h = model(ids, mask, "query")
     assert model.classifier is not None
     batch = batch_of(r[:1], r[1:2], r[2:3, None])
-    batch = replace(batch, query=Embedded(r[:1], h[:1]), candidate=Embedded(r[1:], h[1:]))
+    batch = replace(batch, query=Vectors(r[:1], h[:1]), candidate=Vectors(r[1:], h[1:]))
     triplet_ce()(batch, model.classifier)["total"].backward()
     encoder = model.tower("query").encoder.parameters()
     return (

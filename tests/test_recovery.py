@@ -342,11 +342,11 @@ def test_other_versions_are_warned_of_and_recorded(
     run_training: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop_in_epoch(1, monkeypatch)
-    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.8.0", "numpy": "2.0"})
+    monkeypatch.setattr("negexp.training.provenance.versions", lambda: {"torch": "2.8.0", "numpy": "2.0"})
     with pytest.raises(Stopped):
         run_training(SMOKE)
     monkeypatch.undo()
-    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
+    monkeypatch.setattr("negexp.training.provenance.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
     folder = run_training(SMOKE)
     assert "going on with torch 2.9.0 (was 2.8.0): the numbers may differ" in caplog.text
     [earlier] = json.loads((folder / "result.json").read_text())["earlier_environments"]

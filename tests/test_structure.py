@@ -131,7 +131,7 @@ def test_the_size_test_finds_what_is_too_large(tmp_path: Path, monkeypatch: pyte
         "lines.py": 300 * "1\n",
         "more_lines.py": 301 * "1\n",
     }
-    found = []
+    found: list[str] = []
     for name, source in limits.items():
         (tmp_path / name).write_text(source)
         found += oversized(tmp_path / name)

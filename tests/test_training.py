@@ -31,7 +31,7 @@ from negexp.tracking.files import sha256
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.training.console import before_and_after
 from negexp.training.loop import Experiment
-from negexp.training.steps import EpochOfSteps, build_trainee
+from negexp.training.steps import TrainingEpoch, build_trainee
 
 SMOKE = "experiment=smoke"
 STRATEGIES = ["hard", "random", "decay", "static"]
@@ -153,13 +153,13 @@ def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_mo
     seen: list[tuple[int, int, np.ndarray, np.ndarray]] = []
     refresh = Experiment.refresh
 
-    def watched(self: Experiment, epoch: int, steps: EpochOfSteps, embeddings: Embeddings) -> dict[str, Any]:
+    def watched(self: Experiment, epoch: int, steps: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
         texts = [self.train_split.point, self.train_split.counter]
         was_training = self.encoder.model.training
         self.encoder.model.eval()
         with torch.no_grad():  # of the model as it stands, text by text
             point, counter = (
-                np.stack([self.encoder.encode("query", table[[row]])[0][0].numpy() for row in range(len(table))])
+                np.stack([self.encoder.encode("query", table[[row]]).retrieval[0].numpy() for row in range(len(table))])
                 for table in texts
             )
         self.encoder.model.train(was_training)
@@ -477,7 +477,7 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         runtime = choose_runtime("cpu", "float32", None)
         trainee = build_trainee(built.model, config.trainer, runtime)
         builder = builder_of(built.model, tokens, split, runtime)
-        steps = EpochOfSteps(trainee, build("loss", config.loss), builder, config.trainer, seed=0, epoch=0)
+        steps = TrainingEpoch(trainee, build("loss", config.loss), builder, config.trainer, seed=0, epoch=0)
         steps.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)
         assert steps.over
         return trainee.model.state_dict()
