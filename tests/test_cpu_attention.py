@@ -104,7 +104,7 @@ def test_dropout_takes_probabilities_out_and_scales_the_rest(dtype: torch.dtype)
 
 
 def test_training_and_embedding_share_their_memory() -> None:
-    scratch._memory.kept.clear()
+    scratch._memory.buffers.clear()
     rows = random_rows(2, 4, 3)
     with torch.inference_mode():
         expected = attend(*rows, None, 0.0, SCALING)

@@ -103,7 +103,7 @@ def test_exact_search_equals_a_full_sort_whatever_is_rounded_and_however_little_
     vectors = clustered(rows, dim, unit)
     queries = vectors[::7]
     index = ExactIndex(vectors, block_bytes, CPU)
-    assert index.tables[0].vectors.dtype == (torch.bfloat16 if coarse and unit else torch.float32)
+    assert index.precisions[0].vectors.dtype == (torch.bfloat16 if coarse and unit else torch.float32)
     for k in (1, 5, 40):
         distances, found = index.search(queries, k)
         squared, expected = sorted_by_distance(vectors, queries, k)
@@ -119,7 +119,7 @@ def test_exact_search_finds_what_a_precision_cannot_tell_apart(apart: float, mon
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     index = ExactIndex(vectors, 1 << 20, CPU)
     queries = torch.from_numpy(vectors[:50])
-    enough = [index._look(table, queries, 4) is not None for table in index.tables]
+    enough = [index._candidates_in(rounded, queries, 4) is not None for rounded in index.precisions]
     assert enough == ([False, True] if apart == 1e-2 else [False, False])
     expected = sorted_by_distance(vectors, vectors[:50], 4)[1]
     np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], expected)
@@ -153,7 +153,7 @@ def test_a_query_so_far_away_that_distances_tie_finds_the_lower_row(norm: float)
 def test_the_bound_on_rounding_holds(place: int, loose: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
     vectors = clustered(700, 32, unit=True)
-    table = (index := ExactIndex(vectors, 1 << 20, CPU)).tables[place]
+    table = (index := ExactIndex(vectors, 1 << 20, CPU)).precisions[place]
     queries, all_of_them = torch.from_numpy(vectors[:200]), torch.from_numpy(vectors).double()
     rounded = queries.to(table.vectors.dtype)
     seen = (rounded @ table.vectors.T).double()

@@ -575,7 +575,7 @@ def test_a_commit_is_finished_before_a_signal_stops(attempt: Attempts, tmp_path:
 def test_a_second_sigint_stops_at_once(attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path) -> None:
     stopped = attempt(tmp_path, *LONGER, direct=True, phase="train", times=2, signals=[signal.SIGINT] * 2)
     assert stopped.code == 130
-    assert stopped.err.splitlines() == ["negexp: SIGINT: stopping at the next step; once more to stop at once"]
+    assert stopped.err.splitlines() == ["negexp: SIGINT: stopping at the next step; press again to stop at once"]
     assert attempt(tmp_path, *LONGER, direct=True).code == 0
     assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]
 

@@ -440,9 +440,9 @@ def test_an_argument_outside_of_the_tables_is_refused(last: int) -> None:
 
 
 def test_an_argument_of_a_table_that_is_no_candidate_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"outside of 3 \.\. 5 \(sampler\.candidates=counters\)"):
+    with pytest.raises(ValueError, match=r"outside 3 \.\. 5 \(sampler\.candidates=counters\)"):
         returned([[5], [5], [0]], candidates="counters")
-    with pytest.raises(ValueError, match=r"outside of 0 \.\. 2 \(sampler\.candidates=points\)"):
+    with pytest.raises(ValueError, match=r"outside 0 \.\. 2 \(sampler\.candidates=points\)"):
         returned([[2], [5], [0]], candidates="points")
 
 

@@ -104,7 +104,8 @@ def _check_files(folder: Path) -> None:
     for file in folder.iterdir() if folder.is_dir() else []:
         if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST_ENCODER_FILE:
             raise InputError(
-                f"{file}: is not a regular file of at most {LARGEST_ENCODER_FILE} bytes; restore the file that the run wrote"
+                f"{file}: is not a regular file of at most {LARGEST_ENCODER_FILE} bytes; restore the file that the run "
+                "wrote"
             )
 
 

@@ -53,7 +53,7 @@ def state_size(encoder: PreTrainedModel) -> int:
 
 @contextmanager
 def without_gradients(encoder: PreTrainedModel, training: bool = False) -> Iterator[None]:
-    """Run the block without gradients, in training or evaluation mode; restore mode and torch's generator afterwards."""
+    """Run a block without gradients, in training or evaluation mode; then restore the mode and torch's generator."""
     before = encoder.training
     encoder.train(training)
     try:

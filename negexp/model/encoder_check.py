@@ -1,7 +1,7 @@
 """Check an encoder by embedding two texts in the way that all texts are embedded.
 
-In some architectures of transformers, padding changes the hidden states of a text, by design or by a defect. Others need
-inputs that a text does not have. A list of such architectures would be out of date with the next release.
+In some architectures of transformers, padding changes the hidden states of a text, by design or by a defect. Others
+need inputs that a text does not have. A list of such architectures would be out of date with the next release.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def check_encoder(encoder: PreTrainedModel, config: ModelConfig, vocabulary: int
         raise InputError(f"model.pooling=pooler: {kind} has no pooled output; use cls or mean")
     if not result.padding_difference <= TOLERANCE:  # NaN is refused too
         raise InputError(
-            f"{name}: {kind} gives padded texts other hidden states, by {result.padding_difference:.1%}, so that an embedding "
-            "depends on its batch; use another encoder"
+            f"{name}: {kind} gives padded texts other hidden states, by {result.padding_difference:.1%}, so that an "
+            "embedding depends on its batch; use another encoder"
         )
     if not result.attends:
         raise InputError(f"{name}: {kind} computes no attention here; use another encoder")
