@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from negexp.nearest import did_you_mean
-from negexp.streams import closed_pipes_are_no_error
+from negexp.streams import tolerate_closed_pipes
 
 COMMANDS = {
     "train": "train a bi-encoder, re-mining its negatives every epoch",
@@ -24,7 +24,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    with closed_pipes_are_no_error():
+    with tolerate_closed_pipes():
         code = _dispatch(sys.argv[1:] if argv is None else argv)
         try:
             print(end="", flush=True)

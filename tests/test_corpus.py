@@ -784,7 +784,7 @@ def test_a_respelled_copy_is_mined_when_match_is_exact_only(
     copies = [texts[source][row] in (texts["point"][pair], texts["counter"][pair]) for pair, source, row in pairs]
     assert len(copies) == 16
     assert any(copies) == (match == "exact")  # the tokenizer lower-cases, so a copy has distance 0
-    said = "32 texts have the same tokens as another text that is no copy (data.match=exact)"
+    said = "32 texts have the same tokens as another text that is not a copy (data.match=exact)"
     why = "neither merged nor dropped: 32 differ in what the tokenizer drops"
     assert [message.startswith(said) and message.endswith(why) for message in caplog.messages] == [True] * (
         match == "exact"

@@ -303,7 +303,7 @@ CONFIGS = {
     "an object": ("name: !!python/object/apply:os.system ['touch ran']\n", "cannot be read as YAML"),
     "a deep nest": ("a: " + "[" * 20_000, "more than 20 levels"),
     "a key twice": ("seed: 1\nseed: 2\n", "cannot be read as YAML"),
-    "too much": ("#" * 2**21, "is no regular file of at most"),
+    "too much": ("#" * 2**21, "is not a regular file of at most"),
     "NUL": ("name: a\0b\n", "cannot be read as YAML"),
     "a list": ("- 1\n", "holds no mapping"),
     "nothing": ("", "name: "),
@@ -442,7 +442,7 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an endless encoder": (
         lambda run: edit_json(run / "encoder" / "config.json", num_hidden_layers=10**9),
-        "num_hidden_layers=1000000000 is more than any encoder has",
+        "num_hidden_layers=1000000000 is more than any known encoder has",
     ),
     "a huge encoder": (
         lambda run: edit_json(run / "encoder" / "config.json", hidden_size=2**20, intermediate_size=2**20),

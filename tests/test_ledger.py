@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from negexp.corpus import Split
+from negexp.index import NeighbourIndex
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, SamplingRound
 from negexp.tracking import build_ledger
 from negexp.tracking.ledger import ledger_statistics, replaced_share
@@ -31,11 +32,15 @@ def ledger() -> pd.DataFrame:
     return ledger_of(TRAIN, negatives, points, candidate_points, counters)
 
 
+def no_index(vectors: np.ndarray) -> NeighbourIndex:
+    raise AssertionError("the ledger measures distances without an index")
+
+
 def ledger_of(
     train: Split, negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
 ) -> pd.DataFrame:
     arguments = Arguments(train)
-    space = EmbeddingSpace(points, {"point": candidate_points, "counter": counters}, lambda vectors: None)
+    space = EmbeddingSpace(points, {"point": candidate_points, "counter": counters}, no_index)
     rng = np.random.default_rng(0)
     round_ = SamplingRound(arguments, Forbidden(arguments, ["self"]), space, rng, num_negatives=1)
     return build_ledger(arguments, round_.measured(negatives), round_.positive_distance, 0)

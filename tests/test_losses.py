@@ -16,7 +16,7 @@ from negexp.components import build, names
 from negexp.components.parse import parse_component
 from negexp.corpus import load_corpus
 from negexp.errors import InputError
-from negexp.model import Embedded, Loss, TextBatch, build_model
+from negexp.model import Loss, TextBatch, Vectors, build_model
 from negexp.model.bi_encoder import PairClassifier
 from negexp.runtime import choose_runtime
 from negexp.sampling import Negatives
@@ -105,8 +105,8 @@ def gradients(loss: Loss, classifier: PairClassifier) -> dict[str, Tensor]:
     leaves["candidate"] = batch.candidate.retrieval.clone().requires_grad_()
     batch = replace(
         batch,
-        query=Embedded(leaves["query"], batch.query.pooled),
-        candidate=Embedded(leaves["candidate"], batch.candidate.pooled),
+        query=Vectors(leaves["query"], batch.query.pooled),
+        candidate=Vectors(leaves["candidate"], batch.candidate.pooled),
     )
     classifier.zero_grad()
     loss(batch, classifier)["total"].backward()
@@ -174,7 +174,8 @@ def test_a_batch_holds_each_text_in_its_place_and_allows_what_is_not_forbidden(s
         batch = builder.build(pair, Negatives(argument, np.zeros_like(argument), weight))
 
         def vector(text: int, role: Any) -> Tensor:
-            return model(*tokens.pad(tokens.row[[text]]), role)[0][0]
+            embedding: Tensor = model(*tokens.pad(tokens.row[[text]]), role)[0][0]
+            return embedding
 
         table = [*split.point, *split.counter]
         columns = [n + row for row in pair] + [row for row in pair if points]

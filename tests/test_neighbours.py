@@ -92,7 +92,11 @@ def test_drawn_and_mined_negatives_know_their_distances() -> None:
 def test_arguments_are_points_then_counters_with_the_metadata_of_their_pair() -> None:
     split = Split(
         ("a", "b", "c"),
-        *(np.array(values) for values in ([4, 5, 4], [6, 7, 8], [0, 1, 0], [2, 3, 2], [0, 0, 1])),
+        point=np.array([4, 5, 4]),
+        counter=np.array([6, 7, 8]),
+        theme=np.array([0, 1, 0]),
+        debate=np.array([2, 3, 2]),
+        stance=np.array([0, 0, 1]),
         identity=np.arange(9) // 2,
     )
     arguments = Arguments(split)

@@ -23,7 +23,7 @@ from conftest import QUICK, Train, compose_train
 from negexp.cli import main
 from negexp.commands import train
 from negexp.config import DataConfig
-from negexp.corpus import Corpus
+from negexp.corpus import Corpus, load_corpus
 from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.model import BiEncoder
@@ -342,11 +342,11 @@ def test_other_versions_are_warned_of_and_recorded(
     run_training: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop_in_epoch(1, monkeypatch)
-    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.8.0", "numpy": "2.0"})
+    monkeypatch.setattr("negexp.training.provenance.versions", lambda: {"torch": "2.8.0", "numpy": "2.0"})
     with pytest.raises(Stopped):
         run_training(SMOKE)
     monkeypatch.undo()
-    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
+    monkeypatch.setattr("negexp.training.provenance.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
     folder = run_training(SMOKE)
     assert "going on with torch 2.9.0 (was 2.8.0): the numbers may differ" in caplog.text
     [earlier] = json.loads((folder / "result.json").read_text())["earlier_environments"]
@@ -575,7 +575,7 @@ def test_a_commit_is_finished_before_a_signal_stops(attempt: Attempts, tmp_path:
 def test_a_second_sigint_stops_at_once(attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path) -> None:
     stopped = attempt(tmp_path, *LONGER, direct=True, phase="train", times=2, signals=[signal.SIGINT] * 2)
     assert stopped.code == 130
-    assert stopped.err.splitlines() == ["negexp: SIGINT: stopping at the next step; once more to stop at once"]
+    assert stopped.err.splitlines() == ["negexp: SIGINT: stopping at the next step; press again to stop at once"]
     assert attempt(tmp_path, *LONGER, direct=True).code == 0
     assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]
 
@@ -696,11 +696,10 @@ def test_memory_does_not_grow_from_job_to_job(
         return sum(type(one) is BiEncoder for one in gc.get_objects())
 
     found: list[int] = []
-    load = train.load_corpus
 
     def counted(config: DataConfig) -> Corpus:  # the first thing that a job does
         found.append(alive())
-        return load(config)
+        return load_corpus(config)
 
     rank = Experiment.rank
 

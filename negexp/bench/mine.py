@@ -104,7 +104,7 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
 def _floor(index: NeighbourIndex, flops: float, peak: dict[str, float]) -> tuple[float, str]:
     """Return the seconds that an exact index's products take at the peak rate of its precision, and how they came."""
     assert isinstance(index, ExactIndex)
-    precision = str(index.tables[0].vectors.dtype).removeprefix("torch.")
+    precision = str(index.precisions[0].vectors.dtype).removeprefix("torch.")
     rate = peak[f"{precision}_flops"]
     return flops / rate, f"{flops / 1e9:.1f} GFLOP of products at {rate / 1e9:.0f} GFLOP/s in {precision}"
 

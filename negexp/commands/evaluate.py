@@ -17,7 +17,7 @@ from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.evaluation.trec import TrecExport
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
-from negexp.runtime import choose_runtime, memory_errors_name, reproducible
+from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
@@ -68,7 +68,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         log.info(missing)
     output = Path(config.output or folder).expanduser()
     written = [output / "evaluation"]
-    with reproducible(runtime, deterministic=True), memory_errors_name("tokens_per_batch or model.max_length"):
+    with reproducible(runtime, deterministic=True), explain_out_of_memory("tokens_per_batch or model.max_length"):
         built = _model(config, corpus, run)
         tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
         model = built.model.to(runtime.device)

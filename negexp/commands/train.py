@@ -15,13 +15,13 @@ from negexp.errors import InputError
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.model import BuiltModel, build_model, restore_model
-from negexp.runtime import Runtime, choose_runtime, memory_errors_name, reproducible
+from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.signals import Stopped, stops_at_steps
 from negexp.tracking import RunFolder
 from negexp.tracking.reading import read_json
 from negexp.tracking.resume import Standing, find_standing, refuse_other_data
 from negexp.tracking.run_folder import versions
-from negexp.training import CheckpointStore, Commit, Origin, Start, Trained, train
+from negexp.training import CheckpointStore, Commit, Provenance, Start, Trained, train
 from negexp.training.console import before_and_after
 
 log = logging.getLogger("negexp")
@@ -62,10 +62,10 @@ def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overr
     if missing is not None:
         log.info(missing)
     commit = None if standing is Standing.NEW else _last_commit(config, run_folder)
-    origin = Origin.now(corpus, runtime)
+    origin = Provenance.now(corpus, runtime)
     if commit is not None:
         origin = origin.after(commit, run_folder)
-    with reproducible(runtime, trainer.deterministic), memory_errors_name(MEMORY_KEYS):
+    with reproducible(runtime, trainer.deterministic), explain_out_of_memory(MEMORY_KEYS):
         built = _model(config, corpus, run_folder, commit)
         log.info(_describe(config, built, runtime))
         trained = train(config, corpus, built, runtime, Start(run_folder, origin, commit))

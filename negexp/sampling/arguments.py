@@ -1,4 +1,4 @@
-"""The arguments of the training pairs, each known by one number."""
+"""The arguments of the training pairs, numbered."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TABLES = ("point", "counter")
 class Arguments:
     """The 2n arguments of n training pairs: row r of table `point` is argument r, row r of table `counter` is n + r.
 
-    Ascending numbers are the order of ties: point before counter, lower row first. This class owns that encoding; no
-    other code computes with it.
+    Ties are broken by ascending number: point before counter, lower row first. Only this class computes with this
+    encoding.
 
     Attributes
     ----------
     pairs : n.
     text : (2n,) row of each argument's text in `Corpus.texts`.
     identity : (2n,) the same number for copies of a text, see `Split.identity`.
-    theme, debate, stance : (2n,) codes, or None where the corpus has none.
+    theme, debate, stance : (2n,) codes, or None if the corpus has none.
     """
 
     def __init__(self, split: Split) -> None:

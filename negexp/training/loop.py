@@ -32,8 +32,8 @@ from negexp.tracking.run_folder import PHASES
 from negexp.training.batch import BatchBuilder
 from negexp.training.checkpoint import CheckpointStore, Commit
 from negexp.training.clock import PhaseClock
-from negexp.training.origin import Origin
-from negexp.training.steps import EpochOfSteps, Trainee
+from negexp.training.provenance import Provenance
+from negexp.training.steps import Trainee, TrainingEpoch
 
 log = logging.getLogger("negexp")
 
@@ -96,11 +96,11 @@ class Experiment:
         self.progress = Progress()
         self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
-    def begin(self, origin: Origin) -> None:
+    def begin(self, origin: Provenance) -> None:
         """Stand at the beginning."""
         self.origin = origin
 
-    def restore(self, commit: Commit, origin: Origin) -> None:
+    def restore(self, commit: Commit, origin: Provenance) -> None:
         """Stand where the run stood at a commit: all that the next epochs depend on."""
         self.progress, self.origin = Progress.of(commit, self.store.restore(commit, self.trainee)), origin
 
@@ -139,7 +139,7 @@ class Experiment:
         -------
         The mean losses, and a row of refreshes.csv for each refresh.
         """
-        steps = EpochOfSteps(self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch)
+        steps = TrainingEpoch(self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch)
         rows: list[dict[str, Any]] = []
         while not steps.over:
             if rows:
@@ -153,7 +153,7 @@ class Experiment:
             listener.trained(epoch)
         return steps.means(), rows
 
-    def refresh(self, epoch: int, steps: EpochOfSteps, embeddings: Embeddings) -> dict[str, Any]:
+    def refresh(self, epoch: int, steps: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
         """Sample negatives from the embeddings, unless the last ones stay; return their statistics."""
         sampled = self.sampler.sampled_epoch(epoch)
         values = [self.monitor.in_row(row) for row in self.progress.history]

@@ -21,8 +21,8 @@ from negexp.tracking.recorder import Recorder
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.console import Console
 from negexp.training.loop import Experiment, Progress
-from negexp.training.origin import Origin
 from negexp.training.profile import ProfileListener
+from negexp.training.provenance import Provenance
 from negexp.training.steps import build_trainee
 
 
@@ -31,7 +31,7 @@ class Start:
     """Where a run stands: its folder, what it began with, and the commit to go on from, None at the beginning."""
 
     folder: RunFolder
-    origin: Origin
+    origin: Provenance
     commit: Commit | None
 
 

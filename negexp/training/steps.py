@@ -24,7 +24,7 @@ from negexp.training.batch import BatchBuilder
 from negexp.training.profile import part
 
 Ints = NDArray[np.int64]
-Heard = Callable[[int, dict[str, Tensor]], None]  # a batch's number in the epoch, and its losses
+StepCallback = Callable[[int, dict[str, Tensor]], None]  # a batch's number in the epoch, and its losses
 
 # Reading a loss waits for the GPU, so it is read once in so many steps; a CPU has nothing to wait for.
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 25, "mps": 25}
@@ -53,7 +53,7 @@ def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> 
     return Trainee(model, optimizer, schedule)
 
 
-class EpochOfSteps:
+class TrainingEpoch:
     """One epoch over all pairs, each once, in an order drawn from (seed, epoch); trained in one or several stretches.
 
     heard is called after every batch.
@@ -79,7 +79,7 @@ class EpochOfSteps:
         """Return whether every pair was trained on."""
         return self.done == len(self.batches)
 
-    def train(self, negatives: Negatives, steps: int | None, heard: Heard) -> None:
+    def train(self, negatives: Negatives, steps: int | None, heard: StepCallback) -> None:
         """Take so many optimizer steps, or all that are left.
 
         Raises

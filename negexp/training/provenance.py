@@ -22,7 +22,7 @@ log = logging.getLogger("negexp")
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Contents of the data, versions and device, those of earlier processes that differed, digests of `encoder/`."""
 
     data: dict[str, list[Any]]
@@ -31,15 +31,15 @@ class Origin:
     encoder: dict[str, str]
 
     @classmethod
-    def now(cls, corpus: Corpus, runtime: Runtime) -> Origin:
+    def now(cls, corpus: Corpus, runtime: Runtime) -> Provenance:
         """Return the origin of a run that begins here."""
         return cls(corpus.contents, versions() | {"runtime": runtime.describe()}, [], {})
 
-    def with_encoder(self, folder: RunFolder) -> Origin:
+    def with_encoder(self, folder: RunFolder) -> Provenance:
         """Return this origin with the digests of the encoder's files, which no commit holds."""
         return replace(self, encoder={file.name: sha256(file) for file in sorted(folder.encoder.iterdir())})
 
-    def after(self, commit: Commit, folder: RunFolder) -> Origin:
+    def after(self, commit: Commit, folder: RunFolder) -> Provenance:
         """Return the origin of a run that goes on from a commit; what differs in the surroundings is logged and kept.
 
         Raises
@@ -47,7 +47,7 @@ class Origin:
         InputError
             When the data or the encoder's files are not those that the run began with.
         """
-        earlier = Origin(**{key: commit.value(key) for key in asdict(self)})
+        earlier = Provenance(**{key: commit.value(key) for key in asdict(self)})
         refuse_other_data(folder, earlier.data, self.data)
         for name, digest in earlier.encoder.items():
             if sha256(own_file(folder.encoder / name, folder.path)) != digest:
