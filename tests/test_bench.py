@@ -26,7 +26,7 @@ from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
 from negexp.bench.scale import Growth
 from negexp.bench.setting import Setting
 from negexp.bench.synthetic import synthetic_pairs
-from negexp.bench.timing import Comparison, Rival, in_turns
+from negexp.bench.timing import PhaseResult, Rival, in_turns
 from negexp.bench.write import as_json, as_markdown
 from negexp.cli import main
 from negexp.components import build
@@ -99,9 +99,9 @@ def test_turns_show_a_bar_and_leave_the_garbage_collector_as_it_was(capsys: pyte
     assert capsys.readouterr().err == ""
 
 
-def comparison() -> Comparison:
+def comparison() -> PhaseResult:
     rivals = [Rival("slow", [8.0, 3.0, 20.0], 3.5), Rival("slower", [20.0, 20.0, 20.0], 3.0)]
-    return Comparison("phase", "sizes", "negexp", [2.0, 1.0, 4.0], rivals, 0.5, "a floor", ["checked"], ["left out"])
+    return PhaseResult("phase", "sizes", "negexp", [2.0, 1.0, 4.0], rivals, 0.5, "a floor", ["checked"], ["left out"])
 
 
 def test_ratios_are_of_rounds_and_a_missed_target_is_called_missed() -> None:

@@ -18,11 +18,11 @@ from hypothesis.extra.numpy import arrays
 from negexp.config import EvaluationConfig, ModelConfig
 from negexp.corpus.arguments import Split
 from negexp.embedding import Embeddings, Vectors
-from negexp.evaluation import evaluator, rank_queries
-from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries
+from negexp.evaluation import StageScorers, rank_queries
+from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.ranking import Classifier, Scorer, argument_ids
+from negexp.evaluation.ranking import argument_ids
 from negexp.evaluation.report_text import left_out, metrics_text
 from negexp.model import BiEncoder
 from negexp.model.bi_encoder import PairClassifier
@@ -162,12 +162,11 @@ def cases(draw: st.DrawFn, without_metadata: bool = False, respelled: bool = Fal
     return Case(split, draw(matrix), draw(matrix))
 
 
-def scorer(scores: np.ndarray) -> Scorer:
-    return lambda query, candidate: scores[np.ix_(query, candidate)]
-
-
-def classifier(opinions: np.ndarray) -> Classifier:
-    return lambda query, candidates: opinions[query[:, None], candidates]
+def scorers_of(case: Case) -> StageScorers:
+    return StageScorers(
+        lambda query, candidate: case.scores[np.ix_(query, candidate)],
+        lambda query, candidates: case.opinions[query[:, None], candidates],
+    )
 
 
 def lookup(scores: np.ndarray) -> PairScore:
@@ -177,7 +176,7 @@ def lookup(scores: np.ndarray) -> PairScore:
 def rank_case(
     case: Case, k: int = 3, block_bytes: int = LARGE, queries: np.ndarray | None = None
 ) -> tuple[pd.DataFrame, Table]:
-    ranks = rank_queries(case.split, scorer(case.scores), classifier(case.opinions), k, block_bytes, queries)
+    ranks = rank_queries(case.split, scorers_of(case), k, block_bytes, queries)
     return ranks, as_table(ranks)
 
 
@@ -343,7 +342,8 @@ def test_in_clean_the_first_of_the_copies_decides_who_is_among_the_k_nearest() -
 
 
 def test_without_a_classifier_there_is_only_retrieval() -> None:
-    ranks = rank_queries(one_debate([0, 2], [1, 3]), scorer(np.eye(4)), None, 10, LARGE)
+    case = Case(one_debate([0, 2], [1, 3]), np.eye(4), np.eye(4))
+    ranks = rank_queries(case.split, scorers_of(case)._replace(classify=None), 10, LARGE)
     assert set(ranks["stage"]) == {"retrieval"}
 
 
@@ -359,7 +359,8 @@ class Setup:
     split: Split
 
     def evaluate(self, config: EvaluationConfig, train: Split | None = None, **more: Any) -> pd.DataFrame:
-        return evaluate_split(self.model, self.embeddings, self.split, train or self.split, config, **more)
+        scorers = split_scorers(self.model, self.embeddings, self.split)
+        return evaluate_split(scorers, self.split, train or self.split, config, **more)
 
 
 def config(rerank_k: int = 4, block_bytes: int = LARGE) -> EvaluationConfig:
@@ -416,22 +417,14 @@ def test_evaluate_split_equals_the_reference_with_one_classifier_call_a_pair(set
     assert any(expected[key] != expected[(*key[:2], "retrieval", key[3])] for key in expected), "re-ranking moves none"
 
 
-def test_the_scores_are_distances_and_the_opinions_those_of_single_pairs(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
-
-    def spy(split: Split, score: Scorer, classify: Classifier, *rest: Any) -> pd.DataFrame:
-        seen.update(score=score, classify=classify)
-        return rank_queries(split, score, classify, *rest)
-
-    monkeypatch.setattr(evaluator, "rank_queries", spy)
-    setup.evaluate(config(block_bytes=500))
+def test_the_scores_are_distances_and_the_opinions_those_of_single_pairs(setup: Setup) -> None:
+    score, classify = split_scorers(setup.model, setup.embeddings, setup.split)
+    assert classify is not None
     queries, candidates = setup.split.point[:3], setup.split.counter[:4]
     distances = [[-(pair_distance(setup, q, c) ** 2) for c in candidates] for q in queries]
-    np.testing.assert_allclose(seen["score"](queries, candidates), distances, rtol=1e-9)
+    np.testing.assert_allclose(score(queries, candidates), distances, rtol=1e-9)
     opinions = [[pair_opinion(setup, q, c) for c in candidates] for q in queries]
-    np.testing.assert_allclose(seen["classify"](queries, np.tile(candidates, (3, 1))), opinions, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(classify(queries, np.tile(candidates, (3, 1))), opinions, rtol=1e-4, atol=1e-4)
 
 
 def test_an_other_text_with_the_golds_embedding_stands_above_the_gold(setup: Setup) -> None:
@@ -536,7 +529,8 @@ def test_reranking_below_retrieval_in_the_monitored_task_is_said() -> None:
         "clean/reranked/sta/accuracy@1",  # a task that this corpus has not
         None,
     ]
-    assert not [monitor for monitor in quiet if "below" in metrics_text(metrics, monitor and Monitor.parse(monitor))]
+    monitors = [None if text is None else Monitor.parse(text) for text in quiet]
+    assert not [monitor for monitor in monitors if "below" in metrics_text(metrics, monitor)]
     # whichever stage picks the epoch
     assert "below" in metrics_text(metrics, Monitor.parse("clean/retrieval/sdc/accuracy@1"))
     assert "below" not in metrics_text(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from negexp.evaluation.metrics import METRICS, flatten, rank_metrics, summarise
+from negexp.evaluation.metrics import METRICS, metric_columns, rank_metrics, summarise
 from negexp.evaluation.report_text import metrics_table
 from negexp.tracking.run_folder import write_evaluation
 
@@ -67,7 +67,7 @@ def test_summary_is_by_protocol_stage_and_task(ranks: pd.DataFrame) -> None:
 
 
 def test_flat_names_have_every_metric_and_no_pool_size(ranks: pd.DataFrame) -> None:
-    flat = flatten(summarise(ranks), "validation")
+    flat = metric_columns(summarise(ranks), "validation")
     assert len(flat) == 2 * 2 * 2 * len(METRICS)
     assert flat["validation/clean/retrieval/sdc/accuracy@5"] == pytest.approx(2 / 3)
     assert not any(name.endswith(("candidates", "queries")) for name in flat)

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ir_measures import RR, Success, nDCG
-from test_evaluation import LARGE, Case, cases, classifier, config, one_debate, rank_case, scorer
+from test_evaluation import LARGE, Case, cases, config, one_debate, rank_case, scorers_of
 
 from negexp.commands import evaluate
 from negexp.config import CONF_DIR, parse_evaluate
@@ -38,10 +38,8 @@ Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def files_of(case: Case, k: int = 3, block_bytes: int = LARGE, depth: int | None = None) -> dict[str, str]:
-    export = TrecExport(
-        case.split, scorer(case.scores), classifier(case.opinions), config(k, block_bytes), depth
-    ).files("test")
-    return {name: content.decode() for name, content in export}
+    export = TrecExport(case.split, scorers_of(case), config(k, block_bytes), depth)
+    return {name: content.decode() for name, content in export.files("test")}
 
 
 def check_metrics(files: dict[str, str], expected: Metrics, split: str = "test") -> None:
@@ -164,7 +162,7 @@ def test_depth_keeps_the_first_candidates_of_each_query(case: Case, k: int, dept
 
 
 def test_without_a_classifier_there_is_no_second_stage(case: Case) -> None:
-    export = TrecExport(case.split, scorer(case.scores), None, config(), None)
+    export = TrecExport(case.split, scorers_of(case)._replace(classify=None), config(), None)
     names = [name for name, _ in export.files("validation")]
     assert "validation-clean-retrieval-epa.run" in names
     assert not [name for name in names if "reranked" in name]

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from negexp.bench.peers import MISSING, sentence_transformer
+from negexp.bench.peers import NOT_INSTALLED, sentence_transformer
 from negexp.bench.setting import Setting
-from negexp.bench.timing import OURS, Comparison, in_turns, rivals
+from negexp.bench.timing import NEGEXP, PhaseResult, in_turns, rivals
 from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.tokens import tokenize
 
 
-def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
+def compare_embedding(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     """Embed training arguments, tokenising included: all, or a sample of about `embed_texts` of them."""
     train, config = setting.corpus["train"], setting.config
     arguments = np.concatenate([train.point, train.counter])
@@ -31,30 +31,30 @@ def compare_embedding(setting: Setting, peak: dict[str, float]) -> Comparison:
         pooled: NDArray[np.float32] = embeddings.query.pooled.cpu().numpy()[embeddings.row]
         return pooled
 
-    contenders: dict[str, Any] = {OURS: ours}
+    contenders: dict[str, Any] = {NEGEXP: ours}
     default, same = "sentence-transformers, its defaults (float32)", "sentence-transformers, same precision"
     checks, remarks, targets = [], [], {}
     with ExitStack() as stack:
         try:
             model = stack.enter_context(sentence_transformer(setting))
         except ImportError:
-            remarks.append(f"sentence-transformers {MISSING}")
+            remarks.append(f"sentence-transformers {NOT_INSTALLED}")
         else:
             contenders[default] = lambda: encode(model, texts)
             contenders[same] = lambda: _with_autocast(setting.runtime, lambda: encode(model, texts))
             targets = {default: 4.0, same: 1.2}
         seconds, first = in_turns(contenders, config.repeats, "embed", config.progress)
     if default in first:
-        cosine = _cosines(first[OURS], first[default])
+        cosine = _cosines(first[NEGEXP], first[default])
         checks.append(f"cosine of negexp's vectors to sentence-transformers' float32 ones: {cosine.min():.6f} or more")
     tokens = setting.tokens_of(arguments)
     flops = setting.forward_flops(tokens)
-    return Comparison(
+    return PhaseResult(
         "embed",
         f"{len(texts)} training arguments, {len(set(texts))} distinct, {tokens} tokens, "
         f"cut at {config.model.max_length}",
-        f"{OURS}, {setting.runtime.describe()}",
-        seconds[OURS],
+        f"{NEGEXP}, {setting.runtime.describe()}",
+        seconds[NEGEXP],
         rivals(seconds, targets),
         flops / peak[setting.rate],
         f"{flops / 1e9:.0f} GFLOP in the layers' products at {peak[setting.rate] / 1e9:.0f} GFLOP/s; no attention",

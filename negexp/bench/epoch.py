@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from negexp.bench.phases import other_sampler, run_epoch
+from negexp.bench.phases import run_epoch, sampler_options
 from negexp.bench.plain import PlainEpoch
 from negexp.bench.setting import Setting
-from negexp.bench.timing import OURS, Comparison, in_turns, rivals
+from negexp.bench.timing import NEGEXP, PhaseResult, in_turns, rivals
 from negexp.errors import InputError
 from negexp.losses.triplet_ce import TripletCrossEntropyOptions
 from negexp.runtime import Runtime
 
 
-def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
+def compare_epoch(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     """Embed, index, sample and train on some pairs, with the decaying sampler's first rate."""
     config = setting.config
     pairs = setting.train_pairs(config.epoch_pairs)
-    sampler = other_sampler(setting, "decay", start_rate=0.8, step=0.02, end_rate=0.0)
+    sampler = sampler_options(setting, "decay", start_rate=0.8, step=0.02, end_rate=0.0)
     loss = config.loss
     if not isinstance(loss, TripletCrossEntropyOptions):
         raise InputError(f"loss={loss.name}: the plain epoch has loss=triplet_ce; leave the loss as it is")
@@ -37,7 +37,7 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
         PlainEpoch(setting, original, pairs, random_rate=0.8, margin=loss.margin).run()
 
     float32, theirs = "negexp in float32", "plain epoch: three passes, padded as it comes, float32"
-    contenders: dict[str, Any] = {OURS: lambda: ours(setting.runtime)}
+    contenders: dict[str, Any] = {NEGEXP: lambda: ours(setting.runtime)}
     if setting.runtime.bfloat16:
         contenders[float32] = lambda: ours(replace(setting.runtime, bfloat16=False))
     contenders[theirs] = plain
@@ -46,12 +46,12 @@ def compare_epoch(setting: Setting, peak: dict[str, float]) -> Comparison:
     arguments = np.concatenate([pairs.point, pairs.counter])
     # a pass to embed, and three times a forward pass to train on points, counters and about as many negatives
     flops = setting.forward_flops(setting.tokens_of(arguments)) * (1 + 3 * 1.5)
-    return Comparison(
+    return PhaseResult(
         "epoch",
         f"{len(pairs)} pairs in batches of {config.trainer.batch_size}, decay at rate 0.8, one negative each; "
         "embed, index, sample, train",
-        f"{OURS}, {setting.runtime.describe()}",
-        seconds[OURS],
+        f"{NEGEXP}, {setting.runtime.describe()}",
+        seconds[NEGEXP],
         rivals(seconds, {theirs: 4.0}),
         flops / peak[setting.rate],
         f"{flops / 1e9:.0f} GFLOP in the layers' products at {peak[setting.rate] / 1e9:.0f} GFLOP/s; no attention",

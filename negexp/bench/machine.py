@@ -53,14 +53,14 @@ def peak_rates(runtime: Runtime) -> dict[str, float]:
     return rates
 
 
-class Use(NamedTuple):
+class ResourceUse(NamedTuple):
     """What a piece of work took: seconds, and by how many bytes the process grew at most, None where nothing tells."""
 
     seconds: float
     peak_bytes: int | None
 
 
-def measure(work: Callable[[], object]) -> Use:
+def measure(work: Callable[[], object]) -> ResourceUse:
     """Do some work once and say what it took."""
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
@@ -69,10 +69,10 @@ def measure(work: Callable[[], object]) -> Use:
     start = time.perf_counter()
     work()
     seconds = time.perf_counter() - start
-    return Use(seconds, None if before is None else _status("VmHWM") - before)
+    return ResourceUse(seconds, None if before is None else _status("VmHWM") - before)
 
 
-def measure_all(work: Mapping[str, Callable[[], object]], phase: str, progress: str) -> dict[str, Use]:
+def measure_all(work: Mapping[str, Callable[[], object]], phase: str, progress: str) -> dict[str, ResourceUse]:
     """Do each work once, with a bar that names it, and say what each took."""
     uses = {}
     with progress_bar(len(work), phase, "call", progress) as bar:

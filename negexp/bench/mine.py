@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from sklearn.neighbors import BallTree
 
 from negexp.bench.machine import measure_all
-from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transformers, sentence_transformer
-from negexp.bench.phases import index_of, other_sampler, sample_negatives
+from negexp.bench.peers import NOT_INSTALLED, faiss_flat, mine_with_sentence_transformers, sentence_transformer
+from negexp.bench.phases import index_of, sample_negatives, sampler_options
 from negexp.bench.setting import Setting
 from negexp.bench.synthetic import clustered_vectors
-from negexp.bench.timing import OURS, Comparison, Rival, in_turns, rivals
+from negexp.bench.timing import NEGEXP, PhaseResult, Rival, in_turns, rivals
 from negexp.index import NeighbourIndex
 from negexp.index.backends.exact import ExactIndex
 from negexp.sampling import Negatives
@@ -28,7 +28,7 @@ BACKEND_DIMS, BACKEND_ROWS = (2, 8, 32, 128, 384), (250, 1000, 4000)
 LARGE_DIM, LARGE_K = 128, 10
 
 
-def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
+def compare_mining(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     """Search the three nearest of every training point, in both tables, in real embeddings."""
     train, embeddings = setting.corpus["train"], setting.training_embeddings
     tables = [embeddings.retrieval("candidate", texts) for texts in (train.point, train.counter)]
@@ -42,24 +42,24 @@ def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
 
     theirs, config = "BallTree as the original", setting.config
     balltree = f"negexp, index=balltree (leaf_size {config.index.leaf_size})"
-    contenders: dict[str, Any] = {OURS: lambda: ours("exact"), balltree: lambda: ours("balltree"), theirs: original}
+    contenders: dict[str, Any] = {NEGEXP: lambda: ours("exact"), balltree: lambda: ours("balltree"), theirs: original}
     remarks = []
     try:
         flat = [faiss_flat(table, queries, 3, setting.runtime.threads) for table in tables]
         contenders[FAISS] = lambda: [search() for search in flat]
     except ImportError:
-        remarks.append(f"faiss-cpu {MISSING}")
+        remarks.append(f"faiss-cpu {NOT_INSTALLED}")
     seconds, first = in_turns(contenders, config.repeats, "mine", config.progress)
-    same = all((a[1] == b[1]).all() for a, b in zip(first[OURS], first[balltree], strict=True))
-    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(first[OURS], first[theirs], strict=True))
+    same = all((a[1] == b[1]).all() for a, b in zip(first[NEGEXP], first[balltree], strict=True))
+    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(first[NEGEXP], first[theirs], strict=True))
     points, counters = (len(np.unique(texts)) for texts in (train.point, train.counter))
     n, dim = queries.shape
     flops = 2.0 * points * (points + counters) * dim
-    return Comparison(
+    return PhaseResult(
         "mine",
         f"n = {n} points and as many counters, {points} and {counters} of them distinct, d = {dim}, k = 3",
-        f"{OURS}, index=exact",
-        seconds[OURS],
+        f"{NEGEXP}, index=exact",
+        seconds[NEGEXP],
         rivals(seconds, {theirs: 100.0}),
         *_floor(index_of(setting, queries, "exact"), flops, peak),
         [f"exact and balltree return the same rows: {same}", f"distances equal the original tree's: {near}"],
@@ -67,7 +67,7 @@ def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
     )
 
 
-def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison:
+def compare_large_search(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     """Search the ten nearest of each of many made-up vectors that lie in clusters, as arguments in debates do."""
     config = setting.config
     vectors = clustered_vectors(config.search_rows, LARGE_DIM, config.seed)
@@ -75,25 +75,25 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
     def ours() -> Found:
         return index_of(setting, vectors, "exact").search(vectors, LARGE_K)
 
-    contenders: dict[str, Any] = {OURS: ours}
+    contenders: dict[str, Any] = {NEGEXP: ours}
     checks, remarks = [], []
     try:
         contenders[FAISS] = faiss_flat(vectors, vectors, LARGE_K, setting.runtime.threads)
     except ImportError:
-        remarks.append(f"faiss-cpu {MISSING}")
+        remarks.append(f"faiss-cpu {NOT_INSTALLED}")
     seconds, first = in_turns(contenders, config.repeats, "mine, large", config.progress)
     if FAISS in first:
-        equal = np.mean(np.sort(first[FAISS][1], axis=1) == np.sort(first[OURS][1], axis=1))
+        equal = np.mean(np.sort(first[FAISS][1], axis=1) == np.sort(first[NEGEXP][1], axis=1))
         checks.append(f"faiss returns {equal:.5%} of the same rows (it computes distances in float32)")
     for name, use in measure_all(contenders, "mine, large: memory", config.progress).items():
         if use.peak_bytes is not None:  # after the rounds: what a first call sets up is there
             remarks.append(f"{name}: {use.peak_bytes / vectors.nbytes:.2f} times the vectors in memory beside them")
     flops = 2.0 * len(vectors) ** 2 * LARGE_DIM
-    return Comparison(
+    return PhaseResult(
         "mine, large",
         f"n = {len(vectors)} made-up vectors in clusters, d = {LARGE_DIM}, k = {LARGE_K}",
-        f"{OURS}, index=exact",
-        seconds[OURS],
+        f"{NEGEXP}, index=exact",
+        seconds[NEGEXP],
         rivals(seconds, {FAISS: 1.0}),
         *_floor(index_of(setting, vectors, "exact"), flops, peak),
         checks,
@@ -109,7 +109,7 @@ def _floor(index: NeighbourIndex, flops: float, peak: dict[str, float]) -> tuple
     return flops / rate, f"{flops / 1e9:.1f} GFLOP of products at {rate / 1e9:.0f} GFLOP/s in {precision}"
 
 
-def compare_backends(setting: Setting, peak: dict[str, float]) -> Comparison:
+def compare_backends(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     """Say from which size on which backend is the faster, by dimension; `index=balltree` stays the default."""
     remarks, taken = [], {}
     for dim in BACKEND_DIMS:
@@ -119,10 +119,10 @@ def compare_backends(setting: Setting, peak: dict[str, float]) -> Comparison:
             ratios.append(median(taken["balltree"]) / median(taken["exact"]))
         told = ", ".join(f"{ratio:.2g} at n = {rows}" for rows, ratio in zip(BACKEND_ROWS, ratios, strict=True))
         remarks.append(f"with d = {dim}, balltree takes so many times as long as exact: {told}")
-    return Comparison(
+    return PhaseResult(
         "mine, backends",
         f"n = {BACKEND_ROWS[-1]} made-up vectors, d = {BACKEND_DIMS[-1]}, k = 3",
-        f"{OURS}, index=exact",
+        f"{NEGEXP}, index=exact",
         taken["exact"],
         [Rival("negexp, index=balltree", taken["balltree"])],
         remarks=remarks,
@@ -138,17 +138,17 @@ def _backends_in_turns(setting: Setting, vectors: NDArray[np.float32]) -> dict[s
     return in_turns(contenders, setting.config.repeats, f"n = {rows}, d = {dim}", setting.config.progress).seconds
 
 
-def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> Comparison:
+def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     """Mine three negatives a pair from texts whose embeddings are there, as sentence-transformers does."""
     pairs, embeddings = setting.train_pairs(setting.config.mine_pairs), setting.training_embeddings
     texts, name = setting.corpus.texts, "sentence-transformers mine_hard_negatives, embeddings cached"
-    sampler = other_sampler(setting, "hard", num_negatives=3, candidates="counters")
+    sampler = sampler_options(setting, "hard", num_negatives=3, candidates="counters")
 
     def ours() -> Negatives:
         tables = {"counter": embeddings.retrieval("candidate", pairs.counter)}
         return sample_negatives(setting, sampler, pairs, embeddings.retrieval("query", pairs.point), tables)
 
-    contenders: dict[str, Any] = {OURS: ours}
+    contenders: dict[str, Any] = {NEGEXP: ours}
     remarks = []
     with ExitStack() as stack:
         try:
@@ -158,13 +158,13 @@ def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> Comparis
                 setting, model, [texts[t] for t in pairs.point], [texts[t] for t in pairs.counter], 3, cache
             )
         except ImportError:
-            remarks.append(f"sentence-transformers with datasets {MISSING}")
+            remarks.append(f"sentence-transformers with datasets {NOT_INSTALLED}")
         seconds = in_turns(contenders, setting.config.repeats, "mine from texts", setting.config.progress).seconds
-    return Comparison(
+    return PhaseResult(
         "mine from texts",
         f"{len(pairs)} pairs, 3 negatives each among the counters",
-        f"{OURS}, index={setting.config.index.name}",
-        seconds[OURS],
+        f"{NEGEXP}, index={setting.config.index.name}",
+        seconds[NEGEXP],
         rivals(seconds, {}),
         remarks=remarks,
     )

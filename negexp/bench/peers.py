@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from negexp.bench.setting import Setting
 
-MISSING = "is not installed: pip install '.[bench]'"
+NOT_INSTALLED = "is not installed: pip install '.[bench]'"
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from negexp.training.steps import build_trainee
 SHARED = ("num_negatives", "candidates", "exclude", "refresh_every", "refresh", "mining")
 
 
-def other_sampler(setting: Setting, name: str, **keys: Any) -> SamplerConfig:
+def sampler_options(setting: Setting, name: str, **keys: Any) -> SamplerConfig:
     """Return a strategy's options: the configured strategy's where all have them, and the given keys."""
     configured = asdict(setting.config.sampler)
     values = {**{key: configured[key] for key in SHARED}, "name": name, **keys}

@@ -8,11 +8,11 @@ import torch
 
 from negexp.bench.plain import rerank_pair_by_pair
 from negexp.bench.setting import Setting
-from negexp.bench.timing import OURS, Comparison, in_turns, rivals
+from negexp.bench.timing import NEGEXP, PhaseResult, in_turns, rivals
 from negexp.model import PairClassifier, PairScores
 
 
-def compare_reranking(setting: Setting, peak: dict[str, float]) -> Comparison:
+def compare_reranking(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     """Ask the pair classifier about ten candidates of every query."""
     queries, k, hidden, retrieval = setting.config.rerank_queries, 10, 768, 128
     torch.manual_seed(setting.config.seed)
@@ -26,17 +26,17 @@ def compare_reranking(setting: Setting, peak: dict[str, float]) -> Comparison:
 
     loop = "a call of the classifier for each pair"
     contenders: dict[str, Any] = {
-        OURS: ours,
+        NEGEXP: ours,
         loop: lambda: rerank_pair_by_pair(classifier, table, table, candidates),
     }
     seconds, first = in_turns(contenders, setting.config.repeats, "re-rank", setting.config.progress)
-    worst = float((first[OURS] - first[loop]).abs().max())
+    worst = float((first[NEGEXP] - first[loop]).abs().max())
     bytes_read = 4.0 * (hidden + retrieval) * (queries * k + 2 * queries)
-    return Comparison(
+    return PhaseResult(
         "re-rank",
         f"{queries} queries x {k}, hidden {hidden}, retrieval {retrieval}, made-up embeddings",
-        OURS,
-        seconds[OURS],
+        NEGEXP,
+        seconds[NEGEXP],
         rivals(seconds, {loop: 50.0}),
         bytes_read / peak["copy_bytes"],
         f"{bytes_read / 1e6:.0f} MB of embeddings read at {peak['copy_bytes'] / 1e9:.0f} GB/s",

@@ -13,7 +13,7 @@ from negexp.bench.mine import compare_backends, compare_hard_negatives, compare_
 from negexp.bench.rerank import compare_reranking
 from negexp.bench.scale import measure_growth, plot_growth
 from negexp.bench.setting import Setting
-from negexp.bench.timing import Comparison
+from negexp.bench.timing import PhaseResult
 from negexp.bench.write import as_json, as_markdown
 from negexp.config import BenchConfig
 from negexp.runtime import Runtime
@@ -21,9 +21,9 @@ from negexp.tracking.files import make_folder, write_bytes, write_json
 
 log = logging.getLogger("negexp")
 
-Compare = Callable[[Setting, dict[str, float]], Comparison]
+Benchmark = Callable[[Setting, dict[str, float]], PhaseResult]
 
-BENCHMARKS: dict[str, tuple[Compare, ...]] = {
+BENCHMARKS: dict[str, tuple[Benchmark, ...]] = {
     "embed": (compare_embedding,),
     "mine": (compare_mining, compare_backends, compare_large_search, compare_hard_negatives),
     "rerank": (compare_reranking,),
@@ -35,7 +35,7 @@ def run_benchmarks(config: BenchConfig, runtime: Runtime, folder: Path) -> str:
     """Run what `config.bench` names, write bench.json and bench.md after each, and return the latter."""
     make_folder(folder)
     setting, machine = Setting.load(config, runtime), describe_machine(runtime)
-    comparisons: list[Comparison] = []
+    comparisons: list[PhaseResult] = []
     text = ""
     for name, compares in BENCHMARKS.items():
         for compare in compares if config.bench in (name, "all") else ():

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from negexp.bench.machine import measure
-from negexp.bench.phases import other_sampler, sample_negatives
+from negexp.bench.phases import sample_negatives, sampler_options
 from negexp.bench.setting import Setting
 from negexp.bench.synthetic import synthetic_pairs
 from negexp.corpus import Split
-from negexp.evaluation.ranking import rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
 from negexp.model import PairClassifier, PairScores
 from negexp.progress import progress_bar
 
@@ -27,9 +27,9 @@ log = logging.getLogger("negexp")
 
 DIM = 128
 SMALLEST = 1000  # arguments
-FITTED = 3  # of the largest sizes: what is constant, or linear, has faded there
-PREDICTED = (10**6, 10**7)
-AT_TWICE_THE_SIZE = 4.5  # times the seconds, at most
+FITTED_SIZES = 3  # of the largest sizes: what is constant, or linear, has faded there
+PREDICTED_SIZES = (10**6, 10**7)
+SECONDS_FACTOR = 4.5  # times the seconds, at most
 
 Work = Callable[[Setting, Split, NDArray[np.float32]], None]
 
@@ -45,7 +45,7 @@ class Growth:
 
     def exponent(self) -> float:
         """Return the exponent of the power law through the largest sizes, by least squares of logarithms."""
-        return float(np.polyfit(np.log(self.arguments[-FITTED:]), np.log(self.seconds[-FITTED:]), 1)[0])
+        return float(np.polyfit(np.log(self.arguments[-FITTED_SIZES:]), np.log(self.seconds[-FITTED_SIZES:]), 1)[0])
 
     def predict(self, arguments: int) -> tuple[float, float | None]:
         """Return seconds and bytes at a size.
@@ -73,10 +73,10 @@ def _powers(arguments: list[int]) -> NDArray[np.float64]:
 
 def measure_growth(setting: Setting) -> list[Growth]:
     """Measure mining and evaluation for half of the time given each."""
-    return [_grow(setting, "mining", mine), _grow(setting, "evaluation", evaluate)]
+    return [_measure_phase(setting, "mining", mine), _measure_phase(setting, "evaluation", evaluate)]
 
 
-def _grow(setting: Setting, phase: str, work: Work) -> Growth:
+def _measure_phase(setting: Setting, phase: str, work: Work) -> Growth:
     """Double the number of arguments until the next size would not fit into the time."""
     config, growth = setting.config, Growth(phase, [], [], [])
     budget = 60 * config.scale_minutes / 2
@@ -84,14 +84,16 @@ def _grow(setting: Setting, phase: str, work: Work) -> Growth:
     work(setting, *synthetic_pairs(arguments // 2, DIM, config.seed))  # what is loaded once
     sizes = int(math.log2(config.scale_largest / SMALLEST)) + 1  # at most
     with progress_bar(sizes, phase, "size", config.progress) as bar:
-        while arguments <= config.scale_largest and (len(growth.arguments) < FITTED or spent + expected <= budget):
+        while arguments <= config.scale_largest and (
+            len(growth.arguments) < FITTED_SIZES or spent + expected <= budget
+        ):
             bar.set_description(f"{phase}: {arguments} arguments")
             use = measure(partial(work, setting, *synthetic_pairs(arguments // 2, DIM, config.seed)))
             growth.arguments.append(arguments)
             growth.seconds.append(use.seconds)
             growth.peak_bytes.append(use.peak_bytes)
             log.info(f"{phase}: {arguments} arguments in {use.seconds:.2f} s")
-            spent, expected = spent + use.seconds, AT_TWICE_THE_SIZE * use.seconds
+            spent, expected = spent + use.seconds, SECONDS_FACTOR * use.seconds
             arguments *= 2
             bar.update()
     return growth
@@ -99,7 +101,7 @@ def _grow(setting: Setting, phase: str, work: Work) -> Growth:
 
 def mine(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> None:
     """Build both exact indexes and choose a hard negative for every pair."""
-    sampler = other_sampler(setting, "hard", candidates="both")
+    sampler = sampler_options(setting, "hard", candidates="both")
     tables = {"point": vectors[pairs.point], "counter": vectors[pairs.counter]}
     sample_negatives(setting, sampler, pairs, tables["point"], tables, "exact")
 
@@ -116,8 +118,8 @@ def evaluate(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> No
         found: NDArray[np.float64] = scores(torch.from_numpy(points), torch.from_numpy(candidates)).double().numpy()
         return found
 
-    score = squared_distance_scorer(vectors, vectors)
-    rank_queries(pairs, score, classify, config.evaluation.rerank_k, config.evaluation.block_bytes)
+    scorers = StageScorers(squared_distance_scorer(vectors, vectors), classify)
+    rank_queries(pairs, scorers, config.evaluation.rerank_k, config.evaluation.block_bytes)
 
 
 def plot_growth(growths: list[Growth], path: Path) -> None:
@@ -129,7 +131,7 @@ def plot_growth(growths: list[Growth], path: Path) -> None:
     for growth in growths:
         label = f"{growth.phase}: n^{growth.exponent():.2f} at the end"
         (line,) = time_axes.plot(growth.arguments, growth.seconds, "o", label=label)
-        sizes = np.geomspace(growth.arguments[0], max(PREDICTED), 50).astype(int).tolist()
+        sizes = np.geomspace(growth.arguments[0], max(PREDICTED_SIZES), 50).astype(int).tolist()
         time_axes.plot(sizes, _powers(sizes) @ growth.parts(), "--", color=line.get_color(), linewidth=1)
         if None not in growth.peak_bytes:
             memory_axes.plot(growth.arguments, [(b or 0) / 2**20 for b in growth.peak_bytes], "o-", label=growth.phase)

@@ -28,7 +28,7 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PhaseResult:
     """One phase: negexp's seconds in each round, its rivals, and what bounds it.
 
     floor_seconds: what the machine's peak rates would allow, `floor` says how it was computed. checks: what was found
@@ -51,12 +51,12 @@ class Comparison:
         return median(self.seconds)
 
 
-OURS = "negexp"
+NEGEXP = "negexp"
 
 
 def rivals(seconds: dict[str, list[float]], targets: dict[str, float]) -> list[Rival]:
     """Return all contenders but negexp itself."""
-    return [Rival(name, taken, targets.get(name)) for name, taken in seconds.items() if name != OURS]
+    return [Rival(name, taken, targets.get(name)) for name, taken in seconds.items() if name != NEGEXP]
 
 
 class Turns(NamedTuple):

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from negexp.bench.scale import PREDICTED, Growth
-from negexp.bench.timing import Comparison
+from negexp.bench.scale import PREDICTED_SIZES, Growth
+from negexp.bench.timing import PhaseResult
 
 
-def as_json(machine: dict[str, Any], comparisons: list[Comparison], growths: list[Growth]) -> dict[str, Any]:
+def as_json(machine: dict[str, Any], comparisons: list[PhaseResult], growths: list[Growth]) -> dict[str, Any]:
     """Return everything that was measured."""
     return {
         "machine": machine,
@@ -22,7 +22,7 @@ def as_json(machine: dict[str, Any], comparisons: list[Comparison], growths: lis
     }
 
 
-def as_markdown(machine: dict[str, Any], comparisons: list[Comparison], growths: list[Growth]) -> str:
+def as_markdown(machine: dict[str, Any], comparisons: list[PhaseResult], growths: list[Growth]) -> str:
     """Return the tables, the machine, and what stands between a missed target and the floor."""
     parts = [_machine(machine)]
     if comparisons:
@@ -43,7 +43,7 @@ def _machine(machine: dict[str, Any]) -> str:
     )
 
 
-def _table(comparisons: list[Comparison]) -> str:
+def _table(comparisons: list[PhaseResult]) -> str:
     lines = [
         "| phase | beside | negexp, s | the other, s | ratio (lowest to highest) | target |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -64,7 +64,7 @@ def _verdict(ratio: float, target: float) -> str:
     return "reached" if ratio >= target else "missed"
 
 
-def _notes(one: Comparison) -> str:
+def _notes(one: PhaseResult) -> str:
     lines = [f"* **{one.phase}** ({one.sizes}): {one.ours}, median of {len(one.seconds)} rounds after a warm-up."]
     if one.floor_seconds is not None:
         share = one.median / one.floor_seconds
@@ -78,7 +78,7 @@ def _scale(growths: list[Growth]) -> str:
     for growth in growths:
         for arguments, seconds, size in zip(growth.arguments, growth.seconds, growth.peak_bytes, strict=True):
             lines.append(f"| {growth.phase} | {arguments} | {_seconds(seconds)} | {_mebibytes(size)} |")
-        for arguments in PREDICTED:
+        for arguments in PREDICTED_SIZES:
             seconds, predicted = growth.predict(arguments)
             lines.append(f"| {growth.phase}, predicted | {arguments} | {seconds:.3g} | {_mebibytes(predicted)} |")
     fits = [f"{growth.phase} grows with n^{growth.exponent():.2f}" for growth in growths]
@@ -87,7 +87,7 @@ def _scale(growths: list[Growth]) -> str:
 
 
 def _fit(growth: Growth) -> dict[str, Any]:
-    predicted = {str(n): dict(zip(("seconds", "bytes"), growth.predict(n), strict=True)) for n in PREDICTED}
+    predicted = {str(n): dict(zip(("seconds", "bytes"), growth.predict(n), strict=True)) for n in PREDICTED_SIZES}
     return {"exponent": growth.exponent(), "predicted": predicted}
 
 

@@ -2,6 +2,16 @@
 
 from negexp.evaluation.metrics import METRICS, summarise
 from negexp.evaluation.pools import PROTOCOLS, TASKS
-from negexp.evaluation.ranking import STAGES, Classifier, Scorer, rank_queries
+from negexp.evaluation.ranking import STAGES, Classifier, Scorer, StageScorers, rank_queries
 
-__all__ = ["METRICS", "PROTOCOLS", "STAGES", "TASKS", "Classifier", "Scorer", "rank_queries", "summarise"]
+__all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "STAGES",
+    "TASKS",
+    "Classifier",
+    "Scorer",
+    "StageScorers",
+    "rank_queries",
+    "summarise",
+]

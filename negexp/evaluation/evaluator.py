@@ -12,7 +12,7 @@ from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.overlap import first_of_pair, shares_text
 from negexp.embedding import Embeddings
-from negexp.evaluation.ranking import Classifier, Scorer, rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import Classifier, StageScorers, rank_queries, squared_distance_scorer
 from negexp.model import BiEncoder, PairClassifier, PairScores
 from negexp.randomness import generator
 
@@ -20,8 +20,7 @@ RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "fir
 
 
 def evaluate_split(
-    model: BiEncoder,
-    embeddings: Embeddings,
+    scorers: StageScorers,
     split: Split,
     train: Split,
     config: EvaluationConfig,
@@ -33,14 +32,13 @@ def evaluate_split(
     `train` holds the training pairs used: it decides `seen_in_training`. Queries of one `group` share a debate or a
     text, see `dependent_groups`. See `rank_queries` for the other columns.
     """
-    score, classify = scorer_and_classifier(model, embeddings, split)
-    ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries, progress)
+    ranks = rank_queries(split, scorers, config.rerank_k, config.block_bytes, queries, progress)
     ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
     ranks["seen_in_training"] = shares_text(split, train)[ranks["row"].to_numpy()]
     return ranks[RANK_COLUMNS]
 
 
-def scorer_and_classifier(model: BiEncoder, embeddings: Embeddings, split: Split) -> tuple[Scorer, Classifier | None]:
+def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split) -> StageScorers:
     """Return what the texts of a split are ranked by; without a pair classifier there is no second stage."""
     texts = split.texts()
     place = np.full(len(embeddings.row), -1, dtype=np.int64)
@@ -48,7 +46,7 @@ def scorer_and_classifier(model: BiEncoder, embeddings: Embeddings, split: Split
     score = squared_distance_scorer(
         embeddings.retrieval("query", texts), embeddings.retrieval("candidate", texts), place
     )
-    return score, None if model.classifier is None else _classifier(model.classifier, embeddings)
+    return StageScorers(score, None if model.classifier is None else _classifier(model.classifier, embeddings))
 
 
 def sample_queries(split: Split, size: int, seed: int) -> Ints:

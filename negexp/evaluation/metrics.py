@@ -47,7 +47,7 @@ def summarise(ranks: pd.DataFrame) -> Metrics:
     return summary
 
 
-def flatten(metrics: Metrics, prefix: str) -> dict[str, float]:
+def metric_columns(metrics: Metrics, prefix: str) -> dict[str, float]:
     """Return `prefix/protocol/stage/task/metric` -> value, without the sizes of the pools."""
     return {
         f"{prefix}/{protocol}/{stage}/{task}/{metric}": values[metric]

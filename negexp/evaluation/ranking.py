@@ -32,6 +32,13 @@ SCORE_BYTES = 24  # of a query and a column: the score, and what is derived from
 DIAGONAL = 64  # queries whose golds are scored at a time, of which a diagonal is kept
 
 
+class StageScorers(NamedTuple):
+    """The scorer of the first stage, and the classifier of the second; None: there is no second stage."""
+
+    retrieval: Scorer
+    classify: Classifier | None
+
+
 class ScoredPool(NamedTuple):
     """What a pool is ordered by, with the gold lowered by the tie width: what equals it stands above it.
 
@@ -55,8 +62,7 @@ class RankedBlock(NamedTuple):
 
 def rank_queries(
     split: Split,
-    score: Scorer,
-    classify: Classifier | None,
+    scorers: StageScorers,
     rerank_k: int,
     block_bytes: int,
     queries: Ints | None = None,
@@ -66,8 +72,10 @@ def rank_queries(
 
     Parameters
     ----------
-    score, classify
-        Order of the first stage, and of its `rerank_k` nearest; without `classify` there is no second stage.
+    rerank_k
+        Number of nearest candidates that the pair classifier orders.
+    block_bytes
+        Limit for the scores that are held at a time.
 
     Returns
     -------
@@ -82,7 +90,7 @@ def rank_queries(
     with progress_bar(len(rounds), "evaluating", "task", progress) as bar:
         for protocol, task in rounds:
             blocks = [
-                _rank_pool(part, score, classify, rerank_k)
+                _rank_pool(part, scorers, rerank_k)
                 for pool in pools(split, task, protocol, queries)
                 for part in pool.parts(_block(len(pool.text), block_bytes))
             ]
@@ -124,13 +132,15 @@ def argument_ids(split: Split) -> dict[int, str]:
     return ids
 
 
-def score_pool(pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> ScoredPool:
+def score_pool(pool: Pool, scorers: StageScorers, k: int) -> ScoredPool:
     """Score the candidates of a pool and, with a classifier, ask it about the k nearest."""
-    scores = _lower_gold(np.where(pool.allowed, score(pool.query_text, pool.text), -np.inf), pool.gold, SCORE_TIE)
-    if classify is None:
+    scores = _lower_gold(
+        np.where(pool.allowed, scorers.retrieval(pool.query_text, pool.text), -np.inf), pool.gold, SCORE_TIE
+    )
+    if scorers.classify is None:
         return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
     nearest = _top_columns(scores, min(k, scores.shape[1]))
-    return ScoredPool(scores, nearest, _opinions(pool, nearest, classify)[0])
+    return ScoredPool(scores, nearest, _opinions(pool, nearest, scorers.classify)[0])
 
 
 def ranking_order(scored: ScoredPool) -> Ints:
@@ -146,8 +156,9 @@ def _block(columns: int, block_bytes: int) -> int:
     return max(1, min(MOST_QUERIES, block_bytes // (SCORE_BYTES * min(columns, TILE))))
 
 
-def _rank_pool(pool: Pool, score: Scorer, classify: Classifier | None, k: int) -> list[RankedBlock]:
+def _rank_pool(pool: Pool, scorers: StageScorers, k: int) -> list[RankedBlock]:
     """Rank a pool by score and, with a classifier, once more after re-ranking; tile by tile of the columns."""
+    score, classify = scorers
     lowered = _lowered(_gold_scores(pool, score), SCORE_TIE)
     top = Top(np.empty((len(pool.query), 0)), np.empty((len(pool.query), 0), dtype=np.int64))
     above = np.zeros(len(pool.query), dtype=np.int64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks, protocol_queries
-from negexp.evaluation.ranking import STAGES, Classifier, Scorer, ranking_order, score_pool
+from negexp.evaluation.ranking import STAGES, StageScorers, ranking_order, score_pool
 from negexp.progress import progress_bar
 
 # Columns are divided by white space, lines end at some of it, and C strings at NUL. Only these are percent-encoded, and
@@ -27,8 +27,7 @@ class TrecExport:
     """A split and what its candidates are ordered by, see `rank_queries`; `depth` candidates a query, None for all."""
 
     split: Split
-    score: Scorer
-    classify: Classifier | None
+    scorers: StageScorers
     config: EvaluationConfig
     depth: int | None
 
@@ -39,7 +38,7 @@ class TrecExport:
         first `depth` candidates of each. Copies of the gold, which `published` counts as gold, are one document.
         """
         ids = query_ids(self.split)
-        stages = STAGES[:1] if self.classify is None else STAGES
+        stages = STAGES[:1] if self.scorers.classify is None else STAGES
         rounds = list(itertools.product(PROTOCOLS, possible_tasks(self.split)[0]))
         with progress_bar(len(rounds) * len(stages), "TREC files", "run", progress) as bar:
             for protocol, task in rounds:
@@ -69,8 +68,8 @@ class TrecExport:
 
         The gold goes by the name of the query's own counter, whichever copy of it stands first; the rest are left out.
         """
-        classify = self.classify if stage == "reranked" else None
-        scored = score_pool(pool, self.score, classify, self.config.rerank_k)
+        scorers = self.scorers if stage == "reranked" else self.scorers._replace(classify=None)
+        scored = score_pool(pool, scorers, self.config.rerank_k)
         order = ranking_order(scored)
         allowed, gold, scores = (
             np.take_along_axis(values, order, axis=1) for values in (pool.allowed, pool.gold, scored.scores)
