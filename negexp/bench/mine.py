@@ -1,4 +1,4 @@
-"""Mining beside the original's ball trees, faiss and sentence-transformers."""
+"""Compare mining with the original's ball trees, faiss and sentence-transformers."""
 
 from __future__ import annotations
 
@@ -29,29 +29,33 @@ LARGE_DIM, LARGE_K = 128, 10
 
 
 def compare_mining(setting: Setting, peak: dict[str, float]) -> PhaseResult:
-    """Search the three nearest of every training point, in both tables, in real embeddings."""
+    """Search the three nearest points and the three nearest counters of every training point, in real embeddings."""
     train, embeddings = setting.corpus["train"], setting.training_embeddings
     tables = [embeddings.retrieval("candidate", texts) for texts in (train.point, train.counter)]
     queries = tables[0]
 
-    def ours(backend: str) -> list[Found]:
+    def search(backend: str) -> list[Found]:
         return [index_of(setting, table, backend).search(queries, 3) for table in tables]
 
-    def original() -> list[Found]:
+    def search_original() -> list[Found]:
         return [BallTree(table, leaf_size=2).query(queries, k=3) for table in tables]
 
-    theirs, config = "BallTree as the original", setting.config
+    original, config = "BallTree as in the original", setting.config
     balltree = f"negexp, index=balltree (leaf_size {config.index.leaf_size})"
-    contenders: dict[str, Any] = {NEGEXP: lambda: ours("exact"), balltree: lambda: ours("balltree"), theirs: original}
+    contenders: dict[str, Any] = {
+        NEGEXP: lambda: search("exact"),
+        balltree: lambda: search("balltree"),
+        original: search_original,
+    }
     remarks = []
     try:
         flat = [faiss_flat(table, queries, 3, setting.runtime.threads) for table in tables]
-        contenders[FAISS] = lambda: [search() for search in flat]
+        contenders[FAISS] = lambda: [search_flat() for search_flat in flat]
     except ImportError:
         remarks.append(f"faiss-cpu {NOT_INSTALLED}")
-    seconds, first = in_turns(contenders, config.repeats, "mine", config.progress)
-    same = all((a[1] == b[1]).all() for a, b in zip(first[NEGEXP], first[balltree], strict=True))
-    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(first[NEGEXP], first[theirs], strict=True))
+    seconds, results = in_turns(contenders, config.repeats, "mine", config.progress)
+    same = all((a[1] == b[1]).all() for a, b in zip(results[NEGEXP], results[balltree], strict=True))
+    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(results[NEGEXP], results[original], strict=True))
     points, counters = (len(np.unique(texts)) for texts in (train.point, train.counter))
     n, dim = queries.shape
     flops = 2.0 * points * (points + counters) * dim
@@ -60,7 +64,7 @@ def compare_mining(setting: Setting, peak: dict[str, float]) -> PhaseResult:
         f"n = {n} points and as many counters, {points} and {counters} of them distinct, d = {dim}, k = 3",
         f"{NEGEXP}, index=exact",
         seconds[NEGEXP],
-        rivals(seconds, {theirs: 100.0}),
+        rivals(seconds, {original: 100.0}),
         *_floor(index_of(setting, queries, "exact"), flops, peak),
         [f"exact and balltree return the same rows: {same}", f"distances equal the original tree's: {near}"],
         remarks,
@@ -68,30 +72,30 @@ def compare_mining(setting: Setting, peak: dict[str, float]) -> PhaseResult:
 
 
 def compare_large_search(setting: Setting, peak: dict[str, float]) -> PhaseResult:
-    """Search the ten nearest of each of many made-up vectors that lie in clusters, as arguments in debates do."""
+    """Search the ten nearest of each synthetic vector. The vectors form clusters, as the arguments of a debate do."""
     config = setting.config
     vectors = clustered_vectors(config.search_rows, LARGE_DIM, config.seed)
 
-    def ours() -> Found:
+    def search() -> Found:
         return index_of(setting, vectors, "exact").search(vectors, LARGE_K)
 
-    contenders: dict[str, Any] = {NEGEXP: ours}
+    contenders: dict[str, Any] = {NEGEXP: search}
     checks, remarks = [], []
     try:
         contenders[FAISS] = faiss_flat(vectors, vectors, LARGE_K, setting.runtime.threads)
     except ImportError:
         remarks.append(f"faiss-cpu {NOT_INSTALLED}")
-    seconds, first = in_turns(contenders, config.repeats, "mine, large", config.progress)
-    if FAISS in first:
-        equal = np.mean(np.sort(first[FAISS][1], axis=1) == np.sort(first[NEGEXP][1], axis=1))
-        checks.append(f"faiss returns {equal:.5%} of the same rows (it computes distances in float32)")
+    seconds, results = in_turns(contenders, config.repeats, "mine, large", config.progress)
+    if FAISS in results:
+        equal = np.mean(np.sort(results[FAISS][1], axis=1) == np.sort(results[NEGEXP][1], axis=1))
+        checks.append(f"{equal:.5%} of the rows are the same as faiss's (faiss computes distances in float32)")
     for name, use in measure_all(contenders, "mine, large: memory", config.progress).items():
-        if use.peak_bytes is not None:  # after the rounds: what a first call sets up is there
-            remarks.append(f"{name}: {use.peak_bytes / vectors.nbytes:.2f} times the vectors in memory beside them")
+        if use.peak_bytes is not None:  # measured after the rounds: the set-up of a first call is not counted
+            remarks.append(f"{name}: adds {use.peak_bytes / vectors.nbytes:.2f} times the memory of the vectors")
     flops = 2.0 * len(vectors) ** 2 * LARGE_DIM
     return PhaseResult(
         "mine, large",
-        f"n = {len(vectors)} made-up vectors in clusters, d = {LARGE_DIM}, k = {LARGE_K}",
+        f"n = {len(vectors)} synthetic vectors in clusters, d = {LARGE_DIM}, k = {LARGE_K}",
         f"{NEGEXP}, index=exact",
         seconds[NEGEXP],
         rivals(seconds, {FAISS: 1.0}),
@@ -102,7 +106,7 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> PhaseResul
 
 
 def _floor(index: NeighbourIndex, flops: float, peak: dict[str, float]) -> tuple[float, str]:
-    """Return the seconds that an exact index's products take at the peak rate of its precision, and how they came."""
+    """Return the seconds of an exact index's products at the peak rate of its precision, and an explanation."""
     assert isinstance(index, ExactIndex)
     precision = str(index.tables[0].vectors.dtype).removeprefix("torch.")
     rate = peak[f"{precision}_flops"]
@@ -110,18 +114,18 @@ def _floor(index: NeighbourIndex, flops: float, peak: dict[str, float]) -> tuple
 
 
 def compare_backends(setting: Setting, peak: dict[str, float]) -> PhaseResult:
-    """Say from which size on which backend is the faster, by dimension; `index=balltree` stays the default."""
+    """Compare the seconds of the two backends by size and dimension. `index=balltree` stays the default."""
     remarks, taken = [], {}
     for dim in BACKEND_DIMS:
         ratios = []
         for rows in BACKEND_ROWS:
             taken = _backends_in_turns(setting, clustered_vectors(rows, dim, setting.config.seed))
             ratios.append(median(taken["balltree"]) / median(taken["exact"]))
-        told = ", ".join(f"{ratio:.2g} at n = {rows}" for rows, ratio in zip(BACKEND_ROWS, ratios, strict=True))
-        remarks.append(f"with d = {dim}, balltree takes so many times as long as exact: {told}")
+        listed = ", ".join(f"{ratio:.2g} at n = {rows}" for rows, ratio in zip(BACKEND_ROWS, ratios, strict=True))
+        remarks.append(f"with d = {dim}, the seconds of balltree divided by those of exact are {listed}")
     return PhaseResult(
         "mine, backends",
-        f"n = {BACKEND_ROWS[-1]} made-up vectors, d = {BACKEND_DIMS[-1]}, k = 3",
+        f"n = {BACKEND_ROWS[-1]} synthetic vectors, d = {BACKEND_DIMS[-1]}, k = 3",
         f"{NEGEXP}, index=exact",
         taken["exact"],
         [Rival("negexp, index=balltree", taken["balltree"])],
@@ -139,16 +143,16 @@ def _backends_in_turns(setting: Setting, vectors: NDArray[np.float32]) -> dict[s
 
 
 def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> PhaseResult:
-    """Mine three negatives a pair from texts whose embeddings are there, as sentence-transformers does."""
+    """Mine three negatives per pair with cached embeddings, beside sentence-transformers."""
     pairs, embeddings = setting.train_pairs(setting.config.mine_pairs), setting.training_embeddings
     texts, name = setting.corpus.texts, "sentence-transformers mine_hard_negatives, embeddings cached"
     sampler = sampler_options(setting, "hard", num_negatives=3, candidates="counters")
 
-    def ours() -> Negatives:
+    def mine() -> Negatives:
         tables = {"counter": embeddings.retrieval("candidate", pairs.counter)}
         return sample_negatives(setting, sampler, pairs, embeddings.retrieval("query", pairs.point), tables)
 
-    contenders: dict[str, Any] = {NEGEXP: ours}
+    contenders: dict[str, Any] = {NEGEXP: mine}
     remarks = []
     with ExitStack() as stack:
         try:
@@ -162,7 +166,7 @@ def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> PhaseRes
         seconds = in_turns(contenders, setting.config.repeats, "mine from texts", setting.config.progress).seconds
     return PhaseResult(
         "mine from texts",
-        f"{len(pairs)} pairs, 3 negatives each among the counters",
+        f"{len(pairs)} pairs, 3 negatives each, from the counters",
         f"{NEGEXP}, index={setting.config.index.name}",
         seconds[NEGEXP],
         rivals(seconds, {}),

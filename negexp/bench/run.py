@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and running those that were asked for."""
+"""The list of benchmarks, and the function that runs the chosen ones."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ BENCHMARKS: dict[str, tuple[Benchmark, ...]] = {
 
 
 def run_benchmarks(config: BenchConfig, runtime: Runtime, folder: Path) -> str:
-    """Run what `config.bench` names, write bench.json and bench.md after each, and return the latter."""
+    """Run the benchmarks that `config.bench` names, write bench.json and bench.md, and return the text of bench.md."""
     make_folder(folder)
     setting, machine = Setting.load(config, runtime), describe_machine(runtime)
-    comparisons: list[PhaseResult] = []
+    results: list[PhaseResult] = []
     text = ""
-    for name, compares in BENCHMARKS.items():
-        for compare in compares if config.bench in (name, "all") else ():
-            log.info(f"{name}: {compare.__name__.replace('_', ' ')}")
-            comparisons.append(compare(setting, machine["peak"]))
-            text = _write(folder, as_json(machine, comparisons, []), as_markdown(machine, comparisons, []))
+    for name, benchmarks in BENCHMARKS.items():
+        for benchmark in benchmarks if config.bench in (name, "all") else ():
+            log.info(f"{name}: {benchmark.__name__.replace('_', ' ')}")
+            results.append(benchmark(setting, machine.peak))
+            text = _write(folder, as_json(machine, results, []), as_markdown(machine, results, []))
     if config.bench in ("scale", "all"):
         growths = measure_growth(setting)
         plot_growth(growths, folder / "scale.png")
-        text = _write(folder, as_json(machine, comparisons, growths), as_markdown(machine, comparisons, growths))
+        text = _write(folder, as_json(machine, results, growths), as_markdown(machine, results, growths))
     return text
 
 
