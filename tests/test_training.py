@@ -482,7 +482,7 @@ def test_pairs_without_metadata_train_and_say_which_tasks_are_left_out(
     pairs.to_csv(tmp_path / "pairs.csv", index=False)
     with caplog.at_level("INFO"):
         folder = run_training(SMOKE, "data=pairs", f"data.path={tmp_path / 'pairs.csv'}")
-    assert "left out, for want of debate, stance, theme: sdoc, sdc, sdoa, sda, stc, sta" in caplog.text
+    assert "tasks skipped because the data has no debate, stance, theme: sdoc, sdc, sdoa, sda, stc, sta" in caplog.text
     assert set(json.loads((folder / "result.json").read_text())["test"]["clean"]["retrieval"]) == {"epc", "epa"}
 
 

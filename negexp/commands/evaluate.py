@@ -14,7 +14,7 @@ from negexp.corpus.overlap import shares_text
 from negexp.embedding import TextEncoder
 from negexp.evaluation.evaluator import evaluate_split, split_scorers
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.report_text import left_out, metrics_text
+from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.evaluation.trec import TrecExport
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
 from negexp.runtime import choose_runtime, memory_errors_name, reproducible
@@ -63,7 +63,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         train = training_pairs(run.commit, run.config.data, config.data, corpus)
         seen = int(shares_text(split, train).sum())
         log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
-    missing = left_out(split)
+    missing = skipped_tasks_text(split)
     if missing is not None:
         log.info(missing)
     output = Path(config.output or folder).expanduser()

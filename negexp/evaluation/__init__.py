@@ -1,4 +1,4 @@
-"""Evaluation: candidate pools of the eight tasks, ranks under two protocols, and the metrics of ranks."""
+"""Evaluation: candidate pools of eight tasks, ranks under two protocols, and metrics of the ranks."""
 
 from negexp.evaluation.metrics import METRICS, summarise
 from negexp.evaluation.pools import PROTOCOLS, TASKS

@@ -1,4 +1,4 @@
-"""Evaluate a model's embeddings on a split: scorer and classifier for the ranking, and the table of ranks."""
+"""Evaluate a model's embeddings on a split: scorers for the ranking, and the table of ranks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def evaluate_split(
     queries: Ints | None = None,
     progress: str = "never",
 ) -> pd.DataFrame:
-    """Return the rank of every query (or of the given rows) in all tasks, protocols and stages that can be had.
+    """Return the rank of every query (or of the given rows) in all possible tasks, protocols and stages.
 
-    `train` holds the training pairs used: it decides `seen_in_training`. Queries of one `group` share a debate or a
-    text, see `dependent_groups`. See `rank_queries` for the other columns.
+    `train` holds the training pairs, which decide `seen_in_training`. Queries of one `group` share a debate or a text,
+    see `dependent_groups`. `rank_queries` describes the other columns.
     """
     ranks = rank_queries(split, scorers, config.rerank_k, config.block_bytes, queries, progress)
     ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
@@ -39,7 +39,7 @@ def evaluate_split(
 
 
 def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split) -> StageScorers:
-    """Return what the texts of a split are ranked by; without a pair classifier there is no second stage."""
+    """Return the scorers of the texts of a split. Without a pair classifier there is no second stage."""
     texts = split.texts()
     place = np.full(len(embeddings.row), -1, dtype=np.int64)
     place[texts] = np.arange(len(texts))
@@ -50,7 +50,7 @@ def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split) -> Sta
 
 
 def sample_queries(split: Split, size: int, seed: int) -> Ints:
-    """Return a fixed sample of distinct pairs, as rows: the same for every epoch and strategy of a seed."""
+    """Return a sample of distinct pairs, as rows. It depends on the seed only, not on the epoch or the strategy."""
     rows = np.flatnonzero(first_of_pair(split))
     if len(rows) <= size:
         return rows
@@ -58,9 +58,9 @@ def sample_queries(split: Split, size: int, seed: int) -> Ints:
 
 
 def _classifier(classifier: PairClassifier, embeddings: Embeddings) -> Classifier:
-    """Return the pair classifier over texts, as the difference of its two logits.
+    """Return a function from texts to the difference of the pair classifier's two logits.
 
-    The difference orders pairs as P(counter | point, candidate) does, but does not round to equal ones near 1.
+    The difference orders pairs as P(counter | point, candidate) does, but probabilities near 1 would round to ties.
     """
     query, candidate = embeddings.query, embeddings.candidate
     device = query.retrieval.device
