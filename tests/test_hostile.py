@@ -528,7 +528,7 @@ def test_a_strangers_run_is_left_out_of_a_report(
 ) -> None:
     REPORTED[case](run)
     assert main(["report", f"runs={run}", f"output={tmp_path}/report"]) == 2
-    assert "no finished run is left to report" in one_line(capsys)
+    assert "no run can be reported" in one_line(capsys)
     assert not list(tmp_path.rglob("ran"))
     assert not (tmp_path / "report").exists()
 
@@ -543,7 +543,7 @@ def test_a_report_is_not_written_through_a_strangers_link(
     (run / link).parent.mkdir(exist_ok=True)
     (run / link).symlink_to(mine)
     assert main(["report", f"runs={run}"]) == 2
-    assert "is a link, which a report does not follow" in one_line(capsys)
+    assert "is a link, and reports do not follow links" in one_line(capsys)
     assert [path.name for path in mine.iterdir()] == ["arms.csv"]
 
 

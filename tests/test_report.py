@@ -23,11 +23,11 @@ from negexp.cli import main
 from negexp.config import DataConfig, to_yaml
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
-from negexp.evaluation.metrics import flatten, summarise
+from negexp.evaluation.metrics import metric_columns, summarise
 from negexp.evaluation.pools import TASKS
 from negexp.evaluation.ranking import STAGES
 from negexp.report import write_report
-from negexp.report.arms import compare_what_can_be
+from negexp.report.arms import group_into_comparisons
 from negexp.report.runs import find_runs, read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -72,7 +72,7 @@ def write_run(
     for phase in ("embed", "index", "sample", "train", "evaluate", "checkpoint"):
         epochs[f"seconds_{phase}"] = [1.5, 0.5]
     epochs = epochs.assign(debate_share=0.2, theme_share=0.3)
-    scores = pd.DataFrame([flatten(metrics, "validation")] * 2)
+    scores = pd.DataFrame([metric_columns(metrics, "validation")] * 2)
     pd.concat([epochs, scores], axis=1).to_csv(folder / "metrics.csv", index=False)
     result: dict[str, Any] = {"status": "finished"}
     result |= {"data_fingerprint": fingerprint or corpus.fingerprint(), "versions": {"torch": "2"}}
@@ -115,7 +115,7 @@ def test_golden_report(sweep: Path) -> None:
     best = 100 * np.mean(means["hard"])
     assert headline.startswith(f"sampler=hard reaches {best:.1f} % in test epa accuracy@1 (clean, reranked), 95 % int")
     gap = 100 * (np.mean(means["hard"]) - np.mean(means["random"]))
-    assert f"It is above sampler=random by +{gap:.1f} ([" in headline
+    assert f"It is better than sampler=random by +{gap:.1f} ([" in headline
     text = (written.folder / "report.md").read_text(encoding="utf-8")
     assert headline in text
     sd = 100 * np.std(means["hard"], ddof=1)
@@ -185,7 +185,7 @@ def test_a_sweep_writes_its_report_also_when_a_job_failed(
 def arm_names(root: Path) -> list[list[str]]:
     runs, skipped = read_runs(find_runs(str(root)))
     assert skipped == []
-    return [[arm.name for arm in comparison.arms] for comparison in compare_what_can_be(runs)[0]]
+    return [[arm.name for arm in comparison.arms] for comparison in group_into_comparisons(runs)[0]]
 
 
 def test_arms_are_named_by_what_distinguishes_them(tmp_path: Path) -> None:
@@ -222,9 +222,9 @@ def test_runs_that_cannot_be_compared_are_kept_apart_and_that_is_said(tmp_path: 
     write_run(tmp_path / "a", "seed=0")
     write_run(tmp_path / "b", "seed=1")
     write_run(tmp_path / "c", change)
-    comparisons, [remark] = compare_what_can_be(read_runs(find_runs(str(tmp_path)))[0])
+    comparisons, [remark] = group_into_comparisons(read_runs(find_runs(str(tmp_path)))[0])
     assert [len(comparison.runs) for comparison in comparisons] == [2, 1]
-    assert remark == f"These runs make 2 comparisons that are not mixed: they differ in {key}."
+    assert remark == f"The runs form 2 separate comparisons, because they differ in {key}."
     assert len({comparison.title for comparison in comparisons}) == 2
 
 
@@ -253,7 +253,7 @@ def test_many_arms_and_runs_of_different_lengths_make_a_report(tmp_path: Path) -
             epochs = pd.read_csv(folder / "metrics.csv")
             epochs.iloc[:1].assign(debate_share=np.nan, theme_share=np.nan).to_csv(folder / "metrics.csv", index=False)
     written = write_report(str(tmp_path), None, texts=False, examples=0)
-    assert "The table has the other 2." in written.headlines[0]
+    assert "The table lists the other 2 arms." in written.headlines[0]
     pairs = pd.read_csv(written.folder / "tables" / "pairs.csv")
     assert len(pairs) == 12  # the best against the others
     best, worst = "lr=1e-12", "lr=1.0"
@@ -308,14 +308,14 @@ def test_queries_of_one_group_show_no_interval(tmp_path: Path) -> None:
         path = folder / "evaluation" / "test-ranks.parquet"
         pd.read_parquet(path).assign(group=0).to_parquet(path, index=False)
     [headline] = write_report(str(tmp_path), None, texts=False, examples=0).headlines
-    assert "nothing shows how far chance could go" in headline
+    assert "so the uncertainty is unknown" in headline
     assert "interval" not in headline
 
 
 def test_two_runs_with_one_seed_are_kept_and_that_is_said(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_run(tmp_path / name, "seed=3", f"name={name}")
-    comparisons, [remark] = compare_what_can_be(read_runs(find_runs(str(tmp_path)))[0])
+    comparisons, [remark] = group_into_comparisons(read_runs(find_runs(str(tmp_path)))[0])
     assert [arm.seeds for arm in comparisons[0].arms] == [[3, 3]]
     assert "more than one run with seed 3" in remark
 
@@ -325,9 +325,9 @@ def test_the_same_hits_are_called_that(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "sampler=hard")
     write_run(tmp_path / "b", "sampler=random")  # ranks come from seed and accuracy, which are equal
     [headline] = write_report(str(tmp_path), None, texts=False, examples=0).headlines
-    assert "sampler=random hits and misses the same queries" in headline
+    assert "It has the same hits and misses as sampler=random" in headline
     assert "the highest" not in headline
-    assert "With one seed an arm" in headline
+    assert "Each arm has one seed" in headline
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -336,7 +336,7 @@ def test_no_difference_shown_says_what_it_would_take(tmp_path: Path) -> None:
         accuracy = {"hard": 0.5, "random": 0.501}[sampler]  # other draws, hardly another probability
         write_run(tmp_path / f"{sampler}{seed}", f"sampler={sampler}", f"seed={seed}", accuracy=accuracy)
     [headline] = write_report(str(tmp_path), None, texts=False, examples=0).headlines
-    found = re.search(r"No difference is shown against \S+ \(\[(\S+), (\S+)\] points, .* about (\d+) queries", headline)
+    found = re.search(r"No significant difference from \S+ \(\[(\S+), (\S+)\] points, .* about (\d+) queries", headline)
     assert found is not None, headline
     assert float(found[1]) < 0 < float(found[2])
     assert int(found[3]) > 40
@@ -418,7 +418,7 @@ def test_examples_of_a_corpus_that_moved_are_left_out_with_the_reason(tmp_path: 
     for sampler in ("hard", "random"):
         write_run(tmp_path / sampler, f"sampler={sampler}", accuracy=len(sampler) / 10, fingerprint="another corpus")
     write_report(str(tmp_path), None, texts=True, examples=4)
-    assert "holds another corpus than the runs used" in (tmp_path / "report" / "report.html").read_text()
+    assert "is not the corpus that the runs used" in (tmp_path / "report" / "report.html").read_text()
 
 
 # ---- what cannot be used ---------------------------------------------------------------------------------------------
@@ -491,7 +491,7 @@ def test_the_report_names_what_it_left_out(tmp_path: Path) -> None:
 
 def test_nothing_left_to_report_is_refused_with_the_reasons(tmp_path: Path) -> None:
     (write_run(tmp_path / "a") / "result.json").unlink()
-    with pytest.raises(InputError, match=r"no finished run is left to report \(.*a: unfinished"):
+    with pytest.raises(InputError, match=r"no run can be reported \(.*a: unfinished"):
         write_report(str(tmp_path), None, texts=False, examples=0)
     assert not (tmp_path / "report").exists()
 
@@ -510,9 +510,9 @@ def test_runs_are_found_below_folders_by_glob_and_beside_commas(tmp_path: Path) 
     with pytest.raises(InputError, match=r"runs=.*nowhere: no such folder"):
         find_runs(f"{tmp_path}/s,{tmp_path}/nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="names an empty folder"):
+    with pytest.raises(InputError, match="has an empty part"):
         find_runs(f"{tmp_path}/s,")
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="contains no run"):
         find_runs(f"{tmp_path}/empty")
 
 

@@ -21,7 +21,7 @@ from negexp.config import load_run_config
 from negexp.corpus import load_corpus
 from negexp.embedding import Embeddings
 from negexp.errors import InputError
-from negexp.evaluation.metrics import flatten
+from negexp.evaluation.metrics import metric_columns
 from negexp.model import Role, build_model
 from negexp.model.bi_encoder import COUNTER
 from negexp.runtime import choose_runtime
@@ -96,7 +96,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(run_training: Train) -
     assert {f"seconds_{phase}" for phase in phases} <= set(metrics.columns)
     assert {"train/clean/retrieval/epa/accuracy@10", "validation/published/reranked/sda/mrr"} <= set(metrics.columns)
     best = metrics.loc[metrics["epoch"] == result["best_epoch"]].iloc[0]
-    for name, value in flatten(result["validation"], "validation").items():
+    for name, value in metric_columns(result["validation"], "validation").items():
         assert best[name] == pytest.approx(value, abs=1e-12)
 
     manifest = json.loads((folder / "checkpoints" / "epoch-001" / "manifest.json").read_text())
@@ -579,7 +579,7 @@ def test_pairs_without_metadata_train_and_say_which_tasks_are_left_out(
     pairs.to_csv(tmp_path / "pairs.csv", index=False)
     with caplog.at_level("INFO"):
         folder = run_training(SMOKE, "data=pairs", f"data.path={tmp_path / 'pairs.csv'}")
-    assert "left out, for want of debate, stance, theme: sdoc, sdc, sdoa, sda, stc, sta" in caplog.text
+    assert "tasks skipped because the data has no debate, stance, theme: sdoc, sdc, sdoa, sda, stc, sta" in caplog.text
     assert set(json.loads((folder / "result.json").read_text())["test"]["clean"]["retrieval"]) == {"epc", "epa"}
 
 

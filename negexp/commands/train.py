@@ -13,7 +13,7 @@ from negexp.config import TrainConfig, config_hash, load_run_config
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.report_text import left_out, metrics_text
+from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.model import BuiltModel, build_model, restore_model
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.signals import Stopped, stops_at_steps
@@ -58,7 +58,7 @@ def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overr
     runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
     corpus = load_corpus(config.data)
     log.info(corpus.summary)
-    missing = left_out(corpus["validation"])
+    missing = skipped_tasks_text(corpus["validation"])
     if missing is not None:
         log.info(missing)
     commit = None if standing is Standing.NEW else _last_commit(config, run_folder)
@@ -124,7 +124,7 @@ def _result(config: TrainConfig, corpus: Corpus, trained: Trained) -> dict[str, 
         "corpus": corpus.counts,
         "corpus_summary": corpus.summary,
         "best_epoch": progress.best_epoch,
-        "monitor": f"validation/{config.trainer.monitor}",
+        "monitor": Monitor.parse(config.trainer.monitor).column("validation"),
         "best_value": progress.best_value,
         "untrained": progress.untrained,
         **trained.scores,

@@ -12,14 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from negexp.components import build
-from negexp.components import flatten as flatten_config
+from negexp.components import build, flatten
 from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
 from negexp.evaluation import summarise
-from negexp.evaluation.evaluator import evaluate_split, sample_queries
-from negexp.evaluation.metrics import Metrics, flatten
+from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
+from negexp.evaluation.metrics import Metrics, metric_columns
 from negexp.evaluation.monitor import Monitor
 from negexp.index import NeighbourIndex
 from negexp.model.loss import Loss
@@ -218,15 +217,9 @@ class Experiment:
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
         """Return per-query ranks on a split."""
-        return evaluate_split(
-            self.trainee.model,
-            embeddings,
-            self.corpus[split],
-            self.train_split,
-            self.config.evaluation,
-            queries,
-            self.encoder.progress,
-        )
+        pairs = self.corpus[split]
+        scorers = split_scorers(self.trainee.model, embeddings, pairs)
+        return evaluate_split(scorers, pairs, self.train_split, self.config.evaluation, queries, self.encoder.progress)
 
     def commit(
         self,
@@ -247,7 +240,7 @@ class Experiment:
         # the row is part of the commit, so what is left of the commit counts with the next epoch
         row = epoch_row(refreshes, losses, self.clock.take(PHASES))
         for split, metrics in scores.items():
-            row |= flatten(metrics, split)
+            row |= metric_columns(metrics, split)
         progress.history.append(row)
         progress.refreshes += refreshes
         with self.clock("checkpoint"):
@@ -260,7 +253,7 @@ class Experiment:
     def tell_started(self) -> None:
         """Tell the listeners that training starts, or goes on."""
         progress, seconds = self.progress, sum(self.clock.take(PHASES).values())
-        config = flatten_config(asdict(self.config))
+        config = flatten(asdict(self.config))
         run = RunInfo(self.store.run, config, progress.history, progress.refreshes, progress.untrained, seconds)
         for listener in self.listeners:
             listener.started(run)
