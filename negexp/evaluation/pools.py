@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from negexp.corpus.argument_numbers import ArgumentNumbers
 from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.overlap import first_of_pair
 
@@ -153,7 +154,8 @@ def _by_stance(split: Split, group: Ints) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _pool(split: Split, protocol: str, query: Ints, counters: Ints, points: Ints) -> Pool:
-    argument = np.concatenate([len(split) + counters, points])
+    numbers = ArgumentNumbers(len(split))
+    argument = np.concatenate([numbers.number("counter", counters), numbers.number("point", points)])
     text = np.concatenate([split.counter[counters], split.point[points]])
     identity = split.identify(text)
     if protocol == "clean":  # keep the first of all copies; exclude copies of the query

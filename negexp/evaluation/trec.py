@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
+from negexp.corpus.argument_numbers import TABLES, ArgumentNumbers
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks, protocol_queries
 from negexp.evaluation.ranking import STAGES, StageScorers, ranking_order, score_pool
@@ -50,7 +51,7 @@ class TrecExport:
 
     def _run(self, protocol: str, stage: str, task: Task, ids: list[str]) -> bytes:
         """Return a run file with the queries in the order of the split."""
-        names = [f"{id_}/{part}" for part in ("point", "counter") for id_ in ids]  # in the order of `Pool.argument`
+        names = [f"{id_}/{part}" for part in TABLES for id_ in ids]  # in the order of `Pool.argument`
         texts = [b""] * len(ids)
         for pool in pools(self.split, task, protocol, np.arange(len(ids))):
             for part in pool.parts(max(1, self.config.block_bytes // (8 * len(pool.text)))):
@@ -74,7 +75,8 @@ class TrecExport:
         allowed, gold, scores = (
             np.take_along_axis(values, order, axis=1) for values in (pool.allowed, pool.gold, scored.scores)
         )
-        arguments = np.where(gold, len(self.split) + pool.query[:, None], pool.argument[order])
+        numbers = ArgumentNumbers(len(self.split))
+        arguments = np.where(gold, numbers.number("counter", pool.query[:, None]), pool.argument[order])
         listed = allowed & ~(gold & (np.cumsum(gold, axis=1) > 1))
         for query, row in enumerate(pool.query.tolist()):
             own = listed[query]

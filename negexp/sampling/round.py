@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from negexp.sampling.arguments import TABLES, Arguments
+from negexp.corpus.argument_numbers import TABLES
+from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
 
 if TYPE_CHECKING:
