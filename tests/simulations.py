@@ -131,7 +131,7 @@ def measure(setting: Setting, simulations: int, draws: int = 400, study: Any = s
 
 
 def shown(setting: Setting, simulations: int, draws: int = 1000, study: Any = statistics.Study) -> tuple[float, float]:
-    """Return the share of simulations with a significant best arm, and the mean share of arms that it beats."""
+    """Return the share of simulations with a significant best arm, and the share of arms that the last arm beats."""
     rng = np.random.default_rng(5)
     found = np.zeros(2)
     for _ in range(simulations):

@@ -161,7 +161,7 @@ def test_stopped_before_any_file_operation_a_run_comes_to_the_same(
         if fault:
             assert stopped.code == 2, stopped.err
             assert stopped.err.count("\n") == 1
-            assert "cannot be written (No space left on device); what was complete is untouched" in stopped.err
+            assert "cannot be written (No space left on device); all complete files are unchanged" in stopped.err
         else:
             assert stopped.code == -signal.SIGKILL
         assert attempt(folder, *two, direct=True).code == 0
@@ -331,7 +331,7 @@ def test_a_corpus_may_move_but_not_change(run_training: Train, tmp_path: Path, f
     if not finished:
         (folder / "result.json").unlink()
     before = contents(folder)
-    with pytest.raises(InputError, match=r"begun with other data: (\w+ had \d+ pairs, now \d+|\w+ has other texts)"):
+    with pytest.raises(InputError, match=r"started with other data: (\w+ had \d+ pairs, now \d+|\w+ has other texts)"):
         run_training(*overrides, f"data.path={tmp_path}/changed.csv")
     assert contents(folder) == before
     run_training(*overrides, f"data.path={tmp_path}/moved.csv")

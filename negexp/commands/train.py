@@ -19,7 +19,7 @@ from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, repro
 from negexp.signals import Stopped, stops_at_steps
 from negexp.tracking import RunFolder
 from negexp.tracking.reading import read_json
-from negexp.tracking.resume import Standing, find_standing, refuse_other_data
+from negexp.tracking.resume import RunState, find_run_state, refuse_other_data
 from negexp.tracking.run_folder import versions
 from negexp.training import CheckpointStore, Commit, Provenance, Start, Trained, train
 from negexp.training.console import before_and_after
@@ -42,17 +42,17 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
     run_folder = RunFolder(folder)
     try:
         with stops_at_steps(), run_folder.locked():
-            standing = find_standing(run_folder, config)
-            if standing is Standing.FINISHED:
+            state = find_run_state(run_folder, config)
+            if state is RunState.FINISHED:
                 _show_finished(config, run_folder)
                 return "skipped"
-            return _train(config, run_folder, standing, overrides)
+            return _train(config, run_folder, state, overrides)
     except Stopped:
         log.info(f"stopped; the same command goes on in {folder} (a single run: with hydra.run.dir={folder})")
         raise
 
 
-def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overrides: list[str]) -> str:
+def _train(config: TrainConfig, run_folder: RunFolder, state: RunState, overrides: list[str]) -> str:
     started = time.perf_counter()
     trainer = config.trainer
     runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
@@ -61,7 +61,7 @@ def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overr
     missing = skipped_tasks_text(corpus["validation"])
     if missing is not None:
         log.info(missing)
-    commit = None if standing is Standing.NEW else _last_commit(config, run_folder)
+    commit = None if state is RunState.NEW else _last_commit(config, run_folder)
     origin = Provenance.now(corpus, runtime)
     if commit is not None:
         origin = origin.after(commit, run_folder)
