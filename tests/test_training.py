@@ -153,7 +153,7 @@ def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_mo
     seen: list[tuple[int, int, np.ndarray, np.ndarray]] = []
     refresh = Experiment.refresh
 
-    def watched(self: Experiment, epoch: int, steps: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
+    def watched(self: Experiment, epoch: int, training: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
         texts = [self.train_split.point, self.train_split.counter]
         was_training = self.encoder.model.training
         self.encoder.model.eval()
@@ -163,8 +163,8 @@ def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_mo
                 for table in texts
             )
         self.encoder.model.train(was_training)
-        seen.append((epoch, steps.steps, point, counter))
-        return refresh(self, epoch, steps, embeddings)
+        seen.append((epoch, training.steps, point, counter))
+        return refresh(self, epoch, training, embeddings)
 
     monkeypatch.setattr(Experiment, "refresh", watched)
     steps = ["sampler.refresh.steps=1", "trainer.batch_size=4", "trainer.accumulation=2", "trainer.lr=0.01"]
@@ -201,36 +201,36 @@ def test_a_refresh_after_more_steps_than_an_epoch_has_changes_nothing(run_traini
 
 
 def test_what_listeners_hear_comes_in_order(run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
+    events: list[str] = []
 
     class Hears(Listener):
         def started(self, run: RunInfo) -> None:
-            heard.append(f"started {len(run.epochs)} {sorted(run.untrained)}")
+            events.append(f"started {len(run.epochs)} {sorted(run.untrained)}")
 
         def refreshed(self, refresh: Refresh) -> None:
-            heard.append(f"refreshed {refresh.epoch}")
+            events.append(f"refreshed {refresh.epoch}")
 
         def step(self, number: int, losses: Mapping[str, Any]) -> None:
-            heard.append(f"step {number} {sorted(losses)[0]}")
+            events.append(f"step {number} {sorted(losses)[0]}")
 
         def trained(self, epoch: int) -> None:
-            heard.append(f"trained {epoch}")
+            events.append(f"trained {epoch}")
 
         def committed(self, epoch: Epoch) -> None:
-            heard.append(f"committed {epoch.number} of {len(epoch.epochs)}")
+            events.append(f"committed {epoch.number} of {len(epoch.epochs)}")
 
         def finished(self, result: Mapping[str, Any]) -> None:
-            heard.append(f"finished {result['best_epoch']}")
+            events.append(f"finished {result['best_epoch']}")
 
     monkeypatch.setattr("negexp.training.run.Console", lambda monitor: Hears())
     folder = run_training(SMOKE, "trainer.epochs=1")
     epoch = ["refreshed {0}", "step 0 loss", "step 1 loss", "trained {0}", "committed {0} of {1}"]
     first = ["started 0 ['test', 'train', 'validation']", *(line.format(0, 1) for line in epoch), "finished 0"]
-    assert heard == first
+    assert events == first
     run_training(SMOKE, "trainer.epochs=2")
     best = json.loads((folder / "result.json").read_text())["best_epoch"]
     again = ["started 1 ['test', 'train', 'validation']", *(line.format(1, 2) for line in epoch), f"finished {best}"]
-    assert heard == first + again
+    assert events == first + again
 
 
 @pytest.mark.parametrize("index", ["balltree", "exact"])
@@ -479,7 +479,7 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         builder = builder_of(built.model, tokens, split, runtime)
         steps = TrainingEpoch(trainee, build("loss", config.loss), builder, config.trainer, seed=0, epoch=0)
         steps.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)
-        assert steps.over
+        assert steps.finished
         return trainee.model.state_dict()
 
     one, accumulated = weights(16, 1), weights(batch_size, accumulation)
