@@ -398,7 +398,7 @@ BAD_TABLES: dict[str, tuple[str, bytes, str]] = {
     "number": (
         "a.jsonl",
         (GOOD + '{"point": "p", "counter": 7}').encode(),
-        "{path}:2: counter=7 is not a text; write it",
+        "{path}:2: counter=7 is not a text",
     ),
     "huge number": ("a.jsonl", b'{"point": ' + b"7" * 5000 + b', "counter": "c"}', "{path}:1: "),
     "lone surrogate": ("a.jsonl", (GOOD + '{"point": "\\ud800", "counter": "c"}').encode(), "{path}:2: "),
@@ -416,7 +416,7 @@ BAD_TABLES: dict[str, tuple[str, bytes, str]] = {
     "no object": (
         "a.jsonl",
         (GOOD + '["p", "c"]').encode(),
-        "{path}:2: is not a JSON object; write one object per line",
+        "{path}:2: is not a JSON object; write one object",
     ),
     "not UTF-8": ("a.csv", b"point,counter\ncaf\xe9,c\n", "{path}: byte 17 is not UTF-8; convert"),
     "not UTF-8 after a BOM": ("a.csv", b"\xef\xbb\xbfpoint,counter\ncaf\xe9,c\n", "{path}: byte 20 is not UTF-8"),
