@@ -572,7 +572,7 @@ def plain_loop(rows: list[Row], train_overlap: str, copies: str) -> list[tuple[s
 @pytest.mark.parametrize("copies", ["merge", "keep"])
 @pytest.mark.parametrize("train_overlap", ["drop", "keep"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_training_rows_are_those_of_a_plain_loop(tmp_path: Path, seed: int, train_overlap: str, copies: str) -> None:
+def test_training_rows_equal_a_plain_loop(tmp_path: Path, seed: int, train_overlap: str, copies: str) -> None:
     rows = overlapping_rows(seed)
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     corpus = load_corpus(replace(data(path), train_overlap=train_overlap, copies=copies))
@@ -588,7 +588,7 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path: Path, seed: int, trai
         assert any(seen) == (train_overlap == "keep")
 
 
-def test_dependent_groups_are_those_of_a_plain_flood(tmp_path: Path) -> None:
+def test_dependent_groups_equal_a_plain_flood_fill(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         size = int(rng.integers(1, 12))
@@ -616,7 +616,7 @@ def flood(split: Split, start: int) -> set[int]:
     return reached
 
 
-def test_either_text_in_either_place_counts_as_seen(tmp_path: Path) -> None:
+def test_a_text_shared_as_point_or_counter_counts_as_seen(tmp_path: Path) -> None:
     pairs = [("P", "x"), ("x", "P"), ("C", "x"), ("x", "C"), ("y", "z"), ("P", "C")]
     rows = [{"point": "P", "counter": "C", "split": "train"}, {"point": "z", "counter": "y", "split": "test"}]
     rows += [{"point": point, "counter": counter, "split": "validation"} for point, counter in pairs]

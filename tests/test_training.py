@@ -130,7 +130,7 @@ def test_static_negatives_stay_and_refresh_every_two_keeps_them_for_two_epochs(r
     assert negatives(twice, 0) == negatives(twice, 1) != negatives(twice, 2)
 
 
-def test_negatives_that_stay_are_shown_with_the_rate_and_the_ranks_of_the_epoch_that_sampled_them(
+def test_kept_negatives_are_reported_with_rate_and_ranks_of_their_sampling_epoch(
     run_training: Train,
 ) -> None:
     rates = ["sampler=decay", "sampler.start_rate=0.6", "sampler.step=0.2", "sampler.refresh_every=2"]
@@ -200,7 +200,7 @@ def test_a_refresh_after_more_steps_than_an_epoch_has_changes_nothing(run_traini
         assert (once / name).read_bytes() == (never / name).read_bytes()
 
 
-def test_what_listeners_hear_comes_in_order(run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listeners_receive_events_in_order(run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
 
     class Hears(Listener):
@@ -326,7 +326,7 @@ def test_a_run_says_whether_training_helped(run_training: Train, caplog: pytest.
     np.testing.assert_allclose(values, expected, atol=6e-5)
 
 
-def told(**splits: tuple[dict[str, float], dict[str, float]]) -> dict[str, Any]:
+def result_of(**splits: tuple[dict[str, float], dict[str, float]]) -> dict[str, Any]:
     """Return a result with these metrics of published retrieval sdc, untrained and trained, by split."""
 
     def metrics(values: dict[str, float]) -> dict[str, Any]:
@@ -340,10 +340,10 @@ def told(**splits: tuple[dict[str, float], dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def test_before_and_after_stand_beside_each_other() -> None:
+def test_the_table_compares_the_untrained_model_with_the_best_epoch() -> None:
     validation = {"accuracy@1": 0.25, "mrr": 0.5}, {"accuracy@1": 0.125, "mrr": 0.75}
     test = {"accuracy@1": 0.5, "mrr": 0.25004}, {"accuracy@1": 0.5, "mrr": 0.25}
-    lines = before_and_after(told(validation=validation, test=test)).splitlines()
+    lines = before_and_after(result_of(validation=validation, test=test)).splitlines()
     assert [line.split() for line in lines] == [
         ["published", "sdc", "validation", "test"],
         ["untrained", "epoch", "12", "change"] * 2,
@@ -359,7 +359,7 @@ def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None
     validation = {"accuracy@1": 0.25, "mrr": 0.5}, {"accuracy@1": 0.25, "mrr": 0.5}
     untrained_test: dict[str, float] = {}
     test = untrained_test, {"accuracy@1": 0.5, "mrr": 0.5}
-    lines = before_and_after(told(validation=validation, test=test)).splitlines()
+    lines = before_and_after(result_of(validation=validation, test=test)).splitlines()
     assert [line.split() for line in lines[:3]] == [
         ["published", "sdc", "validation"],
         ["untrained", "epoch", "12", "change"],
@@ -367,7 +367,7 @@ def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None
     ]
 
 
-def test_a_run_of_version_0_1_goes_on_and_is_shown(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_of_version_0_1_continues_and_is_shown(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
     folder = run_training(SMOKE, "trainer.epochs=1")
     for path in [*folder.glob("checkpoints/epoch-*/state.json"), folder / "result.json"]:
         values = json.loads(path.read_text())

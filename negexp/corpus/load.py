@@ -15,7 +15,7 @@ from negexp.errors import InputError
 
 SAME_TEXT = {
     "exact": "when every character is",
-    "normalized": "whatever their case, white space, zero-width characters and Unicode form",
+    "normalized": "regardless of case, white space, zero-width characters and Unicode form",
 }
 
 

@@ -69,7 +69,7 @@ class Progress:
 class Experiment:
     """One run, with its phases as methods.
 
-    The loop reports events to its listeners; it does not write files or to the console itself, except checkpoints.
+    The loop reports events to its listeners. Apart from checkpoints, it writes nothing itself.
     """
 
     def __init__(

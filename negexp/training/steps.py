@@ -54,7 +54,7 @@ def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> 
 
 
 class TrainingEpoch:
-    """One epoch over all pairs, in an order drawn from (seed, epoch); `train` may be called several times."""
+    """One epoch over all pairs, each once, in an order drawn from (seed, epoch). `train` may be called repeatedly."""
 
     def __init__(
         self, trainee: Trainee, loss: Loss, builder: BatchBuilder, config: TrainerConfig, seed: int, epoch: int
