@@ -57,14 +57,14 @@ def test_attention_is_its_definition(lengths: list[int], block: int) -> None:
         torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
 
 
-def test_without_padding_no_keys_need_to_be_named() -> None:
+def test_no_mask_equals_a_mask_without_padding() -> None:
     rows = random_rows(4, 5, 3)
     assert torch.equal(attend(*rows, None, 0.0, SCALING), attend(*rows, real_keys([5] * 4), 0.0, SCALING))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("block", [60, 10**6])
-def test_gradients_are_those_of_small_differences(dropout: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_equal_finite_differences(dropout: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "BLOCK_SCORES", block)
     rows = three(part.requires_grad_() for part in random_rows(4, 6, 3))
 
@@ -103,7 +103,7 @@ def test_dropout_takes_probabilities_out_and_scales_the_rest(dtype: torch.dtype)
     assert float(kept.double().mean()) == pytest.approx(0.75, abs=5 * (0.25 * 0.75 / found.numel()) ** 0.5)
 
 
-def test_training_and_embedding_share_their_memory() -> None:
+def test_training_and_embedding_can_share_buffers() -> None:
     scratch._memory.buffers.clear()
     rows = random_rows(2, 4, 3)
     with torch.inference_mode():

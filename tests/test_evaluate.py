@@ -243,7 +243,7 @@ def test_missing_or_changed_training_texts_are_named(here: Path, capsys: pytest.
     message = refusal(capsys, "data=pairs", "data.path=other.csv")
     assert "/gone.csv: does not exist" in message
     assert "data.path=other.csv: has other training pairs than the run had" in message
-    assert "put its corpus back, or name its place with data.path" in message
+    assert "restore its corpus, or give its path with data.path" in message
     pd.read_csv("own.csv").replace("own train wants mines", "own train wants money").to_csv("own.csv", index=False)
     assert "data.path=own.csv: has other training pairs than the run had" in refusal(capsys, "data.path=own.csv")
 

@@ -58,7 +58,7 @@ def test_pair_scores_are_the_classifiers_of_single_pairs(
                 assert float(found[i, j]) == pytest.approx(float(logits[COUNTER] - logits[NO_COUNTER]), abs=1e-5)
 
 
-def test_no_points_have_no_opinions(config: ModelConfig) -> None:
+def test_no_points_give_no_scores(config: ModelConfig) -> None:
     table = torch.zeros(2, 3), torch.zeros(2, 5)
     scores = PairScores(PairClassifier(3, 5, config), table, table)
     assert scores(torch.empty(0, dtype=torch.long), torch.empty(0, 4, dtype=torch.long)).shape == (0, 4)
@@ -112,7 +112,9 @@ def test_exact_search_equals_a_full_sort_whatever_is_rounded_and_however_little_
 
 
 @pytest.mark.parametrize("apart", [1e-2, 1e-8])
-def test_exact_search_finds_what_a_precision_cannot_tell_apart(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_search_is_exact_for_vectors_that_are_equal_after_rounding(
+    apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
     rng = np.random.default_rng(0)
     vectors = np.array([1.0] + 63 * [0.0]) + apart * rng.normal(size=(600, 64))  # with 8 bits, or 24, all the same
@@ -143,7 +145,7 @@ def test_exact_search_is_exact_for_tiny_and_huge_vectors(
 
 
 @pytest.mark.parametrize("norm", [1e18, 1e28])
-def test_a_query_so_far_away_that_distances_tie_finds_the_lower_row(norm: float) -> None:
+def test_a_distant_query_with_tied_distances_finds_the_lower_row(norm: float) -> None:
     vectors, query = np.array([[0, 1], [1, 0]], dtype=np.float32), np.array([[norm, 0]], dtype=np.float32)
     assert ExactIndex(vectors, 1 << 20, CPU).search(query, 1)[1].tolist() == [[0]]
     assert BallTreeIndex(vectors, 1 << 20, leaf_size=2).search(query, 1)[1].tolist() == [[0]]

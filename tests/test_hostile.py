@@ -120,9 +120,9 @@ def bomb(path: Path, opener: Callable[..., io.BufferedIOBase]) -> Path:
 ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "parent": (
         lambda path: archive(path, (member("../../" + ARGUMENT.format(split="test", kind="a-point")), b"")),
-        "a name that leads out of the archive",
+        "a path outside the archive",
     ),
-    "absolute": (lambda path: archive(path, (member("/etc/passwd"), b"")), "a name that leads out of the archive"),
+    "absolute": (lambda path: archive(path, (member("/etc/passwd"), b"")), "a path outside the archive"),
     "sparse": (sparse, "is sparse, larger than what is stored"),
     "header without end": (endless_header, "data.max_bytes=16777216: "),
     "gzip bomb": (lambda path: bomb(path, gzip.open), "data.max_bytes=16777216: "),
@@ -171,7 +171,7 @@ def test_a_link_out_of_a_corpus_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / ARGUMENT.format(split="test", kind="a-point")
     file.unlink()
     file.symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(InputError, match="is a link out of the corpus"):
+    with pytest.raises(InputError, match="is a link to a file outside the corpus"):
         read_arguana(tmp_path / "c", LIMITS)
 
 
@@ -240,20 +240,20 @@ TABLES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: p.write_bytes("point,counter\nnaïve,c\n".encode() + "naïve,d\n".encode("latin-1")),
         "byte 25 is not UTF-8",
     ),
-    "a header twice": ("a.csv", lambda p: p.write_bytes(b"point,counter,point\na,b,c\n"), "stands twice in the header"),
+    "a header twice": ("a.csv", lambda p: p.write_bytes(b"point,counter,point\na,b,c\n"), "occurs twice in the header"),
     "a key twice": (
         "a.jsonl",
         lambda p: p.write_bytes(b'{"point": "a", "point": "b", "counter": "c"}'),
-        "stands twice",
+        "occurs twice",
     ),
     "numbers": ("a.parquet", lambda p: pq.write_table(pa.table({"point": [1], "counter": ["c"]}), p), "holds int64"),
     "a column twice": (
         "a.parquet",
         lambda p: pq.write_table(pa.table([["a"], ["b"], ["c"]], names=["point", "point", "counter"]), p),
-        "stands twice",
+        "occurs twice",
     ),
     "a pickle": ("a.parquet", lambda p: p.write_bytes(pickle.dumps(Payload())), "cannot be read as Parquet"),
-    "a folder": ("a.csv", Path.mkdir, "is no file"),
+    "a folder": ("a.csv", Path.mkdir, "is not a file"),
 }
 
 

@@ -52,7 +52,7 @@ def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
     assert ledger["negative"].tolist() == [0, 1, 0, 1]
 
 
-def test_another_spelling_of_the_gold_is_a_copy() -> None:
+def test_a_gold_with_another_spelling_is_a_copy() -> None:
     negatives = Negatives(argument=np.array([[1], [2]]), neighbour_rank=np.array([[1], [1]]))
     vectors = np.zeros((2, 2), dtype=np.float32)
     train = replace(TRAIN, point=np.array([0, 3]), identity=np.array([0, 1, 2, 1]))
@@ -89,7 +89,7 @@ def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
     }
 
 
-def test_copies_of_the_gold_and_origins_of_negatives(ledger: pd.DataFrame) -> None:
+def test_copies_of_the_gold_and_the_origin_of_negatives(ledger: pd.DataFrame) -> None:
     assert ledger["gold_copy"].tolist() == [True, False, False, False]
     assert ledger["origin"].tolist() == ["theme"] * 4
 

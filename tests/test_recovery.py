@@ -348,7 +348,7 @@ def test_other_versions_are_warned_of_and_recorded(
     monkeypatch.undo()
     monkeypatch.setattr("negexp.training.provenance.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
     folder = run_training(SMOKE)
-    assert "going on with torch 2.9.0 (was 2.8.0): the numbers may differ" in caplog.text
+    assert "continuing with torch 2.9.0 (was 2.8.0): the numbers may differ" in caplog.text
     [earlier] = json.loads((folder / "result.json").read_text())["earlier_environments"]
     assert (earlier["torch"], earlier["numpy"]) == ("2.8.0", "2.0")
 
@@ -394,7 +394,7 @@ def test_a_damaged_commit_is_reported_and_the_one_before_used(
     (folder / "result.json").unlink()
     DAMAGES[damage](folder / "checkpoints" / "epoch-002" / name)
     run_training(SMOKE, "trainer.epochs=3")
-    assert re.search(rf"epoch-002/{name}: .*set aside as epoch-002\.damaged, the one before is used", caplog.text)
+    assert re.search(rf"epoch-002/{name}: .*renamed to epoch-002\.damaged, and the one before it is used", caplog.text)
     assert (folder / "checkpoints" / "epoch-002.damaged").is_dir()
     shutil.rmtree(folder / "checkpoints" / "epoch-002.damaged")
     assert set(differences(folder, three_epochs)) <= {"result.json"}
@@ -408,7 +408,7 @@ def test_where_no_commit_can_be_used_nothing_is_lost(three_epochs: Path, run_tra
     (folder / "result.json").unlink()
     (folder / "checkpoints" / "epoch-000" / "model.safetensors").write_bytes(b"")  # the later ones cannot do without it
     before = contents(folder)
-    with pytest.raises(InputError, match=r"epoch-000/model\.safetensors: .* No commit can be used; mend it, or move"):
+    with pytest.raises(InputError, match=r"epoch-000/model\.safetensors: .* No commit can be used; repair it, or move"):
         run_training(SMOKE, "trainer.epochs=3")
     assert contents(folder) == before
     shutil.move(folder / "checkpoints", tmp_path / "aside")

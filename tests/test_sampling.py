@@ -256,7 +256,7 @@ def test_hard_negatives_equal_the_oracle_with_both_backends(
 
 @every_exclude
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_text_in_half_of_the_pairs_is_mined_right(backend: str, exclude: list[str]) -> None:
+def test_mining_is_correct_with_a_text_in_half_of_the_pairs(backend: str, exclude: list[str]) -> None:
     problem = random_problem(60, k=3)
     negatives = new_round(problem, exclude, "both", backend).mine(np.arange(60), NEAREST)
     expected = [nearest(problem, exclude, "both", pair) for pair in range(60)]
@@ -439,7 +439,7 @@ def test_an_argument_outside_of_the_tables_is_refused(last: int) -> None:
         returned([[2], [5], [last]])  # -1 would be read as the last counter: pair 2's own
 
 
-def test_an_argument_of_a_table_that_is_no_candidate_is_refused() -> None:
+def test_an_argument_of_a_table_without_candidates_is_refused() -> None:
     with pytest.raises(ValueError, match=r"outside 3 \.\. 5 \(sampler\.candidates=counters\)"):
         returned([[5], [5], [0]], candidates="counters")
     with pytest.raises(ValueError, match=r"outside 0 \.\. 2 \(sampler\.candidates=points\)"):

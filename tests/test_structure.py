@@ -149,7 +149,7 @@ def test_no_import_runs_back_up(name: str) -> None:
     assert not up, f"{name} (level {LEVEL[own]}) imports {sorted(up)}, which stand beside or above it"
 
 
-def test_the_cpus_fast_paths_know_no_other_part_of_the_model_and_are_known_in_one_place() -> None:
+def test_the_cpus_fast_paths_are_independent_and_used_in_one_place() -> None:
     inside = {name for name in MODULES if name.startswith("negexp.model.cpu.")}
     for name in inside:
         own = {found for found in imports(name) if found.startswith("negexp.")}
@@ -163,11 +163,11 @@ def test_runtime_imports_errors_and_processor_only() -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_few_rooms_know_hydra(name: str) -> None:
+def test_only_some_rooms_import_hydra(name: str) -> None:
     assert room(name) in READS_CONFIGURATION or not third_party(name) & {"hydra", "omegaconf"}
 
 
-def test_alternatives_are_known_to_the_benchmark_only() -> None:
+def test_only_the_benchmark_imports_alternatives() -> None:
     assert {name for name in MODULES if third_party(name) & ALTERNATIVES} == {"negexp.bench.peers"}
     assert {name for name in MODULES if "bench" in rooms_imported(name) and room(name) != "bench"} == {
         "negexp.commands.bench"
@@ -175,7 +175,7 @@ def test_alternatives_are_known_to_the_benchmark_only() -> None:
 
 
 @pytest.mark.parametrize("start", ["sampling", "corpus", "config", "components"])
-def test_rooms_without_a_model_do_without_torch(start: str) -> None:
+def test_rooms_without_a_model_do_not_import_torch(start: str) -> None:
     assert not reached(start) & {"torch", "transformers", "tokenizers", "safetensors"}
 
 
@@ -189,7 +189,7 @@ def calls_and_names(name: str) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_nothing_that_is_loaded_can_run(name: str) -> None:
+def test_loading_a_file_cannot_run_code(name: str) -> None:
     assert not third_party(name) & RUNS_WHAT_IT_LOADS
     forbidden = {
         "eval",

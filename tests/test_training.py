@@ -130,7 +130,7 @@ def test_static_negatives_stay_and_refresh_every_two_keeps_them_for_two_epochs(r
     assert negatives(twice, 0) == negatives(twice, 1) != negatives(twice, 2)
 
 
-def test_negatives_that_stay_are_shown_with_the_rate_and_the_ranks_of_the_epoch_that_sampled_them(
+def test_kept_negatives_are_reported_with_rate_and_ranks_of_their_sampling_epoch(
     run_training: Train,
 ) -> None:
     rates = ["sampler=decay", "sampler.start_rate=0.6", "sampler.step=0.2", "sampler.refresh_every=2"]
@@ -153,7 +153,7 @@ def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_mo
     seen: list[tuple[int, int, np.ndarray, np.ndarray]] = []
     refresh = Experiment.refresh
 
-    def watched(self: Experiment, epoch: int, steps: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
+    def watched(self: Experiment, epoch: int, training: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
         texts = [self.train_split.point, self.train_split.counter]
         was_training = self.encoder.model.training
         self.encoder.model.eval()
@@ -163,8 +163,8 @@ def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_mo
                 for table in texts
             )
         self.encoder.model.train(was_training)
-        seen.append((epoch, steps.steps, point, counter))
-        return refresh(self, epoch, steps, embeddings)
+        seen.append((epoch, training.steps, point, counter))
+        return refresh(self, epoch, training, embeddings)
 
     monkeypatch.setattr(Experiment, "refresh", watched)
     steps = ["sampler.refresh.steps=1", "trainer.batch_size=4", "trainer.accumulation=2", "trainer.lr=0.01"]
@@ -200,37 +200,37 @@ def test_a_refresh_after_more_steps_than_an_epoch_has_changes_nothing(run_traini
         assert (once / name).read_bytes() == (never / name).read_bytes()
 
 
-def test_what_listeners_hear_comes_in_order(run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
+def test_listeners_receive_events_in_order(run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
 
     class Hears(Listener):
         def started(self, run: RunInfo) -> None:
-            heard.append(f"started {len(run.epochs)} {sorted(run.untrained)}")
+            events.append(f"started {len(run.epochs)} {sorted(run.untrained)}")
 
         def refreshed(self, refresh: Refresh) -> None:
-            heard.append(f"refreshed {refresh.epoch}")
+            events.append(f"refreshed {refresh.epoch}")
 
         def step(self, number: int, losses: Mapping[str, Any]) -> None:
-            heard.append(f"step {number} {sorted(losses)[0]}")
+            events.append(f"step {number} {sorted(losses)[0]}")
 
         def trained(self, epoch: int) -> None:
-            heard.append(f"trained {epoch}")
+            events.append(f"trained {epoch}")
 
         def committed(self, epoch: Epoch) -> None:
-            heard.append(f"committed {epoch.number} of {len(epoch.epochs)}")
+            events.append(f"committed {epoch.number} of {len(epoch.epochs)}")
 
         def finished(self, result: Mapping[str, Any]) -> None:
-            heard.append(f"finished {result['best_epoch']}")
+            events.append(f"finished {result['best_epoch']}")
 
     monkeypatch.setattr("negexp.training.run.Console", lambda monitor: Hears())
     folder = run_training(SMOKE, "trainer.epochs=1")
     epoch = ["refreshed {0}", "step 0 loss", "step 1 loss", "trained {0}", "committed {0} of {1}"]
     first = ["started 0 ['test', 'train', 'validation']", *(line.format(0, 1) for line in epoch), "finished 0"]
-    assert heard == first
+    assert events == first
     run_training(SMOKE, "trainer.epochs=2")
     best = json.loads((folder / "result.json").read_text())["best_epoch"]
     again = ["started 1 ['test', 'train', 'validation']", *(line.format(1, 2) for line in epoch), f"finished {best}"]
-    assert heard == first + again
+    assert events == first + again
 
 
 @pytest.mark.parametrize("index", ["balltree", "exact"])
@@ -326,7 +326,7 @@ def test_a_run_says_whether_training_helped(run_training: Train, caplog: pytest.
     np.testing.assert_allclose(values, expected, atol=6e-5)
 
 
-def told(**splits: tuple[dict[str, float], dict[str, float]]) -> dict[str, Any]:
+def result_of(**splits: tuple[dict[str, float], dict[str, float]]) -> dict[str, Any]:
     """Return a result with these metrics of published retrieval sdc, untrained and trained, by split."""
 
     def metrics(values: dict[str, float]) -> dict[str, Any]:
@@ -340,10 +340,10 @@ def told(**splits: tuple[dict[str, float], dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def test_before_and_after_stand_beside_each_other() -> None:
+def test_the_table_compares_the_untrained_model_with_the_best_epoch() -> None:
     validation = {"accuracy@1": 0.25, "mrr": 0.5}, {"accuracy@1": 0.125, "mrr": 0.75}
     test = {"accuracy@1": 0.5, "mrr": 0.25004}, {"accuracy@1": 0.5, "mrr": 0.25}
-    lines = before_and_after(told(validation=validation, test=test)).splitlines()
+    lines = before_and_after(result_of(validation=validation, test=test)).splitlines()
     assert [line.split() for line in lines] == [
         ["published", "sdc", "validation", "test"],
         ["untrained", "epoch", "12", "change"] * 2,
@@ -359,7 +359,7 @@ def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None
     validation = {"accuracy@1": 0.25, "mrr": 0.5}, {"accuracy@1": 0.25, "mrr": 0.5}
     untrained_test: dict[str, float] = {}
     test = untrained_test, {"accuracy@1": 0.5, "mrr": 0.5}
-    lines = before_and_after(told(validation=validation, test=test)).splitlines()
+    lines = before_and_after(result_of(validation=validation, test=test)).splitlines()
     assert [line.split() for line in lines[:3]] == [
         ["published", "sdc", "validation"],
         ["untrained", "epoch", "12", "change"],
@@ -367,7 +367,7 @@ def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None
     ]
 
 
-def test_a_run_of_version_0_1_goes_on_and_is_shown(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_of_version_0_1_continues_and_is_shown(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
     folder = run_training(SMOKE, "trainer.epochs=1")
     for path in [*folder.glob("checkpoints/epoch-*/state.json"), folder / "result.json"]:
         values = json.loads(path.read_text())
@@ -479,7 +479,7 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         builder = builder_of(built.model, tokens, split, runtime)
         steps = TrainingEpoch(trainee, build("loss", config.loss), builder, config.trainer, seed=0, epoch=0)
         steps.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)
-        assert steps.over
+        assert steps.finished
         return trainee.model.state_dict()
 
     one, accumulated = weights(16, 1), weights(batch_size, accumulation)

@@ -21,7 +21,7 @@ from negexp.tracking import RunFolder
 from negexp.tracking.reading import read_json
 from negexp.tracking.resume import RunState, find_run_state, refuse_other_data
 from negexp.tracking.run_folder import versions
-from negexp.training import CheckpointStore, Commit, Provenance, Start, Trained, train
+from negexp.training import CheckpointStore, Commit, Provenance, StartingPoint, TrainingResult, train
 from negexp.training.console import before_and_after
 
 log = logging.getLogger("negexp")
@@ -62,16 +62,16 @@ def _train(config: TrainConfig, run_folder: RunFolder, state: RunState, override
     if missing is not None:
         log.info(missing)
     commit = None if state is RunState.NEW else _last_commit(config, run_folder)
-    origin = Provenance.now(corpus, runtime)
+    provenance = Provenance.current(corpus, runtime)
     if commit is not None:
-        origin = origin.after(commit, run_folder)
+        provenance = provenance.continued_from(commit, run_folder)
     with reproducible(runtime, trainer.deterministic), explain_out_of_memory(MEMORY_KEYS):
         built = _model(config, corpus, run_folder, commit)
         log.info(_describe(config, built, runtime))
-        trained = train(config, corpus, built, runtime, Start(run_folder, origin, commit))
+        trained = train(config, corpus, built, runtime, StartingPoint(run_folder, provenance, commit))
     result = _result(config, corpus, trained)
     result |= {
-        "earlier_environments": origin.earlier_environments,
+        "earlier_environments": provenance.earlier_environments,
         "runtime": runtime.describe(),
         "overrides": overrides,
         "seconds": trained.progress.earlier_seconds + time.perf_counter() - started,
@@ -114,7 +114,7 @@ def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
     )
 
 
-def _result(config: TrainConfig, corpus: Corpus, trained: Trained) -> dict[str, Any]:
+def _result(config: TrainConfig, corpus: Corpus, trained: TrainingResult) -> dict[str, Any]:
     progress = trained.progress
     return {
         "config_hash": config_hash(config),

@@ -15,7 +15,7 @@ from negexp.model.loss import Loss, TextBatch
 
 @dataclass
 class WeightedSumOptions(LossConfig):
-    """Losses by name, and their weights. The name of a term stands before its parts in the log."""
+    """Losses by name, and their weights. The name of a term is the prefix of its parts in the log."""
 
     terms: dict[str, LossConfig] = component("loss", "the losses to add, by any names")
     weights: dict[str, float] = option("the weight of each term", low=0)

@@ -45,7 +45,7 @@ class Forbidden:
             return np.ones(self.pairs, dtype=np.int64)
         if table == "point":
             return _occurrences(point, point) + np.where(point != counter, _occurrences(counter, point), 0)
-        # counters of the point's copies, counters with the point's text, counters with the counter's; no row twice
+        # counters of copies of the point, or with the point's text, or with the counter's text; each row once
         base = 1 + max(int(point.max(initial=0)), int(counter.max(initial=0)))
         both = point * base + counter
         with_points_text = _occurrences(point, counter) - _occurrences(point * base + point, both)
