@@ -20,10 +20,10 @@ import torch
 from attempts import Attempts, Ended, contents, differences, random_moments
 from conftest import QUICK, Train, compose_train
 
+from negexp.actions import train
 from negexp.cli import main
-from negexp.commands import train
 from negexp.config import DataConfig
-from negexp.corpus import Corpus
+from negexp.corpus import Corpus, load_corpus
 from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.model import BiEncoder
@@ -696,7 +696,7 @@ def test_memory_does_not_grow_from_job_to_job(
         return sum(type(one) is BiEncoder for one in gc.get_objects())
 
     found: list[int] = []
-    load = train.load_corpus
+    load = load_corpus
 
     def counted(config: DataConfig) -> Corpus:  # the first thing that a job does
         found.append(alive())
