@@ -24,9 +24,9 @@ from negexp.modules import modules_of
 HEADER = """<!-- Written by `python -m negexp.application.reference > conf/README.md`; do not edit it by hand. -->
 # Every key of the configuration
 
-Give a key as `KEY=VALUE` on the command line, and choose a file of a group as `GROUP=NAME`. This page lists the built-in
-keys, files and components. `negexp COMMAND --help` lists those of other packages too, with the values after your
-overrides. A default that reads `${other.key}` takes the value of that key. `null` stands for no value.
+Give a key as `KEY=VALUE` on the command line, and choose a file of a group as `GROUP=NAME`. This page lists the keys,
+files and components that are built in. `negexp COMMAND --help` lists those of other packages too, with the values after
+your overrides. A default that reads `${other.key}` takes the value of that key. `null` stands for no value.
 
 A key with `(no result)` cannot change the result of a run. It may be changed when a run continues, and it is not part
 of the name of a sweep's job.
