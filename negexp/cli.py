@@ -1,8 +1,8 @@
 """`negexp COMMAND key=value ...`: one Hydra application per command, behind a dispatcher that starts fast.
 
-Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a defect of ours (traceback), 130 / 143 stopped by
-SIGINT / SIGTERM. A reader that goes away, as in `negexp train | head`, changes none of them.
-Hydra and torch are imported only once a command is known to need them.
+Exit codes: 0 done, 2 wrong input (one line), 1 a defect of negexp (traceback), 130 / 143 stopped by SIGINT / SIGTERM.
+A closed pipe, as in `negexp train | head`, changes none of them. Hydra is imported only when a command needs it, torch
+only when a command runs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,9 @@ import os
 import sys
 from collections.abc import Callable
 
-from negexp.nearest import did_you_mean
+from negexp.command import check_name, names, purpose
+from negexp.errors import InputError
 from negexp.streams import tolerate_closed_pipes
-
-COMMANDS = {
-    "train": "train a bi-encoder, re-mining its negatives every epoch",
-    "evaluate": "rank all candidates of the eight tasks for a run, or for a zero-shot encoder",
-    "bench": "time every phase of an epoch beside what one would take instead",
-    "report": "compare finished runs: tables with intervals, figures, one HTML page",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,9 +39,10 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] in ("-sc", "--shell-completion"):
         return _guarded(lambda: _complete(arguments))
     command, rest = arguments[0], arguments[1:]
-    if command not in COMMANDS:
-        near = did_you_mean(command, COMMANDS)
-        return _refuse(f"{command}: no such command; choose from {', '.join(COMMANDS)}{near}")
+    try:
+        check_name(command)
+    except InputError as error:
+        return _refuse(str(error))
     return _guarded(lambda: _run(command, rest))
 
 
@@ -58,25 +53,25 @@ def _run(command: str, arguments: list[str]) -> None:
 
 
 def _complete(arguments: list[str]) -> None:
-    """Install shell completion, or answer a shell: the command first, then what Hydra knows of its groups and keys."""
+    """Install shell completion, or answer a shell: first with the commands, then with Hydra's groups and keys."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     if not arguments[1:] or not arguments[1].startswith("query="):
-        _run("train", arguments)  # the same script serves every command
+        _run(names()[0], arguments)  # the same script serves every command
     elif len(words) > 2 or (len(words) == 2 and line.endswith(" ")):
-        if words[1] in COMMANDS:
+        if words[1] in names():
             os.environ["COMP_LINE"] = line.replace(words[1], "", 1).replace("  ", " ", 1)
             _run(words[1], arguments)
     else:
-        print(" ".join(COMMANDS))
+        print(" ".join(names()))
 
 
 def _guarded(run: Callable[[], None]) -> int:
-    """Call `run`; the user's mistakes become one line and exit code 2."""
+    """Call `run`; a wrong input becomes one line and exit code 2."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from negexp.errors import InputError, JobsFailedError
+    from negexp.errors import JobsFailedError
     from negexp.signals import Stopped, stops_at_once
 
     try:
@@ -110,7 +105,7 @@ def _refuse(message: str) -> int:
 
 def _usage() -> str:
     lines = ["usage: negexp COMMAND [key=value ...]", ""]
-    lines += [f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items()]
+    lines += [f"  {name:<10} {purpose(name)}" for name in names()]
     lines += [
         "",
         "negexp COMMAND --help lists a command's groups and keys, --cfg job prints its configuration,",

@@ -73,8 +73,6 @@ class Attempts:
 
 def serve() -> None:
     """Fork an attempt for every line on stdin, and answer with its exit code and seconds."""
-    import negexp.application
-    import negexp.commands.train  # noqa: F401  # all that a run needs
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in a shell's background is told to ignore it
     for line in sys.stdin:

@@ -31,7 +31,7 @@ from negexp.bench.timing import PhaseResult, Rival, in_turns
 from negexp.bench.write import as_json, as_markdown
 from negexp.cli import main
 from negexp.components import build
-from negexp.config import CONF_DIR, BenchConfig, parse_bench
+from negexp.config import CONF_DIR, BenchConfig, parse_config
 from negexp.model import Loss
 from negexp.model.bi_encoder import PairClassifier
 from negexp.runtime import choose_runtime
@@ -57,7 +57,7 @@ QUICK = ["trainer.precision=float32", "trainer.device=cpu", *SMALL]
 
 def bench_config(*overrides: str) -> BenchConfig:
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        return parse_bench(compose("bench", [*QUICK, *overrides]))
+        return parse_config(compose("bench", [*QUICK, *overrides]), BenchConfig)
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_without_the_extra_all_phases_run_and_name_the_missing_libraries(
 def test_the_default_mining_benchmark_takes_seconds() -> None:
     """The matrix products of the large search take less than 40 s at 100 GFLOP/s, for two libraries and all rounds."""
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        config = parse_bench(compose("bench"))
+        config = parse_config(compose("bench"), BenchConfig)
     flops = 2.0 * config.search_rows**2 * bench_mine.LARGE_DIM * 2 * (config.repeats + 2)
     assert flops / 100e9 < 40
     assert config.progress == "auto"

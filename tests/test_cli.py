@@ -10,10 +10,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -27,7 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 import negexp
 from negexp.application import slug
 from negexp.application.explain import explain
-from negexp.cli import COMMANDS, main
+from negexp.cli import main
+from negexp.command import find, names, purpose
 from negexp.config import CONF_DIR, TrainConfig, flatten, to_yaml
 from negexp.errors import InputError
 from negexp.nearest import nearest_key
@@ -61,8 +62,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def stub_commands(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    for command in COMMANDS:
-        monkeypatch.setitem(sys.modules, f"negexp.commands.{command}", SimpleNamespace(run=run))
+    for name in names():
+        monkeypatch.setattr(f"negexp.commands.{name}.COMMAND", replace(find(name), run=run, after_sweep=None))
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -76,8 +77,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command_with_its_purpose(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     out, err = capsys.readouterr()
-    for command, purpose in COMMANDS.items():
-        assert [line.split(maxsplit=1) for line in out.splitlines()].count([command, purpose]) == 1
+    for command in names():
+        assert [line.split(maxsplit=1) for line in out.splitlines()].count([command, purpose(command)]) == 1
     assert err == ""
 
 
@@ -103,7 +104,7 @@ def test_help_starts_without_hydra_and_config_without_torch(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", names())
 def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code([command, "--help"]) == 0
     out = capsys.readouterr().out
@@ -185,7 +186,7 @@ def test_streams_of_a_caller_stay_and_are_back_afterwards(capsys: pytest.Capture
 # --- what it refuses ----------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "unknown command": (["trian"], "trian: no such command; choose from train, evaluate, bench, report"),
+    "unknown command": (["trian"], "trian: no such command; choose from bench, evaluate, report, train"),
     "typo in a key": (["train", "trainer.epoch=3"], "trainer.epoch"),
     "typo in an added key": (["train", "+trainer.epoch=3"], "trainer.epoch"),
     "typo in a group": (["train", "samplr=hard"], "samplr"),

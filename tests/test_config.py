@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,17 +12,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from negexp.application.parsers import PARSERS as CHECKED
+from negexp.application.compose import configure
+from negexp.command import find
 from negexp.components import KINDS, Options
 from negexp.components.options import Rule, rules
 from negexp.config import (
     CONF_DIR,
+    EvaluateConfig,
     TrainConfig,
     config_hash,
     load_run_config,
-    parse_bench,
-    parse_evaluate,
-    parse_report,
+    parse_config,
     parse_train,
     to_yaml,
 )
@@ -52,14 +52,6 @@ def with_values(config: DictConfig, **values: object) -> DictConfig:
     return changed
 
 
-PARSERS: dict[str, Callable[[DictConfig], object]] = {
-    "train": parse_train,
-    "evaluate": parse_evaluate,
-    "bench": parse_bench,
-    "report": parse_report,
-}
-
-
 def declared(command: str, section: object, prefix: str = "") -> Iterator[tuple[str, tuple[str, Any, Rule]]]:
     """Yield every key below a section, with its command, its type and its rule."""
     assert isinstance(section, Options)
@@ -75,7 +67,9 @@ def declared(command: str, section: object, prefix: str = "") -> Iterator[tuple[
 RULES = {
     key: found
     for command in ("report", "bench", "evaluate", "train")
-    for key, found in declared(command, PARSERS[command](composed(command, *["runs=x"] * (command == "report"))))
+    for key, found in declared(
+        command, parse_config(composed(command, *["runs=x"] * (command == "report")), find(command).schema)
+    )
 }
 
 
@@ -103,7 +97,7 @@ def test_every_option_of_train_composes_and_parses(option: str) -> None:
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.split("=")[0] in ("data", "model", "evaluation")])
 def test_every_option_of_evaluate_composes_and_parses(option: str) -> None:
-    parse_evaluate(composed("evaluate", option, *(["data.path=x"] if needs_path(option) else [])))
+    parse_config(composed("evaluate", option, *(["data.path=x"] if needs_path(option) else [])), EvaluateConfig)
 
 
 @pytest.mark.parametrize("option", EXPERIMENTS)
@@ -268,7 +262,7 @@ def test_evaluate_refuses(values: dict[str, object], message: str) -> None:
 def refused(command: str, values: dict[str, object], message: str) -> None:
     config = with_values(composed(command, *(["runs=x"] if command == "report" else [])), **values)
     with pytest.raises(InputError) as caught:
-        CHECKED[command](config, [])
+        configure(find(command), config, [])
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 

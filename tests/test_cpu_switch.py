@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from negexp.commands import evaluate, train
-from negexp.config import CONF_DIR, parse_evaluate
+from negexp.config import CONF_DIR, EvaluateConfig, parse_config
 from negexp.errors import InputError
 from negexp.model import BuiltModel, build_model, restore_model
 from negexp.model.cpu import attention, dropout, packing
@@ -27,7 +27,7 @@ LOSSES = ["loss", "loss_triplet", "loss_positive", "loss_negative"]
 def evaluated(output: Path, *overrides: str) -> dict[str, object]:
     """Return the metrics that `negexp evaluate OVERRIDES` writes."""
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        config = parse_evaluate(compose("evaluate", ["progress=never", "device=cpu", *overrides]))
+        config = parse_config(compose("evaluate", ["progress=never", "device=cpu", *overrides]), EvaluateConfig)
     evaluate.run(config, output, list(overrides))
     metrics: dict[str, object] = json.loads((output / "evaluation" / "test.json").read_text())["metrics"]
     return metrics

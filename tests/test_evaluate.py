@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 
 from negexp.cli import main
 from negexp.commands import train
-from negexp.config import CONF_DIR, DataConfig, EvaluateConfig, EvaluationConfig, TrainConfig, parse_evaluate, with_run
+from negexp.config import CONF_DIR, DataConfig, EvaluateConfig, EvaluationConfig, TrainConfig, parse_config, with_run
 from negexp.corpus import SPLITS, check_path
 from negexp.errors import InputError
 
@@ -159,7 +159,7 @@ def values_of(kind: type, own: Any) -> list[tuple[str, object]]:
 def composed() -> tuple[EvaluateConfig, TrainConfig]:
     """An evaluation of some run, and the run's configuration."""
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        config = parse_evaluate(compose("evaluate", ["run=somewhere"]))
+        config = parse_config(compose("evaluate", ["run=somewhere"]), EvaluateConfig)
     return config, compose_train("data=pairs", "data.path=x", "data.split_seed=7", "evaluation.rerank_k=3", "seed=5")
 
 
@@ -215,7 +215,7 @@ def test_wrong_keys_are_refused_in_one_line_and_leave_no_folder(
     assert message in refusal(capsys, override)
 
 
-# ---- texts seen in training -------------------------------------------------------------------------------------------
+# ---- texts seen in training ------------------------------------------------------------------------------------------
 
 
 def test_queries_of_other_data_are_marked_by_the_runs_training_texts(evaluated: Evaluate) -> None:

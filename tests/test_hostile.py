@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import shutil
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -593,10 +592,12 @@ OVERRIDES = st.builds(
 def test_any_overrides_run_or_are_refused(
     overrides: list[str], sweep: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from types import SimpleNamespace
+    from dataclasses import replace
 
-    monkeypatch.setitem(sys.modules, "negexp.commands.train", SimpleNamespace(run=lambda *_: "done"))
-    monkeypatch.setattr("negexp.application.run.write_sweep_report", lambda _: None)
+    from negexp.commands.train import COMMAND
+
+    stub = replace(COMMAND, run=lambda *_: "done", after_sweep=None)
+    monkeypatch.setattr("negexp.commands.train.COMMAND", stub)
     try:
         code = main(["train", *(["-m"] if sweep else []), *overrides])
     except SystemExit as stop:

@@ -20,8 +20,8 @@ import torch
 from attempts import Attempts, Ended, contents, differences, random_moments
 from conftest import QUICK, Train, compose_train
 
+from negexp.actions import train
 from negexp.cli import main
-from negexp.commands import train
 from negexp.config import DataConfig
 from negexp.corpus import Corpus, load_corpus
 from negexp.embedding import Embeddings

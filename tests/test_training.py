@@ -502,12 +502,12 @@ def test_warm_up_rises_linearly_and_then_stays() -> None:
 def test_evaluate_of_a_run_gives_the_runs_own_numbers(run_training: Train, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    from negexp.config import CONF_DIR, parse_evaluate
+    from negexp.config import CONF_DIR, EvaluateConfig, parse_config
 
     folder = run_training(SMOKE)
     overrides = [f"run={folder}", "split=test", f"output={tmp_path / 'again'}"]
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        config = parse_evaluate(compose("evaluate", overrides))
+        config = parse_config(compose("evaluate", overrides), EvaluateConfig)
     evaluate.run(config, tmp_path / "unused", overrides)
     again = (tmp_path / "again" / "evaluation" / "test.json").read_bytes()
     assert again == (folder / "evaluation" / "test.json").read_bytes()

@@ -20,7 +20,7 @@ from ir_measures import RR, Success, nDCG
 from test_evaluation import LARGE, Case, cases, config, one_debate, rank_case, scorers_of
 
 from negexp.commands import evaluate
-from negexp.config import CONF_DIR, parse_evaluate
+from negexp.config import CONF_DIR, EvaluateConfig, parse_config
 from negexp.corpus.arguments import Record, Split, with_unique_ids
 from negexp.evaluation import summarise
 from negexp.evaluation.pools import protocol_queries
@@ -204,7 +204,7 @@ def test_evaluate_writes_the_files_of_a_run(
     folder, output = run_training("experiment=smoke"), tmp_path / "again"
     overrides = [f"run={folder}", f"output={output}", "trec=true", "trec_depth=null", "device=cpu", "progress=never"]
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
-        parsed = parse_evaluate(compose("evaluate", overrides))
+        parsed = parse_config(compose("evaluate", overrides), EvaluateConfig)
     with caplog.at_level(logging.INFO, logger="negexp"):
         evaluate.run(parsed, tmp_path / "unused", overrides)
     assert caplog.messages[-1].endswith(f"files in {output / 'evaluation'} and {output / 'trec'}")

@@ -1,4 +1,4 @@
-"""What Hydra says in several lines, said in one, with the name that was probably meant."""
+"""Hydra's errors in one line, with the name that was probably meant."""
 
 from __future__ import annotations
 

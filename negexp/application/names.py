@@ -1,6 +1,6 @@
 """Names that become paths: of runs and of a sweep's jobs, as Hydra resolvers.
 
-Registered on import, so also in a process that a launcher starts: it imports `Job`, which imports this.
+The resolvers are registered on import. A process that a launcher starts imports `Job`, which imports this module.
 """
 
 from __future__ import annotations
@@ -18,19 +18,31 @@ LONGEST = 100  # characters before the hash; file systems allow 255 bytes
 
 
 def slug(name: str) -> str:
-    """Return a name as a folder's: what a path or a shell could take amiss becomes `_`, and a hash tells such apart."""
+    """Return a name for a folder: characters special to paths or shells become `_`, and then a hash is appended."""
     clean = _clean(str(name))
     return clean if clean == name else f"{clean}-{_digest(str(name))}"
 
 
-def job_name(override_dirname: str, *, _root_: DictConfig) -> str:
-    """Return the folder of a sweep's job: its overrides as a readable slug, and the hash of what they come to.
+def job_name(*, _root_: DictConfig) -> str:
+    """Return the folder of a sweep's job: its overrides as a readable slug, and the hash of its configuration.
 
-    The slug is cut; short overrides come first, which a sweep tends to vary, and not the path of the corpus. The hash
-    is of the resolved configuration, so that the same job finds its folder again, and a changed default does not.
+    Only overrides that decide the result are in the slug. It is cut at a length; short overrides come first, because
+    a sweep tends to vary those, and not the path of the corpus. The hash is of the resolved configuration: the same
+    job finds its folder again, and after a changed default it gets another one.
     """
-    overrides = ",".join(sorted(override_dirname.split(","), key=len))
-    return f"{_clean(overrides)}-{_digest(resolved(_root_))}"
+    overrides = [str(override) for override in _root_.hydra.overrides.task]
+    decisive = sorted(override for override in overrides if decides_result(_key(override)))
+    parts = sorted(",".join(decisive).split(","), key=len)
+    return f"{_clean(','.join(parts))}-{_digest(resolved(_root_))}"
+
+
+def _key(override: str) -> str:
+    """Return the key or group of an override.
+
+    >>> [_key(override) for override in ("+trainer.lr=1", "schedule@sampler.random_rate=linear", "~seed")]
+    ['trainer.lr', 'schedule', 'seed']
+    """
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def resolved(root: DictConfig) -> str:

@@ -1,4 +1,4 @@
-"""YAML files of other packages: the `conf/` folder of each package that registers a component."""
+"""YAML files of other packages: the `conf/` folder of each package that registers a component or a command."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from negexp import command
 from negexp.components import KINDS
 
 
@@ -23,8 +24,9 @@ class OtherPackages(SearchPathPlugin):
 
 
 def conf_folders() -> list[Path]:
-    """Return `conf/` of every package that registers a component and has such a folder; no package is imported."""
-    entries = [entry for kind in KINDS.values() for entry in entry_points(group=kind.group)]
+    """Return `conf/` of every package that registers a component or a command; no package is imported."""
+    groups = [*(kind.group for kind in KINDS.values()), command.GROUP]
+    entries = [entry for group in groups for entry in entry_points(group=group)]
     packages = dict.fromkeys(entry.module.partition(".")[0] for entry in entries)
     folders = []
     for package in packages:

@@ -1,9 +1,8 @@
-"""Jobs: what Hydra calls for each configuration, in this process or another, and what becomes of a sweep of them."""
+"""Jobs: Hydra calls one for each configuration, in this process or another. A sweep collects their outcomes."""
 
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import logging
 import sys
@@ -19,8 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import negexp.application.names  # noqa: F401  # a launcher's process needs the resolvers
-from negexp.application.parsers import PARSERS
-from negexp.config import ReportConfig
+from negexp.application.compose import configure
+from negexp.command import find
 from negexp.errors import InputError, JobsFailedError
 from negexp.tracking.files import write_bytes, write_csv
 
@@ -31,7 +30,7 @@ OUTCOMES = ("done", "continued", "skipped", "failed", "stopped")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job; `reason` says in one line why it failed, `defect` that this is ours to mend."""
+    """The outcome of a job; `reason` says in one line why it failed, `defect` whether negexp is to blame."""
 
     number: int
     job: str
@@ -44,14 +43,14 @@ class Outcome:
 
 @dataclass
 class Job:
-    """What Hydra calls with each job's configuration. Pickled to other processes by launchers that start some.
+    """Called by Hydra with each job's configuration; launchers that start processes pickle it.
 
-    A job of a sweep never raises: Hydra would drop the rest. It leaves its outcome as a file in `inbox` instead.
+    A job of a sweep never raises, because Hydra would drop the jobs after it. It writes its outcome into `inbox`.
     """
 
     command: str
     inbox: Path | None = None
-    raised: Exception | None = None  # by a single run; an InputError is kept only, Hydra would add lines to it
+    raised: Exception | None = None  # by a single run; an InputError is only kept, else Hydra would add lines to it
 
     def __call__(self, config: DictConfig) -> None:
         """Run one job."""
@@ -70,10 +69,9 @@ class Job:
     def _run(self, config: DictConfig) -> str:
         hydra = HydraConfig.get()
         overrides = list(hydra.overrides.task)
-        parsed = PARSERS[self.command](config, overrides)
-        command = importlib.import_module(f"negexp.commands.{self.command}")
-        outcome: str | None = command.run(parsed, Path(hydra.runtime.output_dir), overrides)
-        return outcome or "done"
+        command = find(self.command)
+        parsed = configure(command, config, overrides)
+        return command.run(parsed, Path(hydra.runtime.output_dir), overrides) or "done"
 
     def _run_in_sweep(self, config: DictConfig, inbox: Path) -> None:
         started, outcome, reason, defect = time.perf_counter(), "stopped", "", False
@@ -89,9 +87,9 @@ class Job:
             hydra = HydraConfig.get()
             job, sweep, seconds = str(hydra.sweep.subdir), _shown(hydra.sweep.dir), time.perf_counter() - started
             found = Outcome(hydra.job.num, job, sweep, outcome, seconds, reason, defect)
-            with suppress(InputError):  # a full disk: the sweep then says that this job left no word
+            with suppress(InputError):  # a full disk: the sweep then reports a job without an outcome
                 write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
-        # the exceptions are gone, and with them what their tracebacks held: a model, embeddings
+        # here the exceptions are deleted, and with them the model and the embeddings that their tracebacks held
         _free_memory()
 
 
@@ -100,7 +98,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _shown(folder: str) -> str:
-    """Return a folder as one would type it here."""
+    """Return a folder relative to the working folder where it lies below it."""
     here, path = Path.cwd(), Path(folder).absolute()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -113,7 +111,7 @@ def _free_memory() -> None:
 
 
 def _inbox() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder that jobs on other machines of a cluster see too: below `outputs/`, where it can be made."""
+    """Return a folder below `outputs/`, which jobs on other machines of a cluster see too; else a temporary one."""
     try:
         Path("outputs").mkdir(exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=".sweep-", dir=Path("outputs").resolve())
@@ -123,9 +121,9 @@ def _inbox() -> tempfile.TemporaryDirectory[str]:
 
 @dataclass
 class Sweep:
-    """A sweep's inbox, in which its jobs leave their outcomes wherever they ran."""
+    """A sweep and its inbox, into which its jobs write their outcomes, in whatever process they run."""
 
-    jobs: int | None  # None: the sweeper chooses while it runs
+    jobs: int | None  # None: the sweeper chooses the jobs while it runs
     folder: tempfile.TemporaryDirectory[str] = field(default_factory=_inbox)
 
     @property
@@ -139,7 +137,7 @@ class Sweep:
         return sorted(found, key=lambda outcome: outcome.number)
 
     def finish(self) -> list[Outcome]:
-        """Keep the table of outcomes as `jobs.csv` in the folder of the sweep, and print it."""
+        """Write the table of outcomes as `jobs.csv` into the folder of the sweep, and print it."""
         outcomes = self.outcomes()
         for sweep in sorted({outcome.sweep for outcome in outcomes}):
             own = [outcome for outcome in outcomes if outcome.sweep == sweep]
@@ -149,7 +147,7 @@ class Sweep:
         return outcomes
 
     def raise_failures(self, outcomes: Sequence[Outcome], launcher: Exception | None) -> None:
-        """Raise `JobsFailedError` when a job failed, or did not come to leave word."""
+        """Raise `JobsFailedError` when a job failed, or ended without an outcome."""
         failed = [outcome for outcome in outcomes if outcome.outcome == "failed"]
         missing = 0 if self.jobs is None else self.jobs - len(outcomes)
         reasons = [f"{one.job}: {one.reason}" for one in failed]
@@ -172,16 +170,3 @@ def _table(sweep: str, outcomes: Sequence[Outcome]) -> str:
     for one in outcomes:
         lines.append(f"{one.outcome:<10}{one.seconds:>9.1f}  {one.job}{': ' if one.reason else ''}{one.reason}")
     return "\n".join(lines)
-
-
-def write_sweep_report(config: ReportConfig) -> None:
-    """Write the report of a sweep, of what it finished, and print where it is."""
-    report = importlib.import_module("negexp.report")
-    try:
-        written = report.write_report(config.runs, config.output, config.texts, config.examples)
-    except InputError as error:  # no job came to its end; their own reasons follow
-        print(f"no report of the sweep: {error}")
-        return
-    left_out = [f"left out {one.folder}: {one.reason}" for one in written.skipped]
-    lines = [*left_out, *written.remarks, *written.headlines]
-    print("\n".join([*lines, f"report of {written.runs} runs in {written.folder}/report.html"]))

@@ -1,1 +1,1 @@
-"""The commands: each turns a checked configuration into a run of the parts below it."""
+"""The commands: one module each. Its docstring is the command's line of help, its `COMMAND` says everything else."""

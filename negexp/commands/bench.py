@@ -1,21 +1,30 @@
-"""`negexp bench`: every phase beside what one would take instead, with ratios."""
+"""Time every phase of an epoch beside its alternatives."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-import transformers
-
-from negexp.bench import run_benchmarks
+from negexp.command import Command
 from negexp.config import BenchConfig
-from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
+from negexp.corpus import check_path
 
 log = logging.getLogger("negexp")
 
 
+def check(config: BenchConfig, overrides: Sequence[str]) -> None:
+    """Raise `InputError` unless the corpus exists."""
+    check_path(config.data)
+
+
 def run(config: BenchConfig, folder: Path, overrides: list[str]) -> None:
     """Measure, write bench.json and bench.md into `output` (or `folder`), and print the latter."""
+    import transformers
+
+    from negexp.bench import run_benchmarks
+    from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
+
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     trainer = config.trainer
@@ -27,3 +36,15 @@ def run(config: BenchConfig, folder: Path, overrides: list[str]) -> None:
     ):
         text = run_benchmarks(config, runtime, output)
     log.info(f"\n{text}\nfiles in {output}: bench.json, bench.md")
+
+
+COMMAND = Command(
+    schema=BenchConfig,
+    run=run,
+    check=check,
+    usage=(
+        "negexp bench [bench=embed|mine|rerank|epoch|scale|all] [key=value ...]",
+        "negexp bench model=minilm model.retrieval_dim=128 data=arguana data.path=CORPUS",
+    ),
+    paths=("output", "data.path", "model.pretrained"),
+)

@@ -1,102 +1,36 @@
-"""`negexp evaluate`: all tasks for a run, or for an encoder as it comes."""
+"""Rank all candidates of the eight tasks for a run, or for a zero-shot encoder."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import transformers
-
-from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
-from negexp.corpus import Corpus, load_corpus
-from negexp.corpus.overlap import shares_text
-from negexp.embedding import TextEncoder
-from negexp.evaluation.evaluator import evaluate_split, split_scorers
-from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
-from negexp.evaluation.trec import TrecExport
-from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
-from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
-from negexp.tokens import tokenize_corpus
-from negexp.tracking import RunFolder, write_evaluation
-from negexp.tracking.files import write_bytes
-from negexp.training import CheckpointStore, Commit, load_weights, training_pairs
-
-log = logging.getLogger("negexp")
+from negexp.command import Command
+from negexp.config import EvaluateConfig, load_run_config, with_run
+from negexp.corpus import check_path
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What is evaluated: a run's folder, its configuration and its best epoch's commit."""
-
-    folder: RunFolder
-    config: TrainConfig
-    commit: Commit
-
-    @classmethod
-    def read(cls, path: Path) -> _Run:
-        """Read a run, or raise `InputError`."""
-        config = load_run_config(RunFolder(path).config)
-        return cls(RunFolder(path), config, CheckpointStore(path, keep=1).commit("best"))
-
-    def model(self, fused: str) -> BuiltModel:
-        """Return the model with the best epoch's weights."""
-        weights = self.commit.weights.stat().st_size
-        built = restore_model(self.config.model, self.folder.encoder, weights, fused=fused)
-        load_weights(self.commit.weights, built.model)
-        return built
+def check(config: EvaluateConfig, overrides: Sequence[str]) -> None:
+    """Raise `InputError` unless the corpus exists: with a run its own, where the command line names no other."""
+    if config.run is not None:
+        config = with_run(config, load_run_config(Path(config.run) / "config.yaml"), overrides)
+    check_path(config.data)
 
 
 def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
-    """Rank all candidates of a split, write the results below `output` (or `folder`), and print the table."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    run = None if config.run is None else _Run.read(Path(config.run))
-    config = config if run is None else with_run(config, run.config, overrides)
-    runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
-    corpus = load_corpus(config.data)
-    log.info(corpus.summary)
-    split = corpus[config.split]
-    train = corpus["train"]
-    if run is not None:
-        train = training_pairs(run.commit, run.config.data, config.data, corpus)
-        seen = int(shares_text(split, train).sum())
-        log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
-    missing = skipped_tasks_text(split)
-    if missing is not None:
-        log.info(missing)
-    output = Path(config.output or folder).expanduser()
-    written = [output / "evaluation"]
-    with reproducible(runtime, deterministic=True), explain_out_of_memory("tokens_per_batch or model.max_length"):
-        built = _model(config, corpus, run)
-        tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
-        model = built.model.to(runtime.device)
-        embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
-        scorers = split_scorers(model, embeddings, split)
-        ranks = evaluate_split(scorers, split, train, config.evaluation, progress=config.progress)
-        metrics = write_evaluation(output / "evaluation", config.split, ranks)
-        if config.trec:
-            export = TrecExport(split, scorers, config.evaluation, config.trec_depth)
-            written.append(_write_trec(export, output / "trec", config))
-    what = (
-        f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
-    )
-    monitor = None if run is None else Monitor.parse(run.config.trainer.monitor)
-    files = " and ".join(map(str, written))
-    log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_text(metrics, monitor)}\n\nfiles in {files}")
+    """Write the ranks and metrics of a split below `output` (or `folder`)."""
+    from negexp.actions import evaluate
+
+    evaluate.run(config, folder, overrides)
 
 
-def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in export.files(config.split, config.progress):
-        write_bytes(folder / name, content)
-    return folder
-
-
-def _model(config: EvaluateConfig, corpus: Corpus, run: _Run | None) -> BuiltModel:
-    fused = config.fused or "auto"
-    if run is not None:
-        return run.model(fused)
-    vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
-    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)
+COMMAND = Command(
+    schema=EvaluateConfig,
+    run=run,
+    check=check,
+    usage=(
+        "negexp evaluate run=DIR [split=test] [output=DIR] [data.KEY=...] [evaluation.KEY=...]",
+        "negexp evaluate model=minilm data=arguana data.path=CORPUS [split=validation]",
+    ),
+    paths=("run", "output", "data.path", "model.pretrained"),
+)

@@ -15,13 +15,25 @@ LARGEST = 2**62  # a larger count is a slip of the keyboard, and would not fit a
 
 @dataclass(frozen=True)
 class Rule:
-    """What an option may be: bounds include their ends, None is no bound; `kind` names the kind of a component."""
+    """What an option may be.
+
+    Attributes
+    ----------
+    help : what the option does, in one line.
+    low, high : the smallest and the largest number allowed; None for no bound.
+    choices : the values allowed; empty for any value.
+    kind : the kind of component that the option holds.
+    decides : whether the option, or section, can change the result of a run.
+    form : what a value looks like, as in `DIR`, for an option that `conf/` leaves without a value.
+    """
 
     help: str
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
     kind: str | None = None
+    decides: bool = True
+    form: str = "..."
 
     def check(self, key: str, value: Any) -> None:
         """Raise `InputError` when a value is not allowed; null is left alone."""
@@ -51,9 +63,17 @@ class Rule:
         return "finite" if self.high is None else f"at most {self.high}"
 
 
-def option(help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
-    """Declare an option: a dataclass field without a default, since values live in YAML only."""
-    return field(metadata={"rule": Rule(help, low, high, choices)})
+def option(
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    decides: bool = True,
+    form: str = "...",
+) -> Any:
+    """Declare an option, see `Rule`: a dataclass field without a default, since values live in YAML only."""
+    return field(metadata={"rule": Rule(help, low, high, choices, None, decides, form)})
 
 
 def component(kind: str, help: str) -> Any:

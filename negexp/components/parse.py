@@ -14,6 +14,7 @@ from negexp.components.registry import KINDS
 from negexp.errors import InputError
 from negexp.nearest import did_you_mean
 
+MISSING = "???"  # what a YAML file says where a value must be given
 Section = TypeVar("Section", bound=Options)
 
 # What OmegaConf takes for a value of a type, so that `lr=1` and a YAML file's text `1e-5` are numbers.
@@ -86,6 +87,8 @@ def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[s
         annotation = next(one for one in get_args(annotation) if one is not type(None))
     elif value is None:
         raise InputError(f"{key}=null: needs a value")
+    if value == MISSING:
+        raise InputError(f"{key}: needs {key}={rule.form}{': ' if rule.help else ''}{rule.help}")
     if get_origin(annotation) is list:
         if not isinstance(value, list):
             raise InputError(f"{key}={value}: must be a list, as in [a, b]")

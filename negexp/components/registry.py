@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from negexp.components.options import Options
 from negexp.errors import InputError
+from negexp.modules import modules_of
 from negexp.nearest import did_you_mean
 
 PACKAGE = "negexp"
@@ -40,7 +39,7 @@ class Kind:
 
     def names(self) -> list[str]:
         """Return the names of the built-in components, then those of other packages."""
-        built_in = self._built_in()
+        built_in = self.built_in()
         return built_in + sorted(set(self._registered()) - set(built_in))
 
     def find(self, name: str, key: str) -> type[Any]:
@@ -52,7 +51,7 @@ class Kind:
             When there is no such component, or another package registers something else; `key` is named.
         """
         base = _load(f"{PACKAGE}.{self.base}")
-        if name in self._built_in():
+        if name in self.built_in():
             return _component_of(importlib.import_module(f"{PACKAGE}.{self.folder}.{name}"), base)
         entry = self._registered().get(name)
         if entry is None:
@@ -66,11 +65,16 @@ class Kind:
             raise InputError(f"{key}={name}: {entry.value} is no {base.__name__} subclass")
         return found
 
-    def _built_in(self) -> list[str]:
-        spec = find_spec(f"{PACKAGE}.{self.folder}")
-        assert spec is not None
-        modules = pkgutil.iter_modules(spec.submodule_search_locations)
-        return sorted(module.name for module in modules if not module.name.startswith("_"))
+    def built_in(self) -> list[str]:
+        """Return the names of the components that negexp has itself."""
+        return modules_of(f"{PACKAGE}.{self.folder}")
+
+    def place(self, name: str) -> tuple[str, str | None]:
+        """Return the module that defines a component, and the class where an entry point names one."""
+        if name in self.built_in():
+            return f"{PACKAGE}.{self.folder}.{name}", None
+        entry = self._registered()[name]
+        return entry.module, entry.attr
 
     def _registered(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group)}

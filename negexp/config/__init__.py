@@ -3,33 +3,28 @@
 from pathlib import Path
 
 from negexp.components import flatten
+from negexp.config.commands import BenchConfig, EvaluateConfig, TrainConfig
 from negexp.config.of_run import with_run
 from negexp.config.parse import (
     config_hash,
     decides_result,
     load_run_config,
-    parse_bench,
-    parse_evaluate,
-    parse_report,
+    parse_config,
     parse_train,
     to_yaml,
 )
-from negexp.config.schema import (
-    BenchConfig,
+from negexp.config.sections import (
     CheckpointConfig,
     DataConfig,
-    EvaluateConfig,
     EvaluationConfig,
     IndexConfig,
     ListenerConfig,
     LossConfig,
     MiningConfig,
     ModelConfig,
-    ReportConfig,
     SamplerConfig,
     ScheduleConfig,
     TrackerConfig,
-    TrainConfig,
     TrainerConfig,
 )
 
@@ -49,7 +44,6 @@ __all__ = [
     "LossConfig",
     "MiningConfig",
     "ModelConfig",
-    "ReportConfig",
     "SamplerConfig",
     "ScheduleConfig",
     "TrackerConfig",
@@ -59,9 +53,7 @@ __all__ = [
     "decides_result",
     "flatten",
     "load_run_config",
-    "parse_bench",
-    "parse_evaluate",
-    "parse_report",
+    "parse_config",
     "parse_train",
     "to_yaml",
     "with_run",

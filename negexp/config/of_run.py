@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from negexp.config.schema import DataConfig, EvaluateConfig, EvaluationConfig, TrainConfig
+from negexp.config.commands import EvaluateConfig, TrainConfig
+from negexp.config.sections import DataConfig, EvaluationConfig
 from negexp.errors import InputError
 
 Group = TypeVar("Group", DataConfig, EvaluationConfig)

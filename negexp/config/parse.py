@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from negexp.components import flatten, parse
-from negexp.config.schema import BenchConfig, EvaluateConfig, ReportConfig, TrainConfig
+from negexp.components import Options, flatten, parse
+from negexp.components.options import is_section, rules
+from negexp.config.commands import TrainConfig
 from negexp.errors import InputError
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
@@ -32,35 +34,41 @@ LATER_KEYS: dict[str, Any] = {
 }
 # Keys that version 0.1 wrote for every strategy, null or empty where a strategy did not have them.
 EARLIER_KEYS = ("start_rate", "step", "end_rate", "options")
-BESIDES = ("data.max_bytes", "data.max_files", "trainer.profile")
 
-Schema = TypeVar("Schema", TrainConfig, EvaluateConfig, BenchConfig, ReportConfig)
+Schema = TypeVar("Schema", bound=Options)
+
+
+def parse_config(config: DictConfig, schema: type[Schema], kinds: Collection[str] | None = None) -> Schema:
+    """Return the typed configuration of a command.
+
+    Parameters
+    ----------
+    config
+        What Hydra composed, or what a run saved.
+    schema
+        All keys of the command.
+    kinds
+        Kinds of components whose keys are parsed, None for all. Components of other kinds stay plain mappings, and
+        their code, which may be another package's, is not imported.
+
+    Raises
+    ------
+    InputError
+        Naming the first wrong key.
+    """
+    try:
+        with _without_environment():
+            values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        reason = (error.msg or str(error)).split("\n", 1)[0].removeprefix(RAISED)
+        raise InputError(f"{key}: {reason}") from None
+    return parse(schema, values, kinds=None if kinds is None else frozenset(kinds))
 
 
 def parse_train(config: DictConfig, kinds: Collection[str] | None = None) -> TrainConfig:
-    """Return the typed configuration of a training run, or raise `InputError` naming the first wrong key.
-
-    kinds: kinds of components whose keys are parsed, null for all. Those of another kind stay plain mappings, and
-    their code, which may be another package's, is not imported.
-    """
-    return _typed(config, TrainConfig, kinds)
-
-
-def parse_evaluate(config: DictConfig) -> EvaluateConfig:
-    """Return the typed configuration of an evaluation, or raise `InputError` naming the first wrong key."""
-    return _typed(config, EvaluateConfig)
-
-
-def parse_bench(config: DictConfig) -> BenchConfig:
-    """Return the typed configuration of a benchmark, or raise `InputError` naming the first wrong key."""
-    return _typed(config, BenchConfig)
-
-
-def parse_report(config: DictConfig) -> ReportConfig:
-    """Return the typed configuration of a report, or raise `InputError` naming the first wrong key."""
-    if OmegaConf.is_missing(config, "runs"):
-        raise InputError("runs: needs runs=DIR, a folder that `negexp train` wrote; several with commas between them")
-    return _typed(config, ReportConfig)
+    """Return the typed configuration of a training run; see `parse_config`."""
+    return parse_config(config, TrainConfig, kinds)
 
 
 def load_run_config(path: Path, kinds: Collection[str] | None = ("data",)) -> TrainConfig:
@@ -125,26 +133,33 @@ def to_yaml(config: TrainConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
+@cache
 def decides_result(key: str) -> bool:
-    """Return whether a dotted key can change what a run comes to; what is only kept, limited or looked at cannot."""
-    return key.split(".")[0] not in ("name", "resume", "tracker", "checkpoint") and key not in BESIDES
+    """Return whether a dotted key can change the result of a run: `decides` of its option and of its sections.
+
+    The keys that only one component has always decide.
+
+    >>> [decides_result(key) for key in ("seed", "trainer.lr", "trainer.profile", "tracker.ledger", "name")]
+    [True, True, False, False, False]
+    """
+    section: type[Options] = TrainConfig
+    for part in key.split("."):
+        declared = rules(section).get(part)
+        if declared is None:
+            return True
+        annotation, rule = declared
+        if not rule.decides:
+            return False
+        if not is_section(annotation):
+            return True
+        section = annotation
+    return True
 
 
 def config_hash(config: TrainConfig) -> str:
     """Return a SHA-256 over every key that decides the result."""
     values = {key: value for key, value in flatten(asdict(config)).items() if decides_result(key)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _typed(config: DictConfig, schema: type[Schema], kinds: Collection[str] | None = None) -> Schema:
-    try:
-        with _without_environment():
-            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = error.full_key or ""
-        reason = (error.msg or str(error)).split("\n", 1)[0].removeprefix(RAISED)
-        raise InputError(f"{key}: {reason}") from None
-    return parse(schema, values, kinds=None if kinds is None else frozenset(kinds))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What `negexp train` and `negexp evaluate` do, from a checked configuration to files; imports torch."""

@@ -1,0 +1,151 @@
+"""`negexp train`: from a configuration to a finished run folder, from wherever the folder's run stands."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from negexp.config import TrainConfig, config_hash, load_run_config
+from negexp.corpus import Corpus, load_corpus
+from negexp.errors import InputError
+from negexp.evaluation.monitor import Monitor
+from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
+from negexp.model import BuiltModel, build_model, restore_model
+from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
+from negexp.signals import Stopped, stops_at_steps
+from negexp.tracking import RunFolder
+from negexp.tracking.reading import read_json
+from negexp.tracking.resume import RunState, find_run_state, refuse_other_data
+from negexp.tracking.run_folder import versions
+from negexp.training import CheckpointStore, Commit, Provenance, StartingPoint, TrainingResult, train
+from negexp.training.console import before_and_after
+
+log = logging.getLogger("negexp")
+
+SHOWN = ("best_epoch", "data", "monitor", "test", "untrained", "validation")  # of result.json, when it is printed
+MEMORY_KEYS = "trainer.batch_size, trainer.tokens_per_batch or model.max_length"
+
+
+def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
+    """Train as configured, write everything below `folder`, and print the test table.
+
+    Returns
+    -------
+    `done`, `continued` (from the last commit of an earlier process) or `skipped` (the folder's run is finished).
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    run_folder = RunFolder(folder)
+    try:
+        with stops_at_steps(), run_folder.locked():
+            state = find_run_state(run_folder, config)
+            if state is RunState.FINISHED:
+                _show_finished(config, run_folder)
+                return "skipped"
+            return _train(config, run_folder, state, overrides)
+    except Stopped:
+        log.info(f"stopped; the same command goes on in {folder} (a single run: with hydra.run.dir={folder})")
+        raise
+
+
+def _train(config: TrainConfig, run_folder: RunFolder, state: RunState, overrides: list[str]) -> str:
+    started = time.perf_counter()
+    trainer = config.trainer
+    runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
+    corpus = load_corpus(config.data)
+    log.info(corpus.summary)
+    missing = skipped_tasks_text(corpus["validation"])
+    if missing is not None:
+        log.info(missing)
+    commit = None if state is RunState.NEW else _last_commit(config, run_folder)
+    provenance = Provenance.current(corpus, runtime)
+    if commit is not None:
+        provenance = provenance.continued_from(commit, run_folder)
+    with reproducible(runtime, trainer.deterministic), explain_out_of_memory(MEMORY_KEYS):
+        built = _model(config, corpus, run_folder, commit)
+        log.info(_describe(config, built, runtime))
+        trained = train(config, corpus, built, runtime, StartingPoint(run_folder, provenance, commit))
+    result = _result(config, corpus, trained)
+    result |= {
+        "earlier_environments": provenance.earlier_environments,
+        "runtime": runtime.describe(),
+        "overrides": overrides,
+        "seconds": trained.progress.earlier_seconds + time.perf_counter() - started,
+    }
+    run_folder.write_result(result)
+    for listener in trained.listeners:
+        listener.finished(result)
+    _show(result, run_folder)
+    return "done" if commit is None else "continued"
+
+
+def _last_commit(config: TrainConfig, run_folder: RunFolder) -> Commit | None:
+    """Return the commit to go on from; None when the run was stopped before its first one."""
+    commit = CheckpointStore(run_folder.path, config.checkpoint.keep).newest()
+    if commit is not None:
+        log.info(f"going on after epoch {commit.state['epoch']} of {run_folder.path}")
+    elif run_folder.result.exists():
+        raise InputError(
+            f"trainer.epochs={config.trainer.epochs}: the finished run in {run_folder.path} has no commit left to go "
+            "on from; give another folder"
+        )
+    else:
+        log.info(f"no commit to go on from in {run_folder.path}: starting at epoch 0")
+    return commit
+
+
+def _model(config: TrainConfig, corpus: Corpus, run_folder: RunFolder, commit: Commit | None) -> BuiltModel:
+    if commit is not None:
+        weights = commit.weights.stat().st_size
+        return restore_model(config.model, run_folder.encoder, weights, fused=config.trainer.fused)
+    texts = [corpus.texts[row] for row in corpus["train"].texts()]
+    return build_model(config.model, config.seed, texts, fused=config.trainer.fused)
+
+
+def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
+    parameters = sum(parameter.numel() for parameter in built.model.parameters()) / 1e6
+    return (
+        f"model {config.model.pretrained or 'tiny'}, {parameters:.1f} M parameters, on {runtime.describe()}; "
+        f"sampler {config.sampler.name}, index {config.index.name}, seed {config.seed}"
+    )
+
+
+def _result(config: TrainConfig, corpus: Corpus, trained: TrainingResult) -> dict[str, Any]:
+    progress = trained.progress
+    return {
+        "config_hash": config_hash(config),
+        "data_fingerprint": corpus.fingerprint(),
+        "data": corpus.contents,
+        "versions": versions(),
+        "corpus": corpus.counts,
+        "corpus_summary": corpus.summary,
+        "best_epoch": progress.best_epoch,
+        "monitor": Monitor.parse(config.trainer.monitor).column("validation"),
+        "best_value": progress.best_value,
+        "untrained": progress.untrained,
+        **trained.scores,
+    }
+
+
+def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
+    """Print the result of a finished run; the corpus is read only where it may be another one."""
+    result = read_json(run_folder.result, run_folder.path)
+    missing = [key for key in SHOWN if key not in result]
+    if missing:
+        raise InputError(f"{run_folder.result}: has no {', '.join(missing)}; another version of negexp wrote it")
+    if config.data.path != load_run_config(run_folder.config).data.path:
+        refuse_other_data(run_folder, result["data"], load_corpus(config.data).contents)
+    log.info(f"{run_folder.path} holds this run, finished; nothing is left to do")
+    _show(result, run_folder)
+
+
+def _show(result: dict[str, Any], run_folder: RunFolder) -> None:
+    table = metrics_text(result["test"], Monitor.of_result(result["monitor"]))
+    log.info(
+        f"\n{before_and_after(result)}\n\ntest, with epoch {result['best_epoch']}\n\n{table}\n\n"
+        f"files in {run_folder.path}: result.json, metrics.csv, evaluation/, negatives/, checkpoints/"
+    )

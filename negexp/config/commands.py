@@ -1,0 +1,119 @@
+"""Configurations of whole commands: every key that `negexp train`, `evaluate` and `bench` read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from negexp.components import Options, component, option
+from negexp.config.sections import (
+    BARS,
+    LARGEST_SEED,
+    PRECISIONS,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    IndexConfig,
+    LossConfig,
+    ModelConfig,
+    SamplerConfig,
+    TrackerConfig,
+    TrainerConfig,
+    check_device,
+)
+from negexp.errors import InputError
+
+
+@dataclass
+class TrainConfig(Options):
+    """Everything `negexp train` reads; saved as the run's `config.yaml`."""
+
+    name: str = option(
+        "run folder: outputs/<name>/<date>_<time>, sweep folder: outputs/sweeps/<name>/<job>", decides=False
+    )
+    seed: int = option("every random draw derives from (seed, epoch, purpose)", low=0, high=LARGEST_SEED)
+    resume: str = option(
+        "auto: go on where the folder's run stopped; must: fail if there is none; never: fail if there is one",
+        choices=("auto", "never", "must"),
+        decides=False,
+    )
+    data: DataConfig = component("data", "pairs of texts")
+    model: ModelConfig = option("the bi-encoder")
+    sampler: SamplerConfig = component("sampler", "which negatives, and when")
+    index: IndexConfig = component("index", "neighbour search")
+    loss: LossConfig = component("loss", "what is minimised")
+    trainer: TrainerConfig = option("optimisation")
+    evaluation: EvaluationConfig = option("ranking")
+    checkpoint: CheckpointConfig = option("commits", decides=False)
+    tracker: TrackerConfig = option("what a run tells the outside", decides=False)
+
+    def check(self) -> None:
+        """Raise `InputError` when nothing would learn."""
+        check_something_learns(self.loss, self.model)
+
+
+@dataclass
+class EvaluateConfig(Options):
+    """Everything `negexp evaluate` reads."""
+
+    run: str | None = option("a folder that `negexp train` wrote; null: zero-shot, the pooled embedding and cosine")
+    split: str = option("", choices=("train", "validation", "test"))
+    output: str | None = option("where evaluation/ is written; null: Hydra's run folder")
+    seed: int = option("draws the random weights of model=tiny", low=0, high=LARGEST_SEED)
+    precision: str | None = option("null: the run's own, zero-shot float32", choices=PRECISIONS)
+    device: str = option("auto | cpu | cuda | cuda:N | mps")
+    fused: str | None = option("the CPU's fast paths; null: the run's own, zero-shot auto", choices=("auto", "off"))
+    tokens_per_batch: int | None = option("null: chosen for the device", low=1)
+    progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
+    trec: bool = option("true: TREC run and qrels files for every protocol, stage and task, below trec/")
+    trec_depth: int | None = option("candidates a query in the run files; null: all of them", low=1)
+    data: DataConfig = component("data", "pairs of texts")
+    model: ModelConfig = option("the encoder, without a run")
+    evaluation: EvaluationConfig = option("ranking")
+
+    def check(self) -> None:
+        """Raise `InputError` unless the device has a name that torch knows."""
+        check_device("device", self.device)
+
+
+@dataclass
+class BenchConfig(Options):
+    """Everything `negexp bench` reads."""
+
+    bench: str = option("which phases", choices=("embed", "mine", "rerank", "epoch", "scale", "all"))
+    output: str | None = option("where bench.json and bench.md are written; null: Hydra's run folder")
+    progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
+    seed: int = option("", low=0, high=LARGEST_SEED)
+    repeats: int = option("rounds after one to warm up", low=1)
+    embed_texts: int | None = option(
+        "embed: about so many training arguments, drawn with their copies; null: all", low=1
+    )
+    search_rows: int = option("mine: so many made-up vectors beside faiss; time grows with their square", low=100)
+    mine_pairs: int = option("mine: so many pairs beside sentence-transformers' mine_hard_negatives", low=20)
+    rerank_queries: int = option("rerank: with ten candidates each", low=1)
+    epoch_pairs: int | None = option("epoch: so many training pairs, drawn; null: all", low=8)
+    scale_largest: int = option("scale: arguments at most", low=4000)
+    scale_minutes: float = option("scale: stop before a size that would take longer", low=0)
+    data: DataConfig = component("data", "pairs of texts")
+    model: ModelConfig = option("the bi-encoder")
+    sampler: SamplerConfig = component("sampler", "which negatives")
+    index: IndexConfig = component("index", "neighbour search")
+    loss: LossConfig = component("loss", "what is minimised")
+    trainer: TrainerConfig = option("optimisation")
+    evaluation: EvaluationConfig = option("ranking")
+
+    def check(self) -> None:
+        """Raise `InputError` when nothing would learn."""
+        check_something_learns(self.loss, self.model)
+
+
+def check_something_learns(loss: LossConfig | Mapping[str, Any], model: ModelConfig) -> None:
+    """Raise `InputError` when the encoder is frozen and the loss trains nothing else."""
+    if not model.freeze_encoder or model.retrieval_dim is not None or isinstance(loss, Mapping):  # not parsed
+        return
+    if not loss.trains_classifier():
+        raise InputError(
+            "model.freeze_encoder=true: with retrieval_dim=null only the classifier could learn, and its loss weights "
+            "are 0; set loss.positive_weight above 0"
+        )
