@@ -302,7 +302,7 @@ CONFIGS = {
     "an object": ("name: !!python/object/apply:os.system ['touch ran']\n", "cannot be read as YAML"),
     "a deep nest": ("a: " + "[" * 20_000, "more than 20 levels"),
     "a key twice": ("seed: 1\nseed: 2\n", "cannot be read as YAML"),
-    "too much": ("#" * 2**21, "is not a regular file of at most"),
+    "too much": ("#" * 2**21, "is no regular file of at most"),
     "NUL": ("name: a\0b\n", "cannot be read as YAML"),
     "a list": ("- 1\n", "holds no mapping"),
     "nothing": ("", "name: "),
@@ -427,11 +427,11 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other tensors": (other_tensors, "does not fit config.yaml"),
     "linked weights": (lambda run: link_out(run, best(run) / "model.safetensors"), "is a link out of the run's folder"),
     "linked checkpoints": (lambda run: link_out(run, run / "checkpoints"), "is a link out of the run's folder"),
-    "linked tokenizer": (lambda run: link_out(run, run / "encoder" / "tokenizer.json"), "is no regular file"),
+    "linked tokenizer": (lambda run: link_out(run, run / "encoder" / "tokenizer.json"), "is not a regular file"),
     "linked configuration": (lambda run: link_out(run, run / "config.yaml"), "is no regular file"),
     "a pipe for a tokenizer": (
         lambda run: pipe(run / "encoder" / "tokenizer.json"),
-        "is no regular file",
+        "is not a regular file",
     ),
     "code for the encoder": (
         lambda run: edit_json(
