@@ -215,7 +215,7 @@ def test_wrong_keys_are_refused_in_one_line_and_leave_no_folder(
     assert message in refusal(capsys, override)
 
 
-# ---- texts seen in training -------------------------------------------------------------------------------------------
+# ---- texts seen in training ------------------------------------------------------------------------------------------
 
 
 def test_queries_of_other_data_are_marked_by_the_runs_training_texts(evaluated: Evaluate) -> None:
