@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,11 @@ def ledger_of(
     train: Split, negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
 ) -> pd.DataFrame:
     arguments = Arguments(train)
-    space = EmbeddingSpace(points, {"point": candidate_points, "counter": counters}, lambda vectors: None)
+
+    def no_index(vectors: np.ndarray) -> Any:
+        raise AssertionError("the ledger needs no index")
+
+    space = EmbeddingSpace(points, {"point": candidate_points, "counter": counters}, no_index)
     rng = np.random.default_rng(0)
     round_ = SamplingRound(arguments, Forbidden(arguments, ["self"]), space, rng, num_negatives=1)
     return build_ledger(arguments, round_.measured(negatives), round_.positive_distance, 0)
