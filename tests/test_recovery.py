@@ -293,13 +293,13 @@ def test_resume_must_and_never(run_training: Train) -> None:
         run_training(SMOKE, "resume=must")
     folder = run_training(SMOKE, "trainer.epochs=1", "resume=never")
     before = contents(folder)
-    with pytest.raises(InputError, match=r"resume=never: .*run holds a finished run already"):
+    with pytest.raises(InputError, match=r"resume=never: .*run already contains a finished run"):
         run_training(SMOKE, "trainer.epochs=1", "resume=never")
     assert contents(folder) == before
     run_training(SMOKE, "trainer.epochs=2", "resume=must")
     assert len(pd.read_csv(folder / "metrics.csv")) == 2
     (folder / "result.json").unlink()
-    with pytest.raises(InputError, match=r"resume=never: .*run holds an unfinished run already"):
+    with pytest.raises(InputError, match=r"resume=never: .*run already contains an unfinished run"):
         run_training(SMOKE, "trainer.epochs=2", "resume=never")
 
 
@@ -460,7 +460,7 @@ def test_a_folder_that_holds_something_else_is_refused(run_training: Train, tmp_
     mine = tmp_path / "run" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(InputError, match=rf"holds {name.split('/')[0]} but no config\.yaml, so no run"):
+    with pytest.raises(InputError, match=rf"contains {name.split('/')[0]} but no config\.yaml, so it is not a run"):
         run_training(SMOKE)
     assert mine.read_text() == "mine"
 
