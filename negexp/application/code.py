@@ -36,11 +36,9 @@ def refuse_code(hydra: DictConfig) -> None:
             names_code = key.endswith(("._target_", ".()", ".class"))
             allowed = value in CALLABLE or str(value).startswith(PLUGINS)
             if names_code and not allowed:
-                raise InputError(
-                    f"{key}={value}: names code to run, which is not allowed in a configuration; remove it"
-                )
+                raise InputError(f"{key}={value}: names code to run, which no configuration may do; remove it")
             if isinstance(value, str) and not TEXT_WITH_REFERENCES.fullmatch(value):
-                raise InputError(f"{key}={value}: could resolve to a name of code to run; write the value itself")
+                raise InputError(f"{key}={value}: could come to name code to run; write the value itself")
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
