@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from negexp.command import check_name, names, purpose
 from negexp.errors import InputError
-from negexp.streams import closed_pipes_are_no_error
+from negexp.streams import tolerate_closed_pipes
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    with closed_pipes_are_no_error():
+    with tolerate_closed_pipes():
         code = _dispatch(sys.argv[1:] if argv is None else argv)
         try:
             print(end="", flush=True)

@@ -1,4 +1,4 @@
-"""Embed texts with the model as it stands: evaluation mode, each distinct token sequence once."""
+"""Texts to embeddings with the current model. Each distinct token sequence is embedded once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from negexp.model import BiEncoder, Role
+from negexp.model import BiEncoder, Role, Vectors
 from negexp.progress import progress_bar
 from negexp.runtime import Runtime
 from negexp.signals import check_stop
@@ -20,17 +20,10 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """Embeddings of token sequences in one role, on the runtime's device: retrieval (rows, r), pooled (rows, h)."""
-
-    retrieval: Tensor
-    pooled: Tensor
-
-
-@dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of texts as queries and as candidates; the same object twice when the encoder is shared.
+    """Embeddings of texts as queries and as candidates, on the runtime's device.
 
+    With a shared encoder, `query` and `candidate` are the same object.
     row: (texts of the corpus,) row of each text's vectors, -1 for texts that were not embedded.
     """
 
@@ -42,13 +35,13 @@ class Embeddings:
         """Return retrieval embeddings (texts, r) of the given texts."""
         vectors = self.query if role == "query" else self.candidate
         rows = torch.from_numpy(self.row[texts]).to(vectors.retrieval.device)
-        found: NDArray[np.float32] = vectors.retrieval[rows].cpu().numpy()
-        return found
+        retrieval: NDArray[np.float32] = vectors.retrieval[rows].cpu().numpy()
+        return retrieval
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A model with the tokens it embeds, where it computes, and when it shows progress."""
+    """A model with the tokens that it embeds, the device that it runs on, and the mode of its progress bars."""
 
     model: BiEncoder
     tokens: TokenTable
@@ -56,14 +49,17 @@ class TextEncoder:
     progress: str = "never"
 
     def embed(self, texts: Ints, what: str) -> Embeddings:
-        """Return the embeddings of some texts (rows of `Corpus.texts`), in evaluation mode, without gradients."""
-        wanted = np.unique(self.tokens.row[texts])
+        """Return the embeddings of some texts (rows of `Corpus.texts`), in evaluation mode, without gradients.
+
+        `what` names the texts in the progress bar.
+        """
+        rows = np.unique(self.tokens.row[texts])
         self.model.eval()
-        query = self._embed_role("query", wanted, what)
-        candidate = query if self.model.shared else self._embed_role("candidate", wanted, what)
-        place = np.full(len(self.tokens), -1, dtype=np.int64)
-        place[wanted] = np.arange(len(wanted))
-        return Embeddings(query, candidate, place[self.tokens.row])
+        query = self._embed_role("query", rows, what)
+        candidate = query if self.model.shared else self._embed_role("candidate", rows, what)
+        vector_of_row = np.full(len(self.tokens), -1, dtype=np.int64)
+        vector_of_row[rows] = np.arange(len(rows))
+        return Embeddings(query, candidate, vector_of_row[self.tokens.row])
 
     @torch.inference_mode()
     def _embed_role(self, role: Role, rows: Ints, what: str) -> Vectors:
@@ -78,22 +74,22 @@ class TextEncoder:
         assert vectors is not None
         return vectors
 
-    def encode(self, role: Role, texts: Ints) -> tuple[Tensor, Tensor]:
-        """Return retrieval and pooled embeddings (texts, .) in the model's present mode, each distinct text once.
+    def encode(self, role: Role, texts: Ints) -> Vectors:
+        """Return the embeddings of texts in the model's current mode, with gradients where torch has them enabled.
 
-        Gradients flow where they are enabled.
+        Each distinct token sequence is embedded once.
         """
         distinct, place = np.unique(self.tokens.row[texts], return_inverse=True)
-        batches = list(self._batches(role, distinct))
-        order = np.argsort(np.concatenate([positions for positions, _, _ in batches]))
-        back = self.runtime.to_device(torch.from_numpy(order[place]))
-        return torch.cat([part for _, part, _ in batches])[back], torch.cat([part for _, _, part in batches])[back]
+        positions, retrieval, pooled = zip(*self._batches(role, distinct), strict=True)
+        order = np.argsort(np.concatenate(positions))
+        rows = self.runtime.to_device(torch.from_numpy(order[place]))
+        return Vectors(torch.cat(retrieval), torch.cat(pooled)).rows(rows)
 
     def _batches(self, role: Role, rows: Ints) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
         """Yield (positions in `rows`, retrieval, pooled) of rows of the token table, in length-sorted batches."""
         runtime = self.runtime
-        most = runtime.tokens_per_training_batch if torch.is_grad_enabled() else runtime.tokens_per_batch
-        for positions in self.tokens.batches(rows, most):
+        limit = runtime.tokens_per_training_batch if torch.is_grad_enabled() else runtime.tokens_per_batch
+        for positions in self.tokens.batches(rows, limit):
             check_stop()
             ids, mask = (runtime.to_device(part) for part in self.tokens.pad(rows[positions]))
             with runtime.autocast():

@@ -1,8 +1,8 @@
-"""The exceptions that the command line turns into one line and an exit code."""
+"""Exceptions that the command line reports in one line, with an exit code."""
 
 
 class InputError(Exception):
-    r"""The user's input is wrong; the message is one line naming the key or file:line, the value and the remedy.
+    r"""The user's input is wrong. The message is one line with the key or file:line, the value and the remedy.
 
     >>> str(InputError("pairs.csv:7: empty counter;\n  give it a text"))
     'pairs.csv:7: empty counter; give it a text'
@@ -13,7 +13,7 @@ class InputError(Exception):
 
 
 class JobsFailedError(Exception):
-    """Some jobs of a sweep failed: by the user's input (exit code 2), or else (1)."""
+    """Some jobs of a sweep failed. The exit code is 2 if the user's input was wrong, 1 for a defect of negexp."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(" ".join(message.split()))

@@ -1,4 +1,4 @@
-"""What a mistyped name was probably meant to be."""
+"""Suggest a name for a mistyped one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def did_you_mean(wrong: str, names: Iterable[str], prefix: str = "") -> str:
-    """Return `; did you mean PREFIX NAME?`, without the space, for the name nearest to a wrong one; else nothing.
+    """Return `; did you mean <prefix><name>?` with the name most similar to a wrong one, or an empty string.
 
     >>> did_you_mean("tarin", ["train", "report"])
     '; did you mean train?'
@@ -20,10 +20,10 @@ def did_you_mean(wrong: str, names: Iterable[str], prefix: str = "") -> str:
 
 
 def nearest_key(wrong: str, keys: Mapping[str, Any]) -> str | None:
-    """Return the dotted key of nested mappings that a wrong one was probably meant to be, or None.
+    """Return the dotted key of nested mappings that is most similar to a wrong key, or None.
 
-    That is the only key elsewhere with the same last part, or else what is found by going down part by part, each part
-    taken for the nearest name. The wrong key itself may be among the keys, as after `+sampler.stp=1`.
+    If exactly one other key has the same last part, that is the key. Otherwise each part is replaced by the most
+    similar name, from left to right. The wrong key itself may be among the keys, as after `+sampler.stp=1`.
 
     >>> nearest_key("sampler.stp", {"sampler": {"step": 0.1, "stp": 1}})
     'sampler.step'

@@ -1,4 +1,4 @@
-"""What the processor is good at."""
+"""Features of the processor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 @cache
 def has_instructions(*names: str) -> bool:
-    """Return whether the processor has one of these instruction sets, by their names in Linux's /proc/cpuinfo."""
+    """Return whether the processor has any of these instruction sets, named as in Linux's /proc/cpuinfo."""
     try:
         with open("/proc/cpuinfo") as file:
             flags = next((line.split() for line in file if line.startswith("flags")), [])
@@ -17,5 +17,5 @@ def has_instructions(*names: str) -> bool:
 
 
 def fast_bfloat16() -> bool:
-    """Return whether products of bfloat16 matrices are faster than those of float32 ones."""
+    """Return whether matrix products are faster in bfloat16 than in float32."""
     return has_instructions("amx_bf16", "avx512_bf16")

@@ -1,4 +1,4 @@
-"""Every random draw comes from a generator derived from (seed, epoch, purpose); no global generator is read."""
+"""Generators derived from (seed, epoch, purpose). No code draws from a global generator."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def generator(seed: int, epoch: int, purpose: str) -> np.random.Generator:
-    """Return the generator of one purpose in one epoch: the same three values give the same draws, always."""
+    """Return the generator for a purpose in an epoch. Equal arguments give equal draws."""
     return np.random.default_rng(derive(seed, epoch, purpose))
 
 
 def derive(seed: int, epoch: int, purpose: str) -> int:
-    """Return a 63-bit seed for (seed, epoch, purpose), for generators that are not NumPy's.
+    """Return a 63-bit seed for (seed, epoch, purpose), for generators of other libraries than NumPy.
 
     >>> derive(0, 3, "batches")
     3283571222902212594

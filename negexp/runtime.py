@@ -1,4 +1,4 @@
-"""Where and how tensors are computed: device, precision, determinism, seeds."""
+"""Where and how tensors are computed: device, precision, threads, determinism."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from torch import Tensor
 from negexp.errors import InputError
 from negexp.processor import fast_bfloat16
 
-# Padded tokens in one forward call: enough to keep the device busy, few enough that length-sorted batches are tight and
-# that a CPU keeps them in its cache. In training every call costs a gradient of all word embeddings as well, so there a
-# usual batch is one call.
+# Padded tokens in one forward call. Many keep the device busy; few keep padding low and the batch in a CPU's cache. In
+# training, every call also computes a gradient of all word embeddings, so a batch of usual size should be one call.
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 16384}
 TOKENS_PER_TRAINING_BATCH = TOKENS_PER_BATCH | {"cpu": 16384}
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, whether bfloat16 autocast is on, how many padded tokens go into one forward call, CPU threads.
+    """The device, the precision, the number of CPU threads, and the size of forward calls.
 
-    tokens_per_batch: when texts are embedded; tokens_per_training_batch: with gradients.
+    tokens_per_batch: padded tokens in a forward call without gradients; tokens_per_training_batch: with gradients.
     """
 
     device: torch.device
@@ -39,13 +38,13 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def to_device(self, tensor: Tensor) -> Tensor:
-        """Copy to the device; to a GPU from pinned memory, without waiting for the copy."""
+        """Copy a tensor to the device. To a GPU, the copy runs from pinned memory in the background."""
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
     def synchronize(self) -> None:
-        """Wait until a GPU has done what was asked of it."""
+        """Wait until a GPU has finished its queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -58,12 +57,12 @@ class Runtime:
 def choose_runtime(
     device: str, precision: str, tokens_per_batch: int | None, threads: int | None = None, key: str = "trainer."
 ) -> Runtime:
-    """Resolve `auto`: the GPU where there is one; bfloat16 on GPUs that have it and on CPUs with instructions for it.
+    """Return the runtime. `auto` means a GPU if there is one, and bfloat16 if the device has instructions for it.
 
     Raises
     ------
     InputError
-        When the device asked for is not there; `key` is the prefix of the configuration key to name.
+        When the requested device does not exist; `key` is the prefix of the configuration key in the message.
     """
     chosen = _device(device, key)
     bfloat16 = precision == "bfloat16" or (precision == "auto" and _has_fast_bfloat16(chosen))
@@ -78,9 +77,9 @@ def choose_runtime(
 
 @contextmanager
 def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
-    """Use the runtime's threads, deterministic algorithms and TF32 products within; leave torch's state as it was.
+    """Set threads, deterministic algorithms and TF32 products for a block; then restore torch's state.
 
-    In a sweep several runs share one process: flags and generator states must not leak from one to the next.
+    In a sweep, several runs share a process: flags and generator states must not leak from one run to the next.
     """
     algorithms = torch.are_deterministic_algorithms_enabled()
     filling: Any = torch.utils.deterministic
@@ -89,12 +88,12 @@ def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
     benchmark = torch.backends.cudnn.benchmark
     threads = torch.get_num_threads()
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it before its first use
     devices = [runtime.device] if runtime.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.set_num_threads(runtime.threads)
         torch.use_deterministic_algorithms(deterministic)
-        filling.fill_uninitialized_memory = False  # with NaN, every new tensor: it finds bugs, and takes time
+        filling.fill_uninitialized_memory = False  # filling every new tensor with NaN finds bugs, but takes time
         torch.backends.cudnn.benchmark = False
         if runtime.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
@@ -109,14 +108,14 @@ def reproducible(runtime: Runtime, deterministic: bool) -> Iterator[None]:
 
 
 @contextmanager
-def memory_errors_name(keys: str) -> Iterator[None]:
-    """Turn running out of memory into one line that names the keys to lower."""
+def explain_out_of_memory(keys: str) -> Iterator[None]:
+    """Raise `InputError` with the keys to lower when memory runs out."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise InputError(f"out of memory ({str(error).split(chr(10), 1)[0]}); lower {keys}") from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what the CPU allocator raises
+        if "can't allocate memory" not in str(error):  # the message of the CPU allocator
             raise
         raise InputError(f"out of memory ({str(error).split(chr(10), 1)[0]}); lower {keys}") from error
 
@@ -130,7 +129,7 @@ def _device(device: str, key: str) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"{key}device={device}: {torch.cuda.device_count()} GPUs are visible; use auto or cpu")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"{key}device={device}: is not available here; use auto or cpu")
+        raise InputError(f"{key}device={device}: not available on this machine; use auto or cpu")
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Memory that is used again and again: the system would clear it each time that it is asked for anew."""
+"""Reusable buffers: the system clears newly allocated memory, which takes time."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch import Tensor
 
 class _Memory(threading.local):
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+        self.buffers: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
 
 _memory = _Memory()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """Return a tensor with anything in it; who next asks for this name, type and device, in this thread, gets the same.
+    """Return an uninitialised tensor of this shape.
 
-    The largest that was asked for is kept. Never return it to somebody else, or keep it for later.
+    The next call with the same name, type and device in the same thread reuses the buffer, so the tensor is valid only
+    until then: do not return or store it. The buffer keeps the largest size that was requested.
     """
     key, size = (name, dtype, torch.device(device)), torch.Size(shape).numel()
-    kept = _memory.kept
-    if key not in kept or len(kept[key]) < size:
-        with torch.inference_mode(False):  # such a tensor could not be written to when training
-            kept[key] = torch.empty(size, dtype=dtype, device=device)
-    return kept[key][:size].view(shape)
+    buffers = _memory.buffers
+    if key not in buffers or len(buffers[key]) < size:
+        with torch.inference_mode(False):  # in inference mode, the buffer could not be used in training
+            buffers[key] = torch.empty(size, dtype=dtype, device=device)
+    return buffers[key][:size].view(shape)

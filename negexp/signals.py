@@ -1,7 +1,7 @@
-"""SIGINT, SIGTERM and SIGUSR1 (which Slurm sends ahead of the time limit): stop where nothing is half done.
+"""Stop cleanly on SIGINT, SIGTERM and SIGUSR1 (which Slurm sends before the time limit).
 
-A run's state is valid at every moment, so stopping is a matter of manners: finish the step, release the lock, say so,
-and exit with 130 or 143.
+A run's files are valid at every moment. So a stop only has to finish the step, release the lock, log a line, and exit
+with code 130 or 143.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has no SIGUSR1
 
 
-class Stopped(BaseException):  # like KeyboardInterrupt: no error, and nothing that handles those may eat it
+class Stopped(BaseException):  # not an Exception, like KeyboardInterrupt: `except Exception` must not catch it
     """A signal asked the process to stop."""
 
     def __init__(self, number: int) -> None:
@@ -27,21 +27,21 @@ class Stopped(BaseException):  # like KeyboardInterrupt: no error, and nothing t
 
 
 class _Request:
-    """The signal that asked to stop, until a step looks, and whether Ctrl-C was pressed already."""
+    """The signal that requested a stop and still waits for the next step; whether Ctrl-C was already pressed."""
 
     number: int | None = None
     interrupted = False
 
 
 def check_stop() -> None:
-    """Raise `Stopped` when a signal has come within `stops_at_steps`; called before every step."""
+    """Raise `Stopped` if a signal has arrived inside `stops_at_steps`. Called before every step."""
     if _Request.number is not None:
         raise Stopped(_Request.number)
 
 
 @contextmanager
 def stops_at_once() -> Iterator[None]:
-    """Let a signal raise `Stopped` wherever the program is."""
+    """Make signals raise `Stopped` immediately."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -52,13 +52,13 @@ def stops_at_once() -> Iterator[None]:
 
 @contextmanager
 def stops_at_steps() -> Iterator[None]:
-    """Let a signal wait for the next `check_stop`, at the latest for the end; a second SIGINT ends the process."""
+    """Delay signals until the next `check_stop` or the end of the block; a second SIGINT ends the process."""
 
     def request(number: int, frame: FrameType | None) -> None:
         if _Request.interrupted and number == signal.SIGINT:
-            os._exit(130)  # whatever is being done: every file is whole or absent, and the system frees the lock
-        hint = "; once more to stop at once" if number == signal.SIGINT else ""
-        with suppress(OSError):  # `2>&1 | head`: nobody reads it
+            os._exit(130)  # safe at any time: every file is whole or absent, and the system frees the lock
+        hint = "; press again to stop at once" if number == signal.SIGINT else ""
+        with suppress(OSError):  # the reader is gone, as with `2>&1 | head`
             os.write(2, f"negexp: {signal.Signals(number).name}: stopping at the next step{hint}\n".encode())
         _Request.number = _Request.number or number
         _Request.interrupted |= number == signal.SIGINT
@@ -68,7 +68,7 @@ def stops_at_steps() -> Iterator[None]:
             yield
         finally:
             number, _Request.number, _Request.interrupted = _Request.number, None, False
-            if number is not None:  # also when the work ended otherwise: what called it shall stop too
+            if number is not None:  # even if the block has ended: its caller must stop too
                 raise Stopped(number)
 
 
@@ -77,9 +77,9 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    # what the shell told the process to ignore, as in a script's background jobs, it goes on ignoring
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in heard}
+    # a signal that the shell set to ignored, as for a script's background jobs, stays ignored
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""Standard output and standard error whose reader may go away, as `negexp train --help | head` does.
+"""Standard output and standard error that tolerate a closed pipe, as in `negexp train --help | head`.
 
-A closed pipe is no error: what nobody reads is dropped, the command goes on and ends with its own exit code.
+Output without a reader is dropped. The command continues and ends with its own exit code.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import Any, TextIO
 
 
 class _Pipe(io.FileIO):
-    """A file descriptor that drops what is written to it once its reader has gone."""
+    """A file descriptor that drops output after its reader has closed the pipe."""
 
     def write(self, data: Any, /) -> int:
-        """Write the data, or drop them."""
+        """Write the data, or drop them if the pipe is closed."""
         try:
             return super().write(data)
         except BrokenPipeError:
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())  # whatever else writes to this descriptor, as at exit, meets no error either
+            os.dup2(null, self.fileno())  # later writes to this descriptor, as at exit, raise no error either
             os.close(null)
             return len(data)
 
 
 @contextmanager
-def closed_pipes_are_no_error() -> Iterator[None]:
-    """Replace the process's stdout and stderr within; streams that a caller has put in their place stay."""
-    kept = sys.stdout, sys.stderr
+def tolerate_closed_pipes() -> Iterator[None]:
+    """Make the process's stdout and stderr tolerate closed pipes in a block; streams that a caller replaced stay."""
+    before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _tolerant(sys.stdout, sys.__stdout__), _tolerant(sys.stderr, sys.__stderr__)
     try:
         yield
     finally:
-        ours = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = kept
-        for stream in ours:
-            with suppress(OSError):  # what cannot be written, as on a full disk, is lost as well when Python exits
+        tolerant = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = before
+        for stream in tolerant:
+            with suppress(OSError):  # output that cannot be written, as on a full disk, is lost at exit in any case
                 if stream is not None:  # None: the shell closed it, as `>&-` does
                     stream.flush()
 

@@ -1,4 +1,4 @@
-"""Tokenise every text once per run; batches come out sorted by length and barely padded."""
+"""Tokenise every text once per run, and form batches of similar length with little padding."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class TokenTable:
 
     Attributes
     ----------
-    row : (texts,) row of each text's sequence; texts that are equal after truncation share a row, so they also
-        share an embedding to the bit.
+    row : (texts,) row of each text's sequence; texts that are equal after truncation share a row, so their embeddings
+        are bit-identical.
     lengths : (rows,) tokens of each sequence.
 
     >>> table = TokenTable([[7, 8, 9], [5], [7, 8, 9]], pad_id=0)
@@ -50,7 +50,7 @@ class TokenTable:
         return len(self.lengths)
 
     def batches(self, rows: Ints, tokens_per_batch: int) -> Iterator[NDArray[np.intp]]:
-        """Yield positions in `rows`, longest sequences first, in batches of at most so many tokens after padding.
+        """Yield positions in `rows`, longest sequences first, in batches of at most `tokens_per_batch` padded tokens.
 
         The longest batch comes first, so that a batch that does not fit into memory fails at once.
         """
@@ -62,14 +62,14 @@ class TokenTable:
             yield order[start : start + size]
             start += size
 
-    def alike(self, texts: Ints, identity: Ints) -> Ints:
-        """Return those of some texts (texts,) whose tokens are those of a text with another identity (texts,)."""
-        classes = np.unique(np.stack([self.row[texts], identity]), axis=1)[0]  # a row as often as it has identities
+    def indistinguishable(self, texts: Ints, identity: Ints) -> Ints:
+        """Return those of the texts (texts,) that have the same tokens as a text with another identity (texts,)."""
+        classes = np.unique(np.stack([self.row[texts], identity]), axis=1)[0]  # each row once per identity
         row, count = np.unique(classes, return_counts=True)
         return texts[np.isin(self.row[texts], row[count > 1])]
 
     def pad(self, rows: Ints) -> tuple[Tensor, Tensor]:
-        """Return token ids and attention mask (rows, longest of them), int64."""
+        """Return token ids and attention mask (rows, longest), int64."""
         lengths = self.lengths[rows]
         columns = np.arange(int(lengths.max()))
         mask = columns < lengths[:, None]
@@ -79,30 +79,30 @@ class TokenTable:
 
 
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenTable:
-    """Tokenise texts, each cut to `max_length` tokens with the special ones."""
+    """Tokenise texts, each cut to `max_length` tokens including special tokens."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
     return TokenTable(encoded["input_ids"], padding_id(tokenizer))
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the token id that fills up shorter texts of a batch; 0 where the tokenizer names none."""
+    """Return the token id that pads shorter texts of a batch; 0 if the tokenizer has none."""
     return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
 
 
 def tokenize_corpus(
     corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, splits: Sequence[str] = SPLITS
 ) -> TokenTable:
-    """Tokenise all texts of a corpus; warn of texts in the given splits that have equal tokens and are no copies."""
+    """Tokenise all texts of a corpus; warn about texts in the given splits with equal tokens that are not copies."""
     tokens = tokenize(corpus.texts, tokenizer, max_length)
     texts = np.unique(np.concatenate([corpus[split].texts() for split in splits]))
-    alike = tokens.alike(texts, corpus[splits[0]].identify(texts))
-    if len(alike):
-        cut = int((tokens.lengths[tokens.row[alike]] >= max_length).sum())
+    same = tokens.indistinguishable(texts, corpus[splits[0]].identify(texts))
+    if len(same):
+        cut = int((tokens.lengths[tokens.row[same]] >= max_length).sum())
         reasons = [f"{cut} are cut to model.max_length={max_length}; raise it"] if cut else []
-        reasons += [f"{len(alike) - cut} differ in what the tokenizer drops"] if cut < len(alike) else []
+        reasons += [f"{len(same) - cut} differ in what the tokenizer drops"] if cut < len(same) else []
         log.warning(
-            f"{len(alike)} texts have the same tokens as another text that is no copy (data.match={corpus.match}), so "
-            f"the encoder cannot tell them apart, and they are neither merged nor dropped: {', '.join(reasons)}"
+            f"{len(same)} texts have the same tokens as another text that is not a copy (data.match={corpus.match}). "
+            f"The encoder cannot tell them apart, and they are neither merged nor dropped: {', '.join(reasons)}"
         )
     return tokens
 
@@ -110,9 +110,9 @@ def tokenize_corpus(
 def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTrainedTokenizerFast:
     """Train a lower-casing WordPiece vocabulary (as BERT's; Devlin et al. 2019) on the given texts.
 
-    The same texts give the same vocabulary. The library alone does not promise that: it numbers the characters in the
-    order of a hash map that differs from process to process, and breaks ties between merges by those numbers. So the
-    characters are numbered first, as special tokens, and are special no more in the tokenizer that is returned.
+    The same texts give the same vocabulary. The library does not guarantee that: it numbers the characters in the order
+    of a hash map, which differs between processes, and breaks ties between merges by these numbers. So the characters
+    are passed as special tokens, which fixes their numbers. In the returned tokenizer they are not special.
     """
     trained = BertWordPieceTokenizer(lowercase=True)
     alphabet = sorted({c for text in texts for c in trained.normalize(text) if not c.isspace()})

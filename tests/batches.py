@@ -8,7 +8,7 @@ from torch import Tensor
 
 from negexp.corpus import Split
 from negexp.embedding import TextEncoder
-from negexp.model import BiEncoder, Embedded, TextBatch
+from negexp.model import BiEncoder, TextBatch, Vectors
 from negexp.runtime import Runtime
 from negexp.sampling import Arguments, Forbidden, Negatives
 from negexp.tokens import TokenTable
@@ -34,8 +34,8 @@ def batch_of(
     """Return a batch of retrieval vectors: point, counter (pairs, dim), negative (pairs, k, dim); pooled ones are 0."""
     pairs, k, dim = negative.shape
 
-    def embedded(vectors: Tensor) -> Embedded:
-        return Embedded(vectors, torch.zeros(len(vectors), pooled))
+    def embedded(vectors: Tensor) -> Vectors:
+        return Vectors(vectors, torch.zeros(len(vectors), pooled))
 
     columns = pairs + pairs * k
     allowed = torch.ones(pairs, columns, dtype=torch.bool)

@@ -15,7 +15,6 @@ from hydra import compose, initialize_config_dir
 
 from negexp.commands import train
 from negexp.config import CONF_DIR, TrainConfig, parse_train
-from negexp.model.bi_encoder import BiEncoder, Tower
 
 # one core and float32: the same numbers wherever the suite runs, and no fight for cores with whatever else runs
 QUICK = ["trainer.precision=float32", "trainer.device=cpu", "tracker.progress=never"]
@@ -45,10 +44,3 @@ def run_training(tmp_path: Path) -> Train:
         return path
 
     return run
-
-
-def tower(model: BiEncoder, place: int = 0) -> Tower:
-    """Return a tower of a model by its place."""
-    found = model.towers[place]
-    assert isinstance(found, Tower)
-    return found

@@ -1,7 +1,7 @@
-"""How often intervals cover the truth and tests err, on simulated arms whose truth is known.
+"""Measure how often intervals cover the truth and how often tests are wrong, on simulated arms with a known truth.
 
 `python tests/simulations.py` prints the tables of tests/README.md. `python tests/simulations.py FILE` does so for
-another statistics.py, such as that of an earlier commit: `git show 3b24f3f:negexp/evaluation/statistics.py > FILE`.
+another statistics.py, for example from an earlier commit: `git show 3b24f3f:negexp/evaluation/statistics.py > FILE`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from negexp.evaluation import statistics
 
 @dataclass(frozen=True)
 class Setting:
-    """Arms that are simulated; the bounds are those that tests ask for, None where none is."""
+    """Parameters of simulated arms, and the bounds that the tests require; None: no bound."""
 
     arms: int = 4
     seeds: int = 3
     debates: int = 50
     debate_sd: float = 0.5
     seed_sd: float = 0.15
-    unruly: float = 1.0  # how many times as much the first arm's seeds vary
+    unruly: float = 1.0  # the factor on the first arm's seed_sd
     accuracy: float = 0.42
-    gain: float = 0.0  # shift of the last arm; of the first one with which power is measured
+    gain: float = 0.0  # shift of the last arm
     coverage: float | None = 0.93
     false_positives: float | None = 0.06
-    longest: float = 2.2  # times as long as an interval is on average that knows the variance
+    longest: float = 2.2  # bound for the mean length, divided by the length of an interval that knows the variance
 
 
 SETTINGS = {
@@ -81,7 +81,7 @@ BETTER = {
 class Measured(NamedTuple):
     """Shares of simulations, and mean lengths of the intervals of an arm and of a difference.
 
-    `below` and `above` say on which side of the interval the truth was missed.
+    below, above: shares of simulations in which the truth is below or above the interval.
     """
 
     coverage: float
@@ -97,8 +97,8 @@ class Measured(NamedTuple):
 def simulate(rng: np.random.Generator, setting: Setting, draws: int, study: Any) -> tuple[Any, np.ndarray]:
     """Return a study of arms with hits and misses, and each arm's true accuracy.
 
-    A hit is a normal variable above zero: the arm's shift, an effect of the debate, of the query, of the seed, and
-    noise of its own. Its probability over all queries and seeds is then known.
+    A query is a hit when the sum of the arm's shift, a debate effect, a query effect, a seed effect and noise is above
+    zero. All effects are normal, so the probability of a hit over all queries and seeds is known.
     """
     group = np.repeat(np.arange(setting.debates), rng.integers(1, 10, setting.debates))
     queries = len(group)
@@ -115,7 +115,7 @@ def simulate(rng: np.random.Generator, setting: Setting, draws: int, study: Any)
 
 
 def measure(setting: Setting, simulations: int, draws: int = 400, study: Any = statistics.Study) -> Measured:
-    """Return how often the first arm's interval and its difference from the last arm cover, and its test errs."""
+    """Return the coverage of the first arm's interval and of its difference from the last arm, and false positives."""
     rng = np.random.default_rng(11)
     counts, errors = np.zeros(7), []
     for _ in range(simulations):
@@ -131,7 +131,7 @@ def measure(setting: Setting, simulations: int, draws: int = 400, study: Any = s
 
 
 def shown(setting: Setting, simulations: int, draws: int = 1000, study: Any = statistics.Study) -> tuple[float, float]:
-    """Return the share of simulations in which the best arm is said to be above any, and of arms the last is above."""
+    """Return the share of simulations with a significant best arm, and the share of arms that the last arm beats."""
     rng = np.random.default_rng(5)
     found = np.zeros(2)
     for _ in range(simulations):
@@ -150,7 +150,7 @@ def p_against_others(study: Any, best: int) -> np.ndarray:
 
 
 def p_by_holm(holm: Callable[[list[float]], list[float]]) -> Callable[[Any, int], np.ndarray]:
-    """Return what `p_against_others` was before: Holm's correction, of more than ten arms over the best one's pairs."""
+    """Return the earlier `p_against_others` with Holm's correction, limited to the best arm's pairs for many arms."""
 
     def p_against(study: Any, best: int) -> np.ndarray:
         arms = range(len(study.arms))
@@ -163,7 +163,7 @@ def p_by_holm(holm: Callable[[list[float]], list[float]]) -> Callable[[Any, int]
 
 
 def main(path: str | None, simulations: int = 2000, families: int = 1000) -> None:
-    """Print all that is simulated, in Markdown."""
+    """Print the results of all simulations in Markdown."""
     module: Any = statistics
     if path is not None:
         spec = importlib.util.spec_from_file_location("earlier", Path(path))

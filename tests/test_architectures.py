@@ -166,7 +166,7 @@ def random_encoder(encoder_config: PreTrainedConfig) -> PreTrainedModel:
     """Return a fused encoder whose weights are large enough for every defect of its attention to show."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        encoder = AutoModel.from_config(encoder_config)
+        encoder: PreTrainedModel = AutoModel.from_config(encoder_config)
         with torch.no_grad():
             for parameter in encoder.parameters():
                 if parameter.ndim > 1:
@@ -287,7 +287,7 @@ def test_embeddings_do_not_depend_on_the_size_of_batches(kind: str, config: Mode
 
 def test_bert_as_a_decoder_is_masked_as_transformers_masks_it(config: ModelConfig, tmp_path: Path) -> None:
     folder = save_encoder(tmp_path, tiny_config("bert", is_decoder=True))
-    encoder = build_model(replace(config, pretrained=folder), 0, []).model.towers[0].encoder
+    encoder = build_model(replace(config, pretrained=folder), 0, []).model.tower("query").encoder
     plain = AutoModel.from_pretrained(folder)
     ids, mask = padded_texts([20, 9], 0)
     with without_gradients(encoder), without_gradients(plain):
@@ -368,7 +368,7 @@ def test_dropout_is_set_under_the_names_of_the_architecture(kind: str, config: M
     folder = save_encoder(tmp_path, tiny_config(kind))
     for rate in (0.0, 0.5):
         built = build_model(replace(config, pretrained=folder, dropout=rate), 0, [])
-        encoder = built.model.towers[0].encoder
+        encoder = built.model.tower("query").encoder
         assert {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)} <= {rate}
         saved = {key: value for key, value in built.encoder_config.to_dict().items() if "dropout" in key}
         assert rate in saved.values()
@@ -388,7 +388,9 @@ def test_dropout_that_an_encoder_does_not_have_is_refused(config: ModelConfig) -
 
 def test_dropout_that_cannot_be_set_is_refused(config: ModelConfig) -> None:
     encoder = random_encoder(tiny_config("bert"))
-    encoder.get_submodule("encoder.layer.0.output").dropout.p = 0.4
+    dropout = encoder.get_submodule("encoder.layer.0.output.dropout")
+    assert isinstance(dropout, nn.Dropout)
+    dropout.p = 0.4
     message = r"model\.dropout=0\.1: encoder\.layer\.0\.output\.dropout of bert keeps 0\.4; use model\.dropout=null"
     with pytest.raises(InputError, match=message):
         check_encoder(encoder, replace(config, dropout=0.1), VOCABULARY, 0)

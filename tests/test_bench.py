@@ -1,4 +1,4 @@
-"""Benchmarks: turns, ratios, fits and files; the plain way computes what negexp does. How fast is not tested."""
+"""Benchmarks: turns, ratios, fits and files. The plain epoch computes what negexp computes. Speed is not tested."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from negexp.bench import mine as bench_mine
 from negexp.bench import scale
 from negexp.bench.embed import sample_with_copies
+from negexp.bench.machine import Machine
 from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
 from negexp.bench.scale import Growth
 from negexp.bench.setting import Setting
 from negexp.bench.synthetic import synthetic_pairs
-from negexp.bench.timing import Comparison, Rival, in_turns
+from negexp.bench.timing import PhaseResult, Rival, in_turns
 from negexp.bench.write import as_json, as_markdown
 from negexp.cli import main
 from negexp.components import build
@@ -36,16 +37,20 @@ from negexp.model.bi_encoder import PairClassifier
 from negexp.runtime import choose_runtime
 from negexp.training.profile import StepProfile, phase_table
 
-MACHINE = {
-    "processor": "one",
-    "instructions": [],
-    "cores": 2,
-    "memory_bytes": 2**30,
-    "runtime": "cpu, float32, 1 threads",
-    "python": "3",
-    "versions": {"torch": "2", "faiss-cpu": None},
-    "peak": {"float32_flops": 1e9, "bfloat16_flops": 2e9, "copy_bytes": 1e9},
-}
+MACHINE = Machine(
+    processor="one",
+    instructions=[],
+    cores=2,
+    memory_bytes=2**30,
+    system="Linux",
+    device="cpu",
+    runtime="cpu, float32, 1 threads",
+    threads=1,
+    precision="float32",
+    python="3",
+    versions={"torch": "2", "faiss-cpu": None},
+    peak={"float32_flops": 1e9, "bfloat16_flops": 2e9, "copy_bytes": 1e9},
+)
 SMALL = ["model.max_length=32", "model.layers=1", "model.hidden_size=16", "model.attention_heads=2", "repeats=1"]
 QUICK = ["trainer.precision=float32", "trainer.device=cpu", *SMALL]
 
@@ -73,7 +78,7 @@ def test_a_sample_of_texts_keeps_their_copies(counts: list[int], share: float, s
         assert (drawn == text).sum() == counts[text - 10]
 
 
-def test_contenders_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contenders_take_turns_and_the_warm_up_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "collect", lambda: 0)
     calls: list[str] = []
 
@@ -81,13 +86,13 @@ def test_contenders_take_turns_and_the_first_round_is_not_counted(monkeypatch: p
         calls.append(name)
         return len(calls)
 
-    seconds, first = in_turns({"a": lambda: call("a"), "b": lambda: call("b")}, 3, "phase", "never")
+    seconds, results = in_turns({"a": lambda: call("a"), "b": lambda: call("b")}, 3, "phase", "never")
     assert calls == ["a", "b"] * 4
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
-    assert first == {"a": 1, "b": 2}  # what the first round returned is compared, so no call is spent on that alone
+    assert results == {"a": 1, "b": 2}  # the benchmark compares the results of the warm-up, without extra calls
 
 
-def test_turns_show_a_bar_and_leave_the_garbage_collector_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+def test_turns_show_a_progress_bar_and_restore_the_garbage_collector(capsys: pytest.CaptureFixture[str]) -> None:
     frozen = gc.get_freeze_count()
     with pytest.raises(ZeroDivisionError):
         in_turns({"a": list, "b": lambda: 1 / 0}, 3, "mine", "always")
@@ -99,24 +104,24 @@ def test_turns_show_a_bar_and_leave_the_garbage_collector_as_it_was(capsys: pyte
     assert capsys.readouterr().err == ""
 
 
-def comparison() -> Comparison:
+def phase_result() -> PhaseResult:
     rivals = [Rival("slow", [8.0, 3.0, 20.0], 3.5), Rival("slower", [20.0, 20.0, 20.0], 3.0)]
-    return Comparison("phase", "sizes", "negexp", [2.0, 1.0, 4.0], rivals, 0.5, "a floor", ["checked"], ["left out"])
+    return PhaseResult("phase", "sizes", "negexp", [2.0, 1.0, 4.0], rivals, 0.5, "a floor", ["checked"], ["left out"])
 
 
-def test_ratios_are_of_rounds_and_a_missed_target_is_called_missed() -> None:
-    text = as_markdown(MACHINE, [comparison()], [])
+def test_ratios_are_computed_by_round_and_a_missed_target_is_reported() -> None:
+    text = as_markdown(MACHINE, [phase_result()], [])
     assert "| phase | slow | 2 | 8 | **4.00x** (3.00 to 5.00) | 3.5x, reached |" in text
     assert "| phase | slower | 2 | 20 | **10.00x** (5.00 to 20.00) | 3x, reached |" in text
-    assert "Floor: 0.5 s (a floor); negexp takes 4.0 times that." in text
-    missed = replace(comparison(), rivals=[Rival("slow", [8.0, 3.0, 20.0], 4.5)])
+    assert "Lower bound: 0.5 s (a floor); negexp takes 4.0 times as long." in text
+    missed = replace(phase_result(), rivals=[Rival("slow", [8.0, 3.0, 20.0], 4.5)])
     assert "| 4.5x, missed |" in as_markdown(MACHINE, [missed], [])
-    values = as_json(MACHINE, [comparison()], [])["phases"][0]
+    values = as_json(MACHINE, [phase_result()], [])["phases"][0]
     assert values["ratios"]["slow"] == [4.0, 3.0, 5.0]
     assert values["median_seconds"] == 2.0
 
 
-def test_an_exponent_is_found_and_times_are_predicted_from_linear_and_quadratic_parts() -> None:
+def test_growth_finds_the_exponent_and_predicts_with_linear_and_quadratic_parts() -> None:
     sizes = [1000, 2000, 4000, 8000]
     assert Growth("mining", sizes, [3e-8 * n**1.7 for n in sizes], [0] * 4).exponent() == pytest.approx(1.7)
     seconds = [0.2 + 1e-4 * n + 3e-9 * n**2 for n in sizes]
@@ -129,7 +134,7 @@ def test_an_exponent_is_found_and_times_are_predicted_from_linear_and_quadratic_
     assert "| mining, predicted | 1000000 |" in text
 
 
-def test_memory_that_is_not_known_is_not_predicted() -> None:
+def test_unknown_memory_is_not_predicted() -> None:
     growth = Growth("mining", [1, 2, 4], [1.0, 2.0, 4.0], [None, None, None])
     assert growth.predict(8)[1] is None
 
@@ -146,14 +151,14 @@ def test_synthetic_pairs_have_debates_and_copies() -> None:
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
-def test_the_plain_forward_pass_is_the_models(setting: Setting) -> None:
+def test_the_plain_forward_pass_equals_the_models(setting: Setting) -> None:
     model, plain_model = setting.built.model.eval(), setting.plain_model().eval()
     ids, mask = setting.tokens.pad(np.arange(5))
-    for plain, ours in zip(plain_forward(plain_model, ids, mask), model(ids, mask, "query"), strict=True):
-        torch.testing.assert_close(plain, ours, atol=1e-5, rtol=1e-4)
+    for plain, own in zip(plain_forward(plain_model, ids, mask), model(ids, mask, "query"), strict=True):
+        torch.testing.assert_close(plain, own, atol=1e-5, rtol=1e-4)
 
 
-def test_the_plain_step_has_the_gradients_of_ours(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_step_has_the_gradients_of_negexps_step(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     model, plain_model, train = setting.built.model.train(), setting.plain_model().train(), setting.corpus["train"]
     epoch = PlainEpoch(setting, plain_model, train, random_rate=0.5, margin=1.0)
     monkeypatch.setattr(epoch.optimizer, "step", lambda: None)
@@ -164,9 +169,9 @@ def test_the_plain_step_has_the_gradients_of_ours(setting: Setting, monkeypatch:
     loss: Loss = build("loss", setting.config.loss)
     assert model.classifier is not None
     loss(builder.build(batch, drawn((len(train) + negatives)[:, None])), model.classifier)["total"].backward()
-    ours = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    assert len(plain) == len(ours)
-    for one, other in zip(plain, ours, strict=True):
+    own = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(plain) == len(own)
+    for one, other in zip(plain, own, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
@@ -178,7 +183,7 @@ def test_the_plain_sampler_never_mines_a_pairs_own_texts(setting: Setting) -> No
     assert all(n not in (p, c) for n, p, c in zip(negatives, epoch.points, epoch.counters, strict=True))
 
 
-def test_the_loop_over_pairs_asks_about_each(setting: Setting) -> None:
+def test_the_loop_over_pairs_scores_each_pair(setting: Setting) -> None:
     classifier = PairClassifier(2, 3, setting.config.model).eval()
     table = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4, 3)
     found = rerank_pair_by_pair(classifier, table, table, torch.tensor([[1, 2], [3, 0]]))
@@ -201,19 +206,19 @@ def json_of(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for an environment without the extra `bench`."""
+    """Hide the libraries of the extra `bench`."""
     for name in ("faiss", "sentence_transformers", "datasets"):
         monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.mark.usefixtures("no_peers")
-def test_without_the_extra_the_phases_run_and_say_what_is_missing(
+def test_without_the_extra_all_phases_run_and_name_the_missing_libraries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench_mine, "BACKEND_ROWS", (50, 100))
     monkeypatch.setattr(bench_mine, "BACKEND_DIMS", (2, 8))
     monkeypatch.setattr(scale, "SMALLEST", 200)
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # takes longer than all else here
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # the slowest part of this test
     sizes = ["rerank_queries=20", "search_rows=300", "embed_texts=10", "epoch_pairs=8", "data.max_pairs=20"]
     values = run_bench(tmp_path, "bench=all", "progress=always", "scale_largest=4000", "scale_minutes=0", *sizes)
     err = capsys.readouterr().err
@@ -238,8 +243,8 @@ def test_without_the_extra_the_phases_run_and_say_what_is_missing(
     assert (tmp_path / "out" / "scale.png").stat().st_size > 0
 
 
-def test_default_sizes_of_mining_are_searched_in_seconds() -> None:
-    """The products of the large search, for two libraries and all rounds, take less than 40 s at 100 GFLOP/s."""
+def test_the_default_mining_benchmark_takes_seconds() -> None:
+    """The matrix products of the large search take less than 40 s at 100 GFLOP/s, for two libraries and all rounds."""
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         config = parse_config(compose("bench"), BenchConfig)
     flops = 2.0 * config.search_rows**2 * bench_mine.LARGE_DIM * 2 * (config.repeats + 2)
@@ -247,7 +252,7 @@ def test_default_sizes_of_mining_are_searched_in_seconds() -> None:
     assert config.progress == "auto"
 
 
-def test_a_profile_names_phases_and_operators_and_changes_no_result(run_training: Train) -> None:
+def test_a_profile_lists_phases_and_operators_and_changes_no_result(run_training: Train) -> None:
     options = ["experiment=smoke", "data.max_pairs=40", "trainer.epochs=1"]
     plain = run_training(*options, folder="plain")
     profiled = run_training(*options, "trainer.profile=true", folder="profiled")
@@ -269,7 +274,7 @@ def test_a_profile_names_phases_and_operators_and_changes_no_result(run_training
     assert not (plain / "profile").exists()
 
 
-def test_parts_of_steps_fill_the_train_phase() -> None:
+def test_the_parts_of_a_step_sum_to_the_train_phase() -> None:
     profiled = StepProfile(choose_runtime("cpu", "float32", None))
     profiled.steps, profiled.own_seconds = 10, 1.0
     assert profiled.profiled == 3

@@ -27,6 +27,8 @@ from negexp.config import (
     to_yaml,
 )
 from negexp.errors import InputError
+from negexp.losses.triplet_ce import TripletCrossEntropyOptions
+from negexp.sampling.samplers.decay import DecayOptions
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -124,6 +126,7 @@ def test_every_key_has_a_line_of_help() -> None:
 def test_original_presets_share_the_constants_of_the_scripts(option: str) -> None:
     config = train_config(option)
     model, trainer, loss = config.model, config.trainer, config.loss
+    assert isinstance(loss, TripletCrossEntropyOptions)
     assert (config.data.train_overlap, config.data.copies, config.data.match) == ("keep", "keep", "exact")
     assert config.sampler.exclude == ["self"]
     assert (config.sampler.num_negatives, config.sampler.refresh_every) == (1, 1)
@@ -161,6 +164,7 @@ def test_original_presets_differ_in_the_sampler_only(
 
 def test_original_steps_are_an_override_away() -> None:
     sampler = train_config("experiment=original_decay_1.0", "sampler.step=0.005").sampler
+    assert isinstance(sampler, DecayOptions)
     assert (sampler.start_rate, sampler.step) == (1.0, 0.005)
 
 
@@ -287,6 +291,7 @@ def test_numbers_that_are_not_finite_are_refused(key: str, value: float) -> None
 
 def test_rates_may_take_the_ends_of_their_range() -> None:
     sampler = train_config("sampler.start_rate=1", "sampler.end_rate=1", "sampler.step=0").sampler
+    assert isinstance(sampler, DecayOptions)
     assert (sampler.start_rate, sampler.step, sampler.end_rate) == (1.0, 0.0, 1.0)
 
 

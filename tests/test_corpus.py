@@ -204,7 +204,7 @@ def test_files_that_are_no_corpus_are_refused(tmp_path: Path, archived: bool) ->
     files = {"notes/one.txt": b"Nothing of interest."}
     path = write_archive(tmp_path / "other.tar.gz", files) if archived else write_tree(tmp_path / "other", files)
     with pytest.raises(
-        InputError, match=r"data\.path=.*/other.*: is no ArguAna counterargs corpus; expected training/"
+        InputError, match=r"data\.path=.*/other.*: is not an ArguAna counterargs corpus; expected training/"
     ):
         load_corpus(data(path, "arguana"))
 
@@ -395,7 +395,11 @@ BAD_TABLES: dict[str, tuple[str, bytes, str]] = {
     "empty theme": ("a.csv", b"point,counter,theme\np,c,t\np,c,\n", "{path}:3: theme is empty"),
     "cell missing": ("a.jsonl", (GOOD + '{"point": "p"}\n').encode(), "{path}:2: counter is empty"),
     "null": ("a.jsonl", (GOOD + '\n{"point": null, "counter": "c"}').encode(), "{path}:3: point is empty"),
-    "number": ("a.jsonl", (GOOD + '{"point": "p", "counter": 7}').encode(), "{path}:2: counter=7 is no text; write it"),
+    "number": (
+        "a.jsonl",
+        (GOOD + '{"point": "p", "counter": 7}').encode(),
+        "{path}:2: counter=7 is not a text",
+    ),
     "huge number": ("a.jsonl", b'{"point": ' + b"7" * 5000 + b', "counter": "c"}', "{path}:1: "),
     "lone surrogate": ("a.jsonl", (GOOD + '{"point": "\\ud800", "counter": "c"}').encode(), "{path}:2: "),
     "unknown split": (
@@ -405,11 +409,15 @@ BAD_TABLES: dict[str, tuple[str, bytes, str]] = {
     ),
     "ragged row": ("a.csv", b'point,counter\n"p\nq",c\np,c,d\n', "{path}:4: has 3 cells, the header 2; quote"),
     "empty after a long header": ("a.csv", b'point,counter,"a\nb"\np,,c\n', "{path}:3: counter is empty"),
-    "column twice": ("a.csv", b"point,counter,point\np,c,q\n", "{path}:1: column 'point' stands twice"),
+    "column twice": ("a.csv", b"point,counter,point\np,c,q\n", "{path}:1: column 'point' occurs twice"),
     "open quote": ("a.csv", b'point,counter\np,"c\n', "{path}:2: "),
-    "broken JSON": ("a.jsonl", (GOOD + '{"point": "p", ').encode(), "{path}:2: is no JSON"),
-    "nested JSON": ("a.jsonl", b"[" * 100_000, "{path}:1: is no JSON"),
-    "no object": ("a.jsonl", (GOOD + '["p", "c"]').encode(), "{path}:2: is no JSON object; one object a line"),
+    "broken JSON": ("a.jsonl", (GOOD + '{"point": "p", ').encode(), "{path}:2: is not JSON"),
+    "nested JSON": ("a.jsonl", b"[" * 100_000, "{path}:1: is not JSON"),
+    "no object": (
+        "a.jsonl",
+        (GOOD + '["p", "c"]').encode(),
+        "{path}:2: is not a JSON object; write one object",
+    ),
     "not UTF-8": ("a.csv", b"point,counter\ncaf\xe9,c\n", "{path}: byte 17 is not UTF-8; convert"),
     "not UTF-8 after a BOM": ("a.csv", b"\xef\xbb\xbfpoint,counter\ncaf\xe9,c\n", "{path}: byte 20 is not UTF-8"),
     "not UTF-8 in JSONL": ("a.jsonl", GOOD.encode() + b'{"point": "\xff"', "{path}: byte 42 is not UTF-8"),
@@ -436,7 +444,7 @@ def invalid_utf8() -> pa.Array:
     ("columns", "message"),
     [
         ({"point": ["p", None], "counter": ["c", "c"]}, ": row 1: point is empty"),
-        ({"point": [1, 2], "counter": ["c", "c"]}, ": rows 0 to 1: point holds int64, no text; write it as a string"),
+        ({"point": [1, 2], "counter": ["c", "c"]}, ": rows 0 to 1: point holds int64, not text; write it as a string"),
         ({"point": ["p", "p"]}, ": has no column 'counter'; found point"),
         ({"x": ["p", "p"]}, ": has no column 'point'"),
         ({"point": invalid_utf8(), "counter": ["c", "c"]}, ""),
@@ -457,7 +465,7 @@ def test_missing_table_is_refused(tmp_path: Path) -> None:
 
 def test_folder_for_a_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(InputError, match=r"data\.path=.*/a\.csv: is no file; give a table"):
+    with pytest.raises(InputError, match=r"data\.path=.*/a\.csv: is not a file; give a table"):
         load_corpus(data(tmp_path / "a.csv"))
 
 
@@ -564,7 +572,7 @@ def plain_loop(rows: list[Row], train_overlap: str, copies: str) -> list[tuple[s
 @pytest.mark.parametrize("copies", ["merge", "keep"])
 @pytest.mark.parametrize("train_overlap", ["drop", "keep"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_training_rows_are_those_of_a_plain_loop(tmp_path: Path, seed: int, train_overlap: str, copies: str) -> None:
+def test_training_rows_equal_a_plain_loop(tmp_path: Path, seed: int, train_overlap: str, copies: str) -> None:
     rows = overlapping_rows(seed)
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     corpus = load_corpus(replace(data(path), train_overlap=train_overlap, copies=copies))
@@ -580,7 +588,7 @@ def test_training_rows_are_those_of_a_plain_loop(tmp_path: Path, seed: int, trai
         assert any(seen) == (train_overlap == "keep")
 
 
-def test_dependent_groups_are_those_of_a_plain_flood(tmp_path: Path) -> None:
+def test_dependent_groups_equal_a_plain_flood_fill(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         size = int(rng.integers(1, 12))
@@ -608,7 +616,7 @@ def flood(split: Split, start: int) -> set[int]:
     return reached
 
 
-def test_either_text_in_either_place_counts_as_seen(tmp_path: Path) -> None:
+def test_a_text_shared_as_point_or_counter_counts_as_seen(tmp_path: Path) -> None:
     pairs = [("P", "x"), ("x", "P"), ("C", "x"), ("x", "C"), ("y", "z"), ("P", "C")]
     rows = [{"point": "P", "counter": "C", "split": "train"}, {"point": "z", "counter": "y", "split": "test"}]
     rows += [{"point": point, "counter": counter, "split": "validation"} for point, counter in pairs]
@@ -784,7 +792,7 @@ def test_a_respelled_copy_is_mined_when_match_is_exact_only(
     copies = [texts[source][row] in (texts["point"][pair], texts["counter"][pair]) for pair, source, row in pairs]
     assert len(copies) == 16
     assert any(copies) == (match == "exact")  # the tokenizer lower-cases, so a copy has distance 0
-    said = "32 texts have the same tokens as another text that is no copy (data.match=exact)"
+    said = "32 texts have the same tokens as another text that is not a copy (data.match=exact)"
     why = "neither merged nor dropped: 32 differ in what the tokenizer drops"
     assert [message.startswith(said) and message.endswith(why) for message in caplog.messages] == [True] * (
         match == "exact"

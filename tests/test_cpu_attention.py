@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,9 +20,14 @@ SCALING = 0.4
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
-def random_rows(rows: int, length: int, dim: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+def three(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = parts
+    return query, key, value
+
+
+def random_rows(rows: int, length: int, dim: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(length)
-    return [torch.randn(rows, length, dim, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)]
+    return three(torch.randn(rows, length, dim, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
 
 
 def real_keys(lengths: list[int]) -> Tensor:
@@ -46,24 +53,24 @@ def test_attention_is_its_definition(lengths: list[int], block: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(attention, "BLOCK_SCORES", block)
             found = attend(*rows, real_keys(lengths), 0.0, SCALING)
-        expected = by_definition(*(part.double() for part in rows), lengths)
+        expected = by_definition(*three(part.double() for part in rows), lengths)
         torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
 
 
-def test_without_padding_no_keys_need_to_be_named() -> None:
+def test_no_mask_equals_a_mask_without_padding() -> None:
     rows = random_rows(4, 5, 3)
     assert torch.equal(attend(*rows, None, 0.0, SCALING), attend(*rows, real_keys([5] * 4), 0.0, SCALING))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("block", [60, 10**6])
-def test_gradients_are_those_of_small_differences(dropout: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_equal_finite_differences(dropout: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "BLOCK_SCORES", block)
-    rows = [part.requires_grad_() for part in random_rows(4, 6, 3)]
+    rows = three(part.requires_grad_() for part in random_rows(4, 6, 3))
 
-    def attended(*parts: Tensor) -> Tensor:
+    def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         torch.manual_seed(0)
-        return attend(*parts, real_keys([6, 4, 1, 6]), dropout, SCALING)
+        return attend(query, key, value, real_keys([6, 4, 1, 6]), dropout, SCALING)
 
     assert torch.autograd.gradcheck(attended, rows)
 
@@ -74,9 +81,9 @@ def test_gradients_in_a_training_precision_are_near_those_of_torchs_attention(
 ) -> None:
     rows = random_rows(6, 40, 16)
     weights = torch.randn(6, 40, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    ours = [part.to(dtype).requires_grad_() for part in rows]
+    ours = three(part.to(dtype).requires_grad_() for part in rows)
     (attend(*ours, None, 0.0, SCALING) * weights.to(dtype)).sum().backward()
-    theirs = [part.requires_grad_() for part in rows]
+    theirs = three(part.requires_grad_() for part in rows)
     (F.scaled_dot_product_attention(*theirs, scale=SCALING) * weights).sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         assert one.grad is not None
@@ -96,12 +103,12 @@ def test_dropout_takes_probabilities_out_and_scales_the_rest(dtype: torch.dtype)
     assert float(kept.double().mean()) == pytest.approx(0.75, abs=5 * (0.25 * 0.75 / found.numel()) ** 0.5)
 
 
-def test_training_and_embedding_share_their_memory() -> None:
-    scratch._memory.kept.clear()
+def test_training_and_embedding_can_share_buffers() -> None:
+    scratch._memory.buffers.clear()
     rows = random_rows(2, 4, 3)
     with torch.inference_mode():
         expected = attend(*rows, None, 0.0, SCALING)
-    trained = [part.requires_grad_() for part in random_rows(2, 4, 3)]
+    trained = three(part.requires_grad_() for part in random_rows(2, 4, 3))
     found = attend(*trained, None, 0.0, SCALING)
     kept = found.detach().clone()
     with torch.inference_mode():

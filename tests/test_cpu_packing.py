@@ -77,7 +77,7 @@ def test_the_encoder_is_given_packed_texts_on_a_cpu(config: ModelConfig, fused: 
     assert seen == [shape]
 
 
-def test_elsewhere_than_on_a_cpu_texts_stay_padded(config: ModelConfig) -> None:
+def test_texts_stay_padded_on_other_devices(config: ModelConfig) -> None:
     model = build_model(config, 0, TEXTS * 5).model.eval().to("meta")
     seen = seen_by(model)
     with pytest.raises(RuntimeError, match="meta tensors"):  # its masks need values; the ids have gone in by then
@@ -85,7 +85,7 @@ def test_elsewhere_than_on_a_cpu_texts_stay_padded(config: ModelConfig) -> None:
     assert seen == [(2, 5)]
 
 
-def test_hidden_states_come_back_where_the_tokens_were_and_are_zero_elsewhere(config: ModelConfig) -> None:
+def test_hidden_states_return_to_their_tokens_and_padding_is_zero(config: ModelConfig) -> None:
     encoder = build_model(config, 0, TEXTS * 5).model.eval().get_submodule("towers.0.encoder")
     ids, mask = random_batch([2, 5, 1])
     with torch.inference_mode():

@@ -74,7 +74,7 @@ def test_off_leaves_an_encoder_as_transformers_builds_it(tmp_path: Path) -> None
     assert restored.encoder_config._attn_implementation == packing.ATTENTION
 
 
-def test_a_run_without_dropout_comes_to_the_same_with_and_without_fast_paths(run_training: Train) -> None:
+def test_without_dropout_fast_paths_give_the_same_results(run_training: Train) -> None:
     options = [SMOKE, "sampler=decay", "sampler.start_rate=0.5", "model.dropout=0", "trainer.epochs=3"]
     fused = run_training(*options, folder="fused")
     plain = run_training(*options, "trainer.fused=off", folder="plain")
@@ -98,7 +98,7 @@ def test_with_off_training_and_evaluation_use_no_fast_path(run_training: Train, 
             evaluated(tmp_path / "fused", *overrides)
 
 
-def test_a_run_may_not_go_on_with_the_other_value(run_training: Train) -> None:
+def test_a_run_cannot_continue_with_another_value_of_fused(run_training: Train) -> None:
     folder = run_training(SMOKE, "trainer.epochs=1")
     text = (folder / "config.yaml").read_text().replace("  fused: auto\n", "")
     (folder / "config.yaml").write_text(text)  # as version 0.1 left it

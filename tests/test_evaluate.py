@@ -1,4 +1,4 @@
-"""`negexp evaluate run=...`: what the run brings, what the command line changes, and what training has seen."""
+"""`negexp evaluate run=...`: the run's own settings, changes on the command line, and texts seen in training."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def table(path: Path, prefix: str, seen: dict[int, str]) -> Path:
     return path
 
 
-# what the run's test split has of its own training texts, the last two spelled otherwise
+# training texts in the run's test split; the last two have another spelling
 OWN = {
     0: "own train wants taxes",
     1: "own train fears parks",
     4: "own  train\u00a0wants labs",
     7: "OWN TRAIN FEARS ZOOS",
 }
-# and another corpus: 3 and 5 are training texts of the run, 6 is one of the other corpus, which the run never saw
+# another corpus: 3 and 5 are training texts of the run, 6 is a training text of the other corpus only
 ELSEWHERE = {3: "own train wants farms", 5: "Own train wants ports ", 6: "other train wants parks"}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train on `own.csv`, leaks kept; `run/` is the run, `other.csv` another corpus."""
+    """Train on `own.csv` with leaks. `run/` is the run, `other.csv` is another corpus."""
     folder = tmp_path_factory.mktemp("evaluate")
     table(folder / "other.csv", "other", ELSEWHERE)
     overrides = [
@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a folder with a copy of all that, whose run still names the first `own.csv`."""
+    """Change into a copy of that folder. The run in it still names the original `own.csv`."""
     shutil.copytree(trained, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr("sys.argv", ["negexp"])
@@ -98,7 +98,7 @@ def seen(ranks: pd.DataFrame) -> set[int]:
     return {int(id_[len("pair") :]) - 25 for id_ in ranks["query"][ranks["seen_in_training"]]}
 
 
-def is_the_runs_own(here: Path) -> bool:
+def equals_the_runs_own_evaluation(here: Path) -> bool:
     return (here / "out/evaluation/test.json").read_bytes() == (here / "run/evaluation/test.json").read_bytes()
 
 
@@ -117,15 +117,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
 # ---- keys change the run's own configuration -------------------------------------------------------------------------
 
 
-def test_a_limit_on_the_command_line_leaves_the_runs_own_data(evaluated: Evaluate, here: Path) -> None:
+def test_a_limit_on_the_command_line_keeps_the_runs_own_data(evaluated: Evaluate, here: Path) -> None:
     assert seen(evaluated("data.max_bytes=100000000")) == set(OWN)
-    assert is_the_runs_own(here)
+    assert equals_the_runs_own_evaluation(here)
     ranks = pd.read_parquet(here / "run" / "evaluation" / "test-ranks.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(here / "out" / "evaluation" / "test-ranks.parquet"), ranks)
 
 
 @pytest.mark.parametrize("change", ["data.train_overlap=drop", "data.max_pairs=5", "data.copies=merge"])
-def test_keys_that_change_the_training_split_do_not_change_what_the_run_saw(evaluated: Evaluate, change: str) -> None:
+def test_keys_that_change_the_training_split_keep_the_seen_queries(evaluated: Evaluate, change: str) -> None:
     ranks = evaluated(change)
     kept = {int(id_[len("pair") :]) - 25 for id_ in ranks["query"]}
     assert len(kept) == (5 if "max_pairs" in change else 12)
@@ -142,7 +142,7 @@ def test_an_evaluation_key_changes_that_key_only(evaluated: Evaluate, here: Path
     ranks = evaluated("evaluation.rerank_k=1")
     retrieval, reranked = (ranks[ranks["stage"] == stage]["rank"].tolist() for stage in ("retrieval", "reranked"))
     assert retrieval == own[own["stage"] == "retrieval"]["rank"].tolist()
-    assert reranked == retrieval  # of one candidate there is no other order
+    assert reranked == retrieval  # one candidate has only one order
 
 
 def values_of(kind: type, own: Any) -> list[tuple[str, object]]:
@@ -163,7 +163,7 @@ def composed() -> tuple[EvaluateConfig, TrainConfig]:
     return config, compose_train("data=pairs", "data.path=x", "data.split_seed=7", "evaluation.rerank_k=3", "seed=5")
 
 
-def test_every_key_changes_the_runs_group_in_that_key_only(composed: tuple[EvaluateConfig, TrainConfig]) -> None:
+def test_every_key_changes_only_that_key_of_the_runs_group(composed: tuple[EvaluateConfig, TrainConfig]) -> None:
     config, own = composed
     for group, kind in (("data", DataConfig), ("evaluation", EvaluationConfig)):
         for key, value in values_of(kind, getattr(own, group)):
@@ -176,7 +176,7 @@ def test_every_key_changes_the_runs_group_in_that_key_only(composed: tuple[Evalu
                 assert (found.seed, found.model) == (5, own.model)
 
 
-def test_a_group_on_the_command_line_takes_the_place_of_the_runs(composed: tuple[EvaluateConfig, TrainConfig]) -> None:
+def test_a_group_on_the_command_line_replaces_the_runs_group(composed: tuple[EvaluateConfig, TrainConfig]) -> None:
     config, own = composed
     other = replace(config, data=replace(config.data, name="arguana", path="y"))
     found = with_run(other, own, ["data=arguana", "data.path=y"])
@@ -215,40 +215,40 @@ def test_wrong_keys_are_refused_in_one_line_and_leave_no_folder(
     assert message in refusal(capsys, override)
 
 
-# ---- what training has seen ------------------------------------------------------------------------------------------
+# ---- texts seen in training ------------------------------------------------------------------------------------------
 
 
-def test_other_data_is_marked_by_what_the_run_was_trained_on(evaluated: Evaluate) -> None:
+def test_queries_of_other_data_are_marked_by_the_runs_training_texts(evaluated: Evaluate) -> None:
     assert seen(evaluated("data=pairs", "data.path=other.csv")) == {3, 5}
     assert seen(evaluated("data=pairs", "data.path=other.csv", "data.match=exact")) == {3}
     assert seen(evaluated("data.path=other.csv")) == {3, 5}
 
 
-def test_how_many_queries_the_run_saw_is_said(evaluated: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_seen_queries_is_printed(evaluated: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     evaluated("data=pairs", "data.path=other.csv")
     assert "\n2 of 12 test pairs have a text that the run was trained on\n" in capsys.readouterr().out
 
 
-def test_a_corpus_that_moved_is_found_by_data_path(here: Path, evaluated: Evaluate) -> None:
+def test_a_moved_corpus_is_found_with_data_path(here: Path, evaluated: Evaluate) -> None:
     config = here / "run" / "config.yaml"
     config.write_text(config.read_text().replace("/own.csv", "/gone.csv"))
     assert seen(evaluated("data.path=own.csv")) == set(OWN)
-    assert is_the_runs_own(here)
+    assert equals_the_runs_own_evaluation(here)
 
 
-def test_training_texts_that_are_gone_or_changed_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_or_changed_training_texts_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = here / "run" / "config.yaml"
     config.write_text(config.read_text().replace("/own.csv", "/gone.csv"))
     assert "gone.csv: does not exist" in refusal(capsys)
     message = refusal(capsys, "data=pairs", "data.path=other.csv")
     assert "/gone.csv: does not exist" in message
     assert "data.path=other.csv: has other training pairs than the run had" in message
-    assert "put its corpus back, or name its place with data.path" in message
+    assert "restore its corpus, or give its path with data.path" in message
     pd.read_csv("own.csv").replace("own train wants mines", "own train wants money").to_csv("own.csv", index=False)
     assert "data.path=own.csv: has other training pairs than the run had" in refusal(capsys, "data.path=own.csv")
 
 
-def test_a_test_split_that_changed_is_evaluated(here: Path, evaluated: Evaluate) -> None:
+def test_a_changed_test_split_is_evaluated(here: Path, evaluated: Evaluate) -> None:
     pd.read_csv("own.csv").replace("own test wants mines", "own train wants mines").to_csv("own.csv", index=False)
     assert seen(evaluated("data.path=own.csv")) == {*OWN, 9}
 

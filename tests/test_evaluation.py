@@ -1,4 +1,4 @@
-"""Ranks against a slow reference written from the evaluation contract: loops over queries and candidates."""
+"""Compare ranks with a slow reference that loops over queries and candidates, as the contract describes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hypothesis.extra.numpy import arrays
 
 from negexp.config import EvaluationConfig, ModelConfig
 from negexp.corpus.arguments import Split
-from negexp.embedding import Embeddings, Vectors
-from negexp.evaluation import evaluator, rank_queries
-from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries
+from negexp.embedding import Embeddings
+from negexp.evaluation import StageScorers, rank_queries
+from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.ranking import Classifier, Scorer, argument_ids
-from negexp.evaluation.report_text import left_out, metrics_text
-from negexp.model import BiEncoder
+from negexp.evaluation.ranking import argument_ids
+from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
+from negexp.model import BiEncoder, Vectors
 from negexp.model.bi_encoder import PairClassifier
 
 NEEDS = {
@@ -97,7 +97,7 @@ def reference_queries(split: Split, protocol: str) -> list[int]:
         return all(same(split, *texts) for texts in zip(pairs[row], pairs[earlier], strict=True))
 
     first = [row for row in range(len(pairs)) if not any(repeats(row, earlier) for earlier in range(row))]
-    return [row for row in first if not same(split, *pairs[row])]  # else the gold is no candidate
+    return [row for row in first if not same(split, *pairs[row])]  # otherwise the gold is no candidate
 
 
 def reference_ranks(split: Split, score: PairScore, classify: PairScore, k: int) -> Table:
@@ -136,12 +136,12 @@ class Case:
 
     split: Split
     scores: np.ndarray
-    opinions: np.ndarray
+    classifier_scores: np.ndarray
 
 
 @st.composite
 def cases(draw: st.DrawFn, without_metadata: bool = False, respelled: bool = False) -> Case:
-    """Draw a small corpus; `respelled`: some of its texts are copies of others that are spelled otherwise."""
+    """Draw a small corpus. `respelled`: some texts are copies of others with another spelling."""
     texts = draw(st.integers(2, 7))
     pairs = draw(st.lists(st.tuples(st.integers(0, texts - 1), st.integers(1, texts - 1)), min_size=1, max_size=8))
     size = len(pairs)
@@ -162,12 +162,11 @@ def cases(draw: st.DrawFn, without_metadata: bool = False, respelled: bool = Fal
     return Case(split, draw(matrix), draw(matrix))
 
 
-def scorer(scores: np.ndarray) -> Scorer:
-    return lambda query, candidate: scores[np.ix_(query, candidate)]
-
-
-def classifier(opinions: np.ndarray) -> Classifier:
-    return lambda query, candidates: opinions[query[:, None], candidates]
+def scorers_of(case: Case) -> StageScorers:
+    return StageScorers(
+        lambda query, candidate: case.scores[np.ix_(query, candidate)],
+        lambda query, candidates: case.classifier_scores[query[:, None], candidates],
+    )
 
 
 def lookup(scores: np.ndarray) -> PairScore:
@@ -177,7 +176,7 @@ def lookup(scores: np.ndarray) -> PairScore:
 def rank_case(
     case: Case, k: int = 3, block_bytes: int = LARGE, queries: np.ndarray | None = None
 ) -> tuple[pd.DataFrame, Table]:
-    ranks = rank_queries(case.split, scorer(case.scores), classifier(case.opinions), k, block_bytes, queries)
+    ranks = rank_queries(case.split, scorers_of(case), k, block_bytes, queries)
     return ranks, as_table(ranks)
 
 
@@ -196,18 +195,18 @@ def as_table(ranks: pd.DataFrame) -> Table:
     case=st.one_of(cases(), cases(respelled=True)), k=st.integers(1, 6), block_bytes=st.sampled_from([1, 100, LARGE])
 )
 def test_ranks_equal_the_reference(case: Case, k: int, block_bytes: int) -> None:
-    expected = reference_ranks(case.split, lookup(case.scores), lookup(case.opinions), k)
+    expected = reference_ranks(case.split, lookup(case.scores), lookup(case.classifier_scores), k)
     assert rank_case(case, k, block_bytes)[1] == expected
 
 
 @settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(without_metadata=True))
-def test_tasks_without_their_metadata_are_left_out_and_named(case: Case) -> None:
+def test_tasks_without_their_metadata_are_skipped_and_named(case: Case) -> None:
     ranks, table = rank_case(case)
-    assert table == reference_ranks(case.split, lookup(case.scores), lookup(case.opinions), 3)
-    sentence = left_out(case.split)
+    assert table == reference_ranks(case.split, lookup(case.scores), lookup(case.classifier_scores), 3)
+    sentence = skipped_tasks_text(case.split)
     assert sentence is not None
-    absent, _, tasks = sentence.removeprefix("left out, for want of ").partition(": ")
+    absent, _, tasks = sentence.removeprefix("tasks skipped because the data has no ").partition(": ")
     missing = {name for name in ("theme", "debate", "stance") if getattr(case.split, name) is None}
     assert set(absent.split(", ")) == missing
     assert tasks.split(", ") == [task for task, needs in NEEDS.items() if needs & missing]
@@ -216,9 +215,9 @@ def test_tasks_without_their_metadata_are_left_out_and_named(case: Case) -> None
 
 @settings(deadline=None, derandomize=True, max_examples=15)
 @given(case=cases(), k=st.integers(1, 6))
-def test_what_was_ranked_first_is_gold_at_rank_1_only_and_has_the_best_score(case: Case, k: int) -> None:
+def test_the_first_candidate_is_gold_only_at_rank_1_and_has_the_best_score(case: Case, k: int) -> None:
     text_of = {id_: text for text, id_ in argument_ids(case.split).items()}
-    by_stage = {"retrieval": lookup(case.scores), "reranked": lookup(case.opinions)}
+    by_stage = {"retrieval": lookup(case.scores), "reranked": lookup(case.classifier_scores)}
     for row, protocol, stage, task, rank, first in rank_case(case, k)[0][
         ["row", "protocol", "stage", "task", "rank", "first"]
     ].itertuples(index=False):
@@ -233,7 +232,7 @@ def test_what_was_ranked_first_is_gold_at_rank_1_only_and_has_the_best_score(cas
         assert by_stage[stage](query, best) == max(by_stage[stage](query, other) for other in pool)
 
 
-def test_an_argument_is_named_by_its_first_place_counters_before_points() -> None:
+def test_a_text_gets_the_id_of_its_first_argument_counters_before_points() -> None:
     assert argument_ids(one_debate(point=[0, 2, 5], counter=[1, 1, 0])) == {
         0: "q2/counter",
         1: "q0/counter",
@@ -245,7 +244,9 @@ def test_an_argument_is_named_by_its_first_place_counters_before_points() -> Non
 @settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(), k=st.integers(1, 6))
 def test_a_constant_scorer_puts_every_other_text_above_the_gold(case: Case, k: int) -> None:
-    constant = replace(case, scores=np.full_like(case.scores, 0.5), opinions=np.full_like(case.opinions, 0.5))
+    constant = replace(
+        case, scores=np.full_like(case.scores, 0.5), classifier_scores=np.full_like(case.classifier_scores, 0.5)
+    )
     row = {id_: row for row, id_ in enumerate(case.split.ids)}
     for (query, protocol, stage, task), (rank, _) in rank_case(constant, k)[1].items():
         pool = reference_pool(case.split, task, protocol, row[query])
@@ -258,14 +259,14 @@ def test_a_scorer_that_knows_the_gold_ranks_it_first(case: Case, k: int) -> None
     perfect = np.zeros_like(case.scores)
     perfect[case.split.point, case.split.counter] = 1
     golds = pd.Series(case.split.counter).groupby(case.split.point).nunique()
-    ranks = rank_case(replace(case, scores=perfect, opinions=perfect), k)[0]
+    ranks = rank_case(replace(case, scores=perfect, classifier_scores=perfect), k)[0]
     one_gold = golds[case.split.point[ranks["row"].to_numpy()]].to_numpy() == 1  # else a point's golds are equal
     assert (ranks["rank"][one_gold] == 1).all()
 
 
 @settings(deadline=None, derandomize=True, max_examples=10)
 @given(case=cases(), k=st.integers(1, 6), block_bytes=st.integers(1, 300))
-def test_the_size_of_a_block_changes_nothing(case: Case, k: int, block_bytes: int) -> None:
+def test_the_block_size_changes_no_rank(case: Case, k: int, block_bytes: int) -> None:
     pd.testing.assert_frame_equal(rank_case(case, k, block_bytes)[0], rank_case(case, k)[0])
 
 
@@ -294,13 +295,13 @@ def test_copies_of_the_gold_are_gold_in_published_and_one_candidate_in_clean() -
     assert ("q1", "clean", "retrieval", "sdc") not in table
 
 
-def test_copies_that_are_spelled_otherwise_are_scored_by_their_own_texts() -> None:
-    # texts 1 and 4 are the gold, spelled in two ways; 5 is the query's, spelled otherwise
+def test_copies_with_another_spelling_are_scored_by_their_own_texts() -> None:
+    # texts 1 and 4 are two spellings of the gold; text 5 is another spelling of the query
     split = replace(one_debate(point=[0, 5, 3], counter=[1, 2, 4]), identity=np.array([0, 1, 2, 3, 1, 0]))
     scores = np.zeros((6, 6))
     scores[0] = [0, 1, 2, 0, 3, 9]
     table = rank_case(Case(split, scores, scores))[1]
-    assert table["q0", "published", "retrieval", "sdc"] == (1, 3)  # by text 4, which is nearer than text 2
+    assert table["q0", "published", "retrieval", "sdc"] == (1, 3)  # the rank of text 4, which is nearer than text 2
     assert table["q0", "published", "retrieval", "epa"] == (2, 5)  # text 5 competes
     assert table["q0", "clean", "retrieval", "epa"] == (2, 3)  # text 5 is removed, text 4 is merged into text 1
 
@@ -320,13 +321,13 @@ def test_a_copy_of_the_query_competes_in_published_only() -> None:
     assert table["q0", "clean", "retrieval", "epa"] == (1, 2)
 
 
-def test_beyond_the_k_nearest_the_classifier_has_no_say() -> None:
+def test_beyond_the_k_nearest_the_classifier_changes_nothing() -> None:
     split = one_debate(point=[0, 0, 0], counter=[1, 2, 3])
-    scores, opinions = np.zeros((4, 4)), np.zeros((4, 4))
-    scores[0], opinions[0] = [0, 3, 2, 1], [0, 1, 2, 3]  # opposite orders
+    scores, classifier_scores = np.zeros((4, 4)), np.zeros((4, 4))
+    scores[0], classifier_scores[0] = [0, 3, 2, 1], [0, 1, 2, 3]  # opposite orders
 
     def reranked(k: int) -> list[int]:
-        table = rank_case(Case(split, scores, opinions), k)[1]
+        table = rank_case(Case(split, scores, classifier_scores), k)[1]
         return [table[query, "published", "reranked", "sdc"][0] for query in ("q0", "q1", "q2")]
 
     assert reranked(1) == [1, 2, 3]
@@ -334,16 +335,20 @@ def test_beyond_the_k_nearest_the_classifier_has_no_say() -> None:
     assert reranked(3) == [3, 2, 1]
 
 
-def test_in_clean_the_first_of_the_copies_decides_who_is_among_the_k_nearest() -> None:
+def test_in_clean_the_first_copy_decides_which_candidates_are_among_the_k_nearest() -> None:
     split = one_debate(point=[0, 4, 5, 6], counter=[1, 2, 3, 2])
-    scores, opinions = np.zeros((7, 7)), np.zeros((7, 7))
-    scores[0, 1], opinions[0, 2] = 1, 1  # 2 and 3 are equally far, 2 stands first; the classifier prefers 2 to the gold
-    opinions[0, 3] = -1
-    assert rank_case(Case(split, scores, opinions), k=2)[1]["q0", "clean", "reranked", "sdc"] == (2, 3)
+    scores, classifier_scores = np.zeros((7, 7)), np.zeros((7, 7))
+    scores[0, 1], classifier_scores[0, 2] = (
+        1,
+        1,
+    )  # 2 and 3 are equally far and 2 is first; the classifier prefers 2 to the gold
+    classifier_scores[0, 3] = -1
+    assert rank_case(Case(split, scores, classifier_scores), k=2)[1]["q0", "clean", "reranked", "sdc"] == (2, 3)
 
 
 def test_without_a_classifier_there_is_only_retrieval() -> None:
-    ranks = rank_queries(one_debate([0, 2], [1, 3]), scorer(np.eye(4)), None, 10, LARGE)
+    case = Case(one_debate([0, 2], [1, 3]), np.eye(4), np.eye(4))
+    ranks = rank_queries(case.split, scorers_of(case)._replace(classify=None), 10, LARGE)
     assert set(ranks["stage"]) == {"retrieval"}
 
 
@@ -359,7 +364,8 @@ class Setup:
     split: Split
 
     def evaluate(self, config: EvaluationConfig, train: Split | None = None, **more: Any) -> pd.DataFrame:
-        return evaluate_split(self.model, self.embeddings, self.split, train or self.split, config, **more)
+        scorers = split_scorers(self.model, self.embeddings, self.split)
+        return evaluate_split(scorers, self.split, train or self.split, config, **more)
 
 
 def config(rerank_k: int = 4, block_bytes: int = LARGE) -> EvaluationConfig:
@@ -368,7 +374,7 @@ def config(rerank_k: int = 4, block_bytes: int = LARGE) -> EvaluationConfig:
 
 @pytest.fixture
 def setup() -> Setup:
-    """Unshared random vectors in an order of their own, and a random pair classifier."""
+    """Random vectors of unshared encoders in a random order, and a random pair classifier."""
     torch_generator, rng = torch.Generator().manual_seed(7), np.random.default_rng(7)
 
     def vectors() -> Vectors:
@@ -392,7 +398,7 @@ def pair_distance(setup: Setup, query: int, candidate: int) -> float:
     return float(torch.dist(q, c))
 
 
-def pair_opinion(setup: Setup, query: int, candidate: int) -> float:
+def pair_classifier_score(setup: Setup, query: int, candidate: int) -> float:
     """Return the log-odds of a counter, from one call of the classifier for one pair."""
     q, c = setup.embeddings.row[query], setup.embeddings.row[candidate]
     as_query, as_candidate = setup.embeddings.query, setup.embeddings.candidate
@@ -406,37 +412,33 @@ def pair_opinion(setup: Setup, query: int, candidate: int) -> float:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 500, LARGE])
-def test_evaluate_split_equals_the_reference_with_one_classifier_call_a_pair(setup: Setup, block_bytes: int) -> None:
+def test_evaluate_split_equals_the_reference_with_one_classifier_call_per_pair(setup: Setup, block_bytes: int) -> None:
     ranks = setup.evaluate(config(block_bytes=block_bytes))
     expected = reference_ranks(
-        setup.split, lambda q, c: -pair_distance(setup, q, c), lambda q, c: pair_opinion(setup, q, c), 4
+        setup.split, lambda q, c: -pair_distance(setup, q, c), lambda q, c: pair_classifier_score(setup, q, c), 4
     )
     assert list(ranks.columns) == RANK_COLUMNS
     assert as_table(ranks) == expected
-    assert any(expected[key] != expected[(*key[:2], "retrieval", key[3])] for key in expected), "re-ranking moves none"
+    assert any(expected[key] != expected[(*key[:2], "retrieval", key[3])] for key in expected), (
+        "re-ranking changes no rank"
+    )
 
 
-def test_the_scores_are_distances_and_the_opinions_those_of_single_pairs(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
-
-    def spy(split: Split, score: Scorer, classify: Classifier, *rest: Any) -> pd.DataFrame:
-        seen.update(score=score, classify=classify)
-        return rank_queries(split, score, classify, *rest)
-
-    monkeypatch.setattr(evaluator, "rank_queries", spy)
-    setup.evaluate(config(block_bytes=500))
+def test_the_scores_are_distances_and_the_classifier_scores_those_of_single_pairs(setup: Setup) -> None:
+    score, classify = split_scorers(setup.model, setup.embeddings, setup.split)
+    assert classify is not None
     queries, candidates = setup.split.point[:3], setup.split.counter[:4]
     distances = [[-(pair_distance(setup, q, c) ** 2) for c in candidates] for q in queries]
-    np.testing.assert_allclose(seen["score"](queries, candidates), distances, rtol=1e-9)
-    opinions = [[pair_opinion(setup, q, c) for c in candidates] for q in queries]
-    np.testing.assert_allclose(seen["classify"](queries, np.tile(candidates, (3, 1))), opinions, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(score(queries, candidates), distances, rtol=1e-9)
+    classifier_scores = [[pair_classifier_score(setup, q, c) for c in candidates] for q in queries]
+    np.testing.assert_allclose(classify(queries, np.tile(candidates, (3, 1))), classifier_scores, rtol=1e-4, atol=1e-4)
 
 
-def test_an_other_text_with_the_golds_embedding_stands_above_the_gold(setup: Setup) -> None:
+def test_another_text_with_the_golds_embedding_stands_above_the_gold(setup: Setup) -> None:
     first, last = TEXTS // 2, TEXTS - 1
-    setup.split.counter[:] = np.resize([first, last], len(setup.split))  # each gold's twin is in every large pool
+    setup.split.counter[:] = np.resize(
+        [first, last], len(setup.split)
+    )  # every large pool has a text with the gold's embedding
     for vectors in (setup.embeddings.candidate.retrieval, setup.embeddings.candidate.pooled):
         vectors[setup.embeddings.row[last]] = vectors[setup.embeddings.row[first]]
     for block_bytes in (1, 500, LARGE):
@@ -467,7 +469,7 @@ def test_seen_in_training_marks_queries_with_a_text_of_the_training_pairs(setup:
     assert {True, False} <= set().union(*seen)
 
 
-def test_a_text_that_training_had_in_another_spelling_is_seen(setup: Setup) -> None:
+def test_a_training_text_in_another_spelling_is_seen(setup: Setup) -> None:
     identity = np.arange(TEXTS + 2)
     identity[TEXTS] = setup.split.counter[7]  # the training text is a copy of it
     train = replace(one_debate(point=[TEXTS], counter=[TEXTS + 1]), identity=identity)
@@ -476,7 +478,7 @@ def test_a_text_that_training_had_in_another_spelling_is_seen(setup: Setup) -> N
     assert seen == {f"q{row}" for row in range(12) if setup.split.counter[row] == setup.split.counter[7]}
 
 
-def test_sample_queries_is_fixed_for_a_seed_and_takes_distinct_pairs() -> None:
+def test_sample_queries_depends_on_the_seed_only_and_takes_distinct_pairs() -> None:
     pairs = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 2
     split = one_debate(point=pairs, counter=[10 + text for text in pairs])
     sample = sample_queries(split, 4, seed=3)
@@ -488,11 +490,11 @@ def test_sample_queries_is_fixed_for_a_seed_and_takes_distinct_pairs() -> None:
     assert sample_queries(split, 100, seed=3).tolist() == list(range(10))
 
 
-# --- what a person reads ------------------------------------------------------------------------------------------
+# ---- the text for the terminal -------------------------------------------------------------------------------------
 
 
 def of_tasks(**stages: dict[str, float]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return accuracy@1 by stage and task, with the other cells of a table filled up."""
+    """Return accuracy@1 by stage and task, with fixed values for the other columns."""
     return {
         stage: {
             task: {"candidates": 5.0, "accuracy@10": 1.0, "mrr": 1 - value, "accuracy@1": value}
@@ -523,21 +525,22 @@ def test_protocols_with_the_same_numbers_are_shown_once() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
-def test_reranking_below_retrieval_in_the_monitored_task_is_said() -> None:
+def test_a_note_says_when_reranking_is_below_retrieval_in_the_monitored_task() -> None:
     below = of_tasks(retrieval={"sdc": 0.5, "epa": 0.25}, reranked={"sdc": 0.25, "epa": 0.25})
     metrics: Metrics = {"published": of_tasks(retrieval={"sdc": 0.1}, reranked={"sdc": 0.1}), "clean": below}
-    said = " ".join(metrics_text(metrics, Monitor.parse("clean/reranked/sdc/accuracy@1")).split())
-    assert "Re-ranked is below retrieval in clean sdc (accuracy@1 0.2500 against 0.5000): " in said
-    assert "Read the retrieval columns" in said
+    note = " ".join(metrics_text(metrics, Monitor.parse("clean/reranked/sdc/accuracy@1")).split())
+    assert "Re-ranked is below retrieval in clean sdc (accuracy@1 0.2500 against 0.5000): " in note
+    assert "Read the retrieval columns" in note
     quiet = [
         "clean/retrieval/epa/accuracy@1",  # equal
         "clean/reranked/sdc/mrr",  # above, in this metric
         "published/reranked/sdc/accuracy@1",
-        "clean/reranked/sta/accuracy@1",  # a task that this corpus has not
+        "clean/reranked/sta/accuracy@1",  # a task that this corpus does not have
         None,
     ]
-    assert not [monitor for monitor in quiet if "below" in metrics_text(metrics, monitor and Monitor.parse(monitor))]
-    # whichever stage picks the epoch
+    monitors = [None if text is None else Monitor.parse(text) for text in quiet]
+    assert not [monitor for monitor in monitors if "below" in metrics_text(metrics, monitor)]
+    # for either stage that selects the epoch
     assert "below" in metrics_text(metrics, Monitor.parse("clean/retrieval/sdc/accuracy@1"))
     assert "below" not in metrics_text(
         {"clean": of_tasks(retrieval={"sdc": 0.5})}, Monitor.parse("clean/retrieval/sdc/accuracy@1")

@@ -19,7 +19,7 @@ from negexp.index import copies
 from negexp.index.backends import exact
 from negexp.index.backends.balltree import BallTreeIndex
 from negexp.index.backends.exact import ExactIndex
-from negexp.index.base import Candidates, NeighbourIndex
+from negexp.index.base import Candidates
 from negexp.model import PairScores
 from negexp.model.bi_encoder import COUNTER, NO_COUNTER, PairClassifier
 
@@ -58,7 +58,7 @@ def test_pair_scores_are_the_classifiers_of_single_pairs(
                 assert float(found[i, j]) == pytest.approx(float(logits[COUNTER] - logits[NO_COUNTER]), abs=1e-5)
 
 
-def test_no_points_have_no_opinions(config: ModelConfig) -> None:
+def test_no_points_give_no_scores(config: ModelConfig) -> None:
     table = torch.zeros(2, 3), torch.zeros(2, 5)
     scores = PairScores(PairClassifier(3, 5, config), table, table)
     assert scores(torch.empty(0, dtype=torch.long), torch.empty(0, 4, dtype=torch.long)).shape == (0, 4)
@@ -103,7 +103,7 @@ def test_exact_search_equals_a_full_sort_whatever_is_rounded_and_however_little_
     vectors = clustered(rows, dim, unit)
     queries = vectors[::7]
     index = ExactIndex(vectors, block_bytes, CPU)
-    assert index.tables[0].vectors.dtype == (torch.bfloat16 if coarse and unit else torch.float32)
+    assert index.precisions[0].vectors.dtype == (torch.bfloat16 if coarse and unit else torch.float32)
     for k in (1, 5, 40):
         distances, found = index.search(queries, k)
         squared, expected = sorted_by_distance(vectors, queries, k)
@@ -112,20 +112,24 @@ def test_exact_search_equals_a_full_sort_whatever_is_rounded_and_however_little_
 
 
 @pytest.mark.parametrize("apart", [1e-2, 1e-8])
-def test_exact_search_finds_what_a_precision_cannot_tell_apart(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_search_is_exact_for_vectors_that_are_equal_after_rounding(
+    apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
     rng = np.random.default_rng(0)
     vectors = np.array([1.0] + 63 * [0.0]) + apart * rng.normal(size=(600, 64))  # with 8 bits, or 24, all the same
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     index = ExactIndex(vectors, 1 << 20, CPU)
     queries = torch.from_numpy(vectors[:50])
-    enough = [index._look(table, queries, 4) is not None for table in index.tables]
+    enough = [index._candidates_in(rounded, queries, 4) is not None for rounded in index.precisions]
     assert enough == ([False, True] if apart == 1e-2 else [False, False])
     expected = sorted_by_distance(vectors, vectors[:50], 4)[1]
     np.testing.assert_array_equal(index.search(vectors[:50], 4)[1], expected)
     frugal = ExactIndex(vectors, 1 << 10, CPU)  # searches query by query, and must not keep all for its candidates
     np.testing.assert_array_equal(frugal.search(vectors[:50], 4)[1], expected)
-    assert len(frugal._candidates(vectors[:1], 4).vector) == (4 if apart == 1e-2 else 600)
+    candidates = frugal._candidates(vectors[:1], 4)
+    assert candidates is not None
+    assert len(candidates.vector) == (4 if apart == 1e-2 else 600)
 
 
 @pytest.mark.parametrize("size", [1e-23, 3e-19, 1e-8, 1e8, 1e15])
@@ -141,7 +145,7 @@ def test_exact_search_is_exact_for_tiny_and_huge_vectors(
 
 
 @pytest.mark.parametrize("norm", [1e18, 1e28])
-def test_a_query_so_far_away_that_distances_tie_finds_the_lower_row(norm: float) -> None:
+def test_a_distant_query_with_tied_distances_finds_the_lower_row(norm: float) -> None:
     vectors, query = np.array([[0, 1], [1, 0]], dtype=np.float32), np.array([[norm, 0]], dtype=np.float32)
     assert ExactIndex(vectors, 1 << 20, CPU).search(query, 1)[1].tolist() == [[0]]
     assert BallTreeIndex(vectors, 1 << 20, leaf_size=2).search(query, 1)[1].tolist() == [[0]]
@@ -151,7 +155,7 @@ def test_a_query_so_far_away_that_distances_tie_finds_the_lower_row(norm: float)
 def test_the_bound_on_rounding_holds(place: int, loose: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "fast_bfloat16", lambda: True)
     vectors = clustered(700, 32, unit=True)
-    table = (index := ExactIndex(vectors, 1 << 20, CPU)).tables[place]
+    table = (index := ExactIndex(vectors, 1 << 20, CPU)).precisions[place]
     queries, all_of_them = torch.from_numpy(vectors[:200]), torch.from_numpy(vectors).double()
     rounded = queries.to(table.vectors.dtype)
     seen = (rounded @ table.vectors.T).double()
@@ -205,7 +209,7 @@ class Counting(BallTreeIndex):
 
 def test_each_distinct_vector_is_searched_once_for_each_distinct_query() -> None:
     vectors = np.tile(clustered(50, 8, unit=True), (4, 1))
-    index: NeighbourIndex = Counting(vectors, 1 << 20, 40)
+    index = Counting(vectors, 1 << 20, 40)
     rows = index.search(vectors, 3)[1]
     assert len(index.vectors) == 50
     assert index.asked == 50

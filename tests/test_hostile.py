@@ -119,9 +119,9 @@ def bomb(path: Path, opener: Callable[..., io.BufferedIOBase]) -> Path:
 ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "parent": (
         lambda path: archive(path, (member("../../" + ARGUMENT.format(split="test", kind="a-point")), b"")),
-        "a name that leads out of the archive",
+        "a path outside the archive",
     ),
-    "absolute": (lambda path: archive(path, (member("/etc/passwd"), b"")), "a name that leads out of the archive"),
+    "absolute": (lambda path: archive(path, (member("/etc/passwd"), b"")), "a path outside the archive"),
     "sparse": (sparse, "is sparse, larger than what is stored"),
     "header without end": (endless_header, "data.max_bytes=16777216: "),
     "gzip bomb": (lambda path: bomb(path, gzip.open), "data.max_bytes=16777216: "),
@@ -170,7 +170,7 @@ def test_a_link_out_of_a_corpus_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / ARGUMENT.format(split="test", kind="a-point")
     file.unlink()
     file.symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(InputError, match="is a link out of the corpus"):
+    with pytest.raises(InputError, match="is a link to a file outside the corpus"):
         read_arguana(tmp_path / "c", LIMITS)
 
 
@@ -239,20 +239,20 @@ TABLES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: p.write_bytes("point,counter\nnaïve,c\n".encode() + "naïve,d\n".encode("latin-1")),
         "byte 25 is not UTF-8",
     ),
-    "a header twice": ("a.csv", lambda p: p.write_bytes(b"point,counter,point\na,b,c\n"), "stands twice in the header"),
+    "a header twice": ("a.csv", lambda p: p.write_bytes(b"point,counter,point\na,b,c\n"), "occurs twice in the header"),
     "a key twice": (
         "a.jsonl",
         lambda p: p.write_bytes(b'{"point": "a", "point": "b", "counter": "c"}'),
-        "stands twice",
+        "occurs twice",
     ),
     "numbers": ("a.parquet", lambda p: pq.write_table(pa.table({"point": [1], "counter": ["c"]}), p), "holds int64"),
     "a column twice": (
         "a.parquet",
         lambda p: pq.write_table(pa.table([["a"], ["b"], ["c"]], names=["point", "point", "counter"]), p),
-        "stands twice",
+        "occurs twice",
     ),
     "a pickle": ("a.parquet", lambda p: p.write_bytes(pickle.dumps(Payload())), "cannot be read as Parquet"),
-    "a folder": ("a.csv", Path.mkdir, "is no file"),
+    "a folder": ("a.csv", Path.mkdir, "is not a file"),
 }
 
 
@@ -302,7 +302,7 @@ CONFIGS = {
     "an object": ("name: !!python/object/apply:os.system ['touch ran']\n", "cannot be read as YAML"),
     "a deep nest": ("a: " + "[" * 20_000, "more than 20 levels"),
     "a key twice": ("seed: 1\nseed: 2\n", "cannot be read as YAML"),
-    "too much": ("#" * 2**21, "is no regular file of at most"),
+    "too much": ("#" * 2**21, "is not a regular file of at most"),
     "NUL": ("name: a\0b\n", "cannot be read as YAML"),
     "a list": ("- 1\n", "holds no mapping"),
     "nothing": ("", "name: "),
@@ -441,7 +441,7 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an endless encoder": (
         lambda run: edit_json(run / "encoder" / "config.json", num_hidden_layers=10**9),
-        "num_hidden_layers=1000000000 is more than any encoder has",
+        "num_hidden_layers=1000000000 is more than any known encoder has",
     ),
     "a huge encoder": (
         lambda run: edit_json(run / "encoder" / "config.json", hidden_size=2**20, intermediate_size=2**20),
@@ -527,7 +527,7 @@ def test_a_strangers_run_is_left_out_of_a_report(
 ) -> None:
     REPORTED[case](run)
     assert main(["report", f"runs={run}", f"output={tmp_path}/report"]) == 2
-    assert "no finished run is left to report" in one_line(capsys)
+    assert "no run can be reported" in one_line(capsys)
     assert not list(tmp_path.rglob("ran"))
     assert not (tmp_path / "report").exists()
 
@@ -542,7 +542,7 @@ def test_a_report_is_not_written_through_a_strangers_link(
     (run / link).parent.mkdir(exist_ok=True)
     (run / link).symlink_to(mine)
     assert main(["report", f"runs={run}"]) == 2
-    assert "is a link, which a report does not follow" in one_line(capsys)
+    assert "is a link, and reports do not follow links" in one_line(capsys)
     assert [path.name for path in mine.iterdir()] == ["arms.csv"]
 
 

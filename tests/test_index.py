@@ -135,7 +135,7 @@ def test_the_configured_backend_is_built(name: str, kind: type[NeighbourIndex]) 
 
 @every_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(build: Build, bad: float) -> None:
+def test_vectors_that_are_not_finite_are_refused(build: Build, bad: float) -> None:
     vectors = np.ones((20, 3), dtype=np.float32)
     broken = vectors.copy()
     broken[7, 1] = bad

@@ -1,4 +1,4 @@
-"""The ledger of a small example whose distances are known by hand, and its statistics."""
+"""The ledger of a small example with distances computed by hand, and its statistics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from negexp.corpus import Split
+from negexp.index import NeighbourIndex
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, SamplingRound
 from negexp.tracking import build_ledger
 from negexp.tracking.ledger import ledger_statistics, replaced_share
@@ -17,13 +18,13 @@ COLUMNS = ["pair", "negative", "source", "row", "mined", "distance", "positive_d
 COLUMNS += ["gold_copy", "origin", "sampled_epoch"]
 
 
-# the second point is a copy of the first counter; both pairs stand in one theme, in debates of their own
+# the second point is a copy of the first counter; the pairs share a theme but not a debate
 TRAIN = Split(("a", "b"), np.array([0, 1]), np.array([1, 2]), np.array([0, 0]), np.array([0, 1]), np.array([0, 0]))
 
 
 @pytest.fixture
 def ledger() -> pd.DataFrame:
-    """Two pairs with two negatives each: mined ones for the first, random draws for the second."""
+    """Two pairs with two negatives each: mined for the first pair, drawn at random for the second."""
     negatives = Negatives(argument=np.array([[1, 3], [0, 2]]), neighbour_rank=np.array([[1, 4], [0, 0]]))
     points = np.array([[0, 0], [1, 1]], dtype=np.float32)
     candidate_points = np.array([[9, 1], [3, 4]], dtype=np.float32)
@@ -31,11 +32,15 @@ def ledger() -> pd.DataFrame:
     return ledger_of(TRAIN, negatives, points, candidate_points, counters)
 
 
+def no_index(vectors: np.ndarray) -> NeighbourIndex:
+    raise AssertionError("the ledger measures distances without an index")
+
+
 def ledger_of(
     train: Split, negatives: Negatives, points: np.ndarray, candidate_points: np.ndarray, counters: np.ndarray
 ) -> pd.DataFrame:
     arguments = Arguments(train)
-    space = EmbeddingSpace(points, {"point": candidate_points, "counter": counters}, lambda vectors: None)
+    space = EmbeddingSpace(points, {"point": candidate_points, "counter": counters}, no_index)
     rng = np.random.default_rng(0)
     round_ = SamplingRound(arguments, Forbidden(arguments, ["self"]), space, rng, num_negatives=1)
     return build_ledger(arguments, round_.measured(negatives), round_.positive_distance, 0)
@@ -47,7 +52,7 @@ def test_a_row_per_pair_and_negative(ledger: pd.DataFrame) -> None:
     assert ledger["negative"].tolist() == [0, 1, 0, 1]
 
 
-def test_a_gold_that_is_spelled_otherwise_is_a_copy() -> None:
+def test_a_gold_with_another_spelling_is_a_copy() -> None:
     negatives = Negatives(argument=np.array([[1], [2]]), neighbour_rank=np.array([[1], [1]]))
     vectors = np.zeros((2, 2), dtype=np.float32)
     train = replace(TRAIN, point=np.array([0, 3]), identity=np.array([0, 1, 2, 1]))
@@ -59,7 +64,7 @@ def test_arguments_become_source_and_row(ledger: pd.DataFrame) -> None:
     assert ledger["row"].tolist() == [1, 1, 0, 0]
 
 
-def test_distances_go_from_the_point_as_query(ledger: pd.DataFrame) -> None:
+def test_distances_start_at_the_point_as_query(ledger: pd.DataFrame) -> None:
     assert ledger["distance"].tolist() == [5, 10, 8, pytest.approx(2**0.5)]
     assert ledger["positive_distance"].tolist() == [2, 2, pytest.approx(74**0.5), pytest.approx(74**0.5)]
 
@@ -84,12 +89,12 @@ def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
     }
 
 
-def test_copies_of_the_gold_and_where_negatives_are_from(ledger: pd.DataFrame) -> None:
+def test_copies_of_the_gold_and_the_origin_of_negatives(ledger: pd.DataFrame) -> None:
     assert ledger["gold_copy"].tolist() == [True, False, False, False]
     assert ledger["origin"].tolist() == ["theme"] * 4
 
 
-def test_origin_is_null_where_the_corpus_names_neither_debate_nor_theme() -> None:
+def test_origin_is_null_where_the_corpus_has_neither_debate_nor_theme() -> None:
     negatives = Negatives(argument=np.array([[1], [0]]), neighbour_rank=np.array([[1], [1]]))
     vectors = np.zeros((2, 2), dtype=np.float32)
     plain = ledger_of(replace(TRAIN, theme=None, debate=None), negatives, vectors, vectors, vectors)
@@ -106,7 +111,7 @@ def negatives(*arguments: list[int]) -> Negatives:
     return Negatives(np.array(arguments), np.zeros((len(arguments), len(arguments[0])), dtype=np.int64))
 
 
-def test_replaced_negatives_are_those_that_the_pair_did_not_have() -> None:
+def test_replaced_negatives_are_new_to_the_pair() -> None:
     assert replaced_share(negatives([12, 13], [19, 5]), negatives([5, 12], [2, 3])) == 3 / 4
     assert replaced_share(negatives([12, 13], [19, 5]), None) is None
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from negexp.evaluation.metrics import METRICS, flatten, rank_metrics, summarise
+from negexp.evaluation.metrics import METRICS, metric_columns, rank_metrics, summarise
 from negexp.evaluation.report_text import metrics_table
 from negexp.tracking.run_folder import write_evaluation
 
@@ -22,7 +22,7 @@ VALUES = {"accuracy@1", "accuracy@5", "accuracy@10", "mrr", "ndcg@10", "candidat
 
 @pytest.fixture
 def ranks() -> pd.DataFrame:
-    """Three queries in two tasks; re-ranking puts every gold first."""
+    """Three queries in two tasks. Re-ranking puts every gold first."""
     rows = [
         (f"theme/debate/pro0{query}", protocol, stage, task, rank if stage == "retrieval" else 1, pool, query == 1)
         for protocol in ("published", "clean")
@@ -49,7 +49,7 @@ def test_metrics_of_known_ranks() -> None:
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(ranks=st.lists(st.integers(1, 25), min_size=1, max_size=10))
 def test_ndcg_equals_scikit_learns_with_one_relevant_candidate(ranks: list[int]) -> None:
-    relevance = np.eye(25)[np.array(ranks) - 1]  # the candidate at the gold's place is the relevant one
+    relevance = np.eye(25)[np.array(ranks) - 1]  # the only relevant candidate has the gold's rank
     scores = np.tile(-np.arange(25.0), (len(ranks), 1))
     assert rank_metrics(np.array(ranks))["ndcg@10"] == pytest.approx(ndcg_score(relevance, scores, k=10))
 
@@ -66,14 +66,14 @@ def test_summary_is_by_protocol_stage_and_task(ranks: pd.DataFrame) -> None:
     assert summary["published"]["reranked"]["epa"]["accuracy@1"] == 1
 
 
-def test_flat_names_have_every_metric_and_no_pool_size(ranks: pd.DataFrame) -> None:
-    flat = flatten(summarise(ranks), "validation")
+def test_metric_columns_have_every_metric_and_no_pool_size(ranks: pd.DataFrame) -> None:
+    flat = metric_columns(summarise(ranks), "validation")
     assert len(flat) == 2 * 2 * 2 * len(METRICS)
     assert flat["validation/clean/retrieval/sdc/accuracy@5"] == pytest.approx(2 / 3)
     assert not any(name.endswith(("candidates", "queries")) for name in flat)
 
 
-def test_printed_table_has_one_line_a_task(ranks: pd.DataFrame) -> None:
+def test_the_printed_table_has_one_line_per_task(ranks: pd.DataFrame) -> None:
     first, second, *lines = metrics_table(summarise(ranks)).splitlines()
     columns = [(protocol + ",", stage) for protocol in ("published", "clean") for stage in ("retrieval", "reranked")]
     assert first.split() == [word for column in columns for word in column]

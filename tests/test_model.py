@@ -13,7 +13,7 @@ from torch import Tensor
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.losses.triplet_ce import TripletCrossEntropy, TripletCrossEntropyOptions
-from negexp.model import BiEncoder, Embedded, build_model, zero_shot_config
+from negexp.model import BiEncoder, Vectors, build_model, zero_shot_config
 from negexp.model.bi_encoder import PairClassifier
 
 TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
@@ -38,7 +38,7 @@ def some_tokens(lengths: tuple[int, ...] = (5, 3)) -> tuple[Tensor, Tensor]:
 def test_pooling_follows_its_definition(config: ModelConfig, pooling: str) -> None:
     model = build(replace(config, pooling=pooling, retrieval_dim=None, normalize=False)).eval()
     ids, mask = some_tokens()
-    output = model.towers[0].encoder(input_ids=ids, attention_mask=mask)
+    output = model.tower("query").encoder(input_ids=ids, attention_mask=mask)
     retrieval, pooled = model(ids, mask, "query")
     for text, length in enumerate((5, 3)):
         states = output.last_hidden_state[text]
@@ -58,7 +58,8 @@ def test_padding_does_not_change_an_embedding(config: ModelConfig) -> None:
 def test_retrieval_head_and_normalisation(config: ModelConfig) -> None:
     model = build(replace(config, retrieval_dim=7, normalize=True)).eval()
     retrieval, pooled = model(*some_tokens(), "query")
-    head = model.towers[0].head
+    head = model.tower("query").head
+    assert isinstance(head, torch.nn.Linear)
     projected = pooled @ head.weight.T + head.bias
     torch.testing.assert_close(retrieval, projected / projected.norm(dim=1, keepdim=True))
 
@@ -141,6 +142,7 @@ def test_the_triplet_part_has_a_gradient_where_point_and_negative_are_one(config
     loss = triplet_ce(positive_weight=0.0, negative_weight=0.0)
     classifier = Scripted([torch.zeros(1, 2), torch.zeros(1, 1, 2)])
     loss(batch_of(point, torch.zeros(1, 3), point[:, None]), classifier)["total"].backward()
+    assert point.grad is not None
     assert torch.isfinite(point.grad).all()
 
 
@@ -150,9 +152,9 @@ def gradients(model: BiEncoder) -> tuple[bool, bool]:
     r, h = model(ids, mask, "query")
     assert model.classifier is not None
     batch = batch_of(r[:1], r[1:2], r[2:3, None])
-    batch = replace(batch, query=Embedded(r[:1], h[:1]), candidate=Embedded(r[1:], h[1:]))
+    batch = replace(batch, query=Vectors(r[:1], h[:1]), candidate=Vectors(r[1:], h[1:]))
     triplet_ce()(batch, model.classifier)["total"].backward()
-    encoder = model.towers[0].encoder.parameters()
+    encoder = model.tower("query").encoder.parameters()
     return (
         any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in encoder),
         all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.head_parameters()),
@@ -177,8 +179,8 @@ def test_unshared_towers_start_equal_and_learn_apart(config: ModelConfig) -> Non
     query, candidate = model(*tokens, "query")[0], model(*tokens, "candidate")[0]
     torch.testing.assert_close(query, candidate, atol=0, rtol=0)
     query.sum().backward()
-    assert all(parameter.grad is None for parameter in model.towers[1].parameters())
-    assert any(parameter.grad is not None for parameter in model.towers[0].encoder.parameters())
+    assert all(parameter.grad is None for parameter in model.tower("candidate").parameters())
+    assert any(parameter.grad is not None for parameter in model.tower("query").encoder.parameters())
 
 
 def test_the_same_seed_builds_the_same_weights_and_leaves_the_global_generator_alone(config: ModelConfig) -> None:

@@ -161,7 +161,7 @@ def test_stopped_before_any_file_operation_a_run_comes_to_the_same(
         if fault:
             assert stopped.code == 2, stopped.err
             assert stopped.err.count("\n") == 1
-            assert "cannot be written (No space left on device); what was complete is untouched" in stopped.err
+            assert "cannot be written (No space left on device); all complete files are unchanged" in stopped.err
         else:
             assert stopped.code == -signal.SIGKILL
         assert attempt(folder, *two, direct=True).code == 0
@@ -331,7 +331,7 @@ def test_a_corpus_may_move_but_not_change(run_training: Train, tmp_path: Path, f
     if not finished:
         (folder / "result.json").unlink()
     before = contents(folder)
-    with pytest.raises(InputError, match=r"begun with other data: (\w+ had \d+ pairs, now \d+|\w+ has other texts)"):
+    with pytest.raises(InputError, match=r"started with other data: (\w+ had \d+ pairs, now \d+|\w+ has other texts)"):
         run_training(*overrides, f"data.path={tmp_path}/changed.csv")
     assert contents(folder) == before
     run_training(*overrides, f"data.path={tmp_path}/moved.csv")
@@ -342,13 +342,13 @@ def test_other_versions_are_warned_of_and_recorded(
     run_training: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop_in_epoch(1, monkeypatch)
-    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.8.0", "numpy": "2.0"})
+    monkeypatch.setattr("negexp.training.provenance.versions", lambda: {"torch": "2.8.0", "numpy": "2.0"})
     with pytest.raises(Stopped):
         run_training(SMOKE)
     monkeypatch.undo()
-    monkeypatch.setattr("negexp.training.origin.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
+    monkeypatch.setattr("negexp.training.provenance.versions", lambda: {"torch": "2.9.0", "numpy": "2.0"})
     folder = run_training(SMOKE)
-    assert "going on with torch 2.9.0 (was 2.8.0): the numbers may differ" in caplog.text
+    assert "continuing with torch 2.9.0 (was 2.8.0): the numbers may differ" in caplog.text
     [earlier] = json.loads((folder / "result.json").read_text())["earlier_environments"]
     assert (earlier["torch"], earlier["numpy"]) == ("2.8.0", "2.0")
 
@@ -394,7 +394,7 @@ def test_a_damaged_commit_is_reported_and_the_one_before_used(
     (folder / "result.json").unlink()
     DAMAGES[damage](folder / "checkpoints" / "epoch-002" / name)
     run_training(SMOKE, "trainer.epochs=3")
-    assert re.search(rf"epoch-002/{name}: .*set aside as epoch-002\.damaged, the one before is used", caplog.text)
+    assert re.search(rf"epoch-002/{name}: .*renamed to epoch-002\.damaged, and the one before it is used", caplog.text)
     assert (folder / "checkpoints" / "epoch-002.damaged").is_dir()
     shutil.rmtree(folder / "checkpoints" / "epoch-002.damaged")
     assert set(differences(folder, three_epochs)) <= {"result.json"}
@@ -408,7 +408,7 @@ def test_where_no_commit_can_be_used_nothing_is_lost(three_epochs: Path, run_tra
     (folder / "result.json").unlink()
     (folder / "checkpoints" / "epoch-000" / "model.safetensors").write_bytes(b"")  # the later ones cannot do without it
     before = contents(folder)
-    with pytest.raises(InputError, match=r"epoch-000/model\.safetensors: .* No commit can be used; mend it, or move"):
+    with pytest.raises(InputError, match=r"epoch-000/model\.safetensors: .* No commit can be used; repair it, or move"):
         run_training(SMOKE, "trainer.epochs=3")
     assert contents(folder) == before
     shutil.move(folder / "checkpoints", tmp_path / "aside")
@@ -575,7 +575,7 @@ def test_a_commit_is_finished_before_a_signal_stops(attempt: Attempts, tmp_path:
 def test_a_second_sigint_stops_at_once(attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path) -> None:
     stopped = attempt(tmp_path, *LONGER, direct=True, phase="train", times=2, signals=[signal.SIGINT] * 2)
     assert stopped.code == 130
-    assert stopped.err.splitlines() == ["negexp: SIGINT: stopping at the next step; once more to stop at once"]
+    assert stopped.err.splitlines() == ["negexp: SIGINT: stopping at the next step; press again to stop at once"]
     assert attempt(tmp_path, *LONGER, direct=True).code == 0
     assert differences(tmp_path / "run", undisturbed[0]) == ["result.json"]
 
@@ -696,11 +696,10 @@ def test_memory_does_not_grow_from_job_to_job(
         return sum(type(one) is BiEncoder for one in gc.get_objects())
 
     found: list[int] = []
-    load = load_corpus
 
     def counted(config: DataConfig) -> Corpus:  # the first thing that a job does
         found.append(alive())
-        return load(config)
+        return load_corpus(config)
 
     rank = Experiment.rank
 

@@ -1,4 +1,4 @@
-"""The report, on run folders that the test writes itself: ranks are made up, everything else is what a run leaves."""
+"""The report, on run folders that the test writes with random ranks. All other files are those of a real run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from negexp.cli import main
 from negexp.config import DataConfig, to_yaml
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
-from negexp.evaluation.metrics import flatten, summarise
+from negexp.evaluation.metrics import metric_columns, summarise
 from negexp.evaluation.pools import TASKS
 from negexp.evaluation.ranking import STAGES
 from negexp.report import write_report
-from negexp.report.arms import compare_what_can_be
+from negexp.report.arms import group_into_comparisons
 from negexp.report.runs import find_runs, read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -40,14 +40,14 @@ def corpus_of(config: str) -> Corpus:
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave figures out, in tests that are about something else: drawing is most of a report's work."""
+    """Draw no figures, because drawing is the slowest part of a report."""
     monkeypatch.setattr("negexp.report.write.draw_figures", lambda comparison, numbers: {})
 
 
 def write_run(
     folder: Path, *overrides: str, accuracy: float = 0.5, seen: Sequence[int] = (), fingerprint: str | None = None
 ) -> Path:
-    """Write the folder of a finished run on the demo whose test queries hit with the given probability."""
+    """Write the folder of a finished run on the demo corpus. `accuracy` is the probability of a hit."""
     config = compose_train(*overrides)
     corpus = corpus_of(json.dumps(asdict(config.data)))
     split = corpus["test"]
@@ -72,7 +72,7 @@ def write_run(
     for phase in ("embed", "index", "sample", "train", "evaluate", "checkpoint"):
         epochs[f"seconds_{phase}"] = [1.5, 0.5]
     epochs = epochs.assign(debate_share=0.2, theme_share=0.3)
-    scores = pd.DataFrame([flatten(metrics, "validation")] * 2)
+    scores = pd.DataFrame([metric_columns(metrics, "validation")] * 2)
     pd.concat([epochs, scores], axis=1).to_csv(folder / "metrics.csv", index=False)
     result: dict[str, Any] = {"status": "finished"}
     result |= {"data_fingerprint": fingerprint or corpus.fingerprint(), "versions": {"torch": "2"}}
@@ -97,7 +97,7 @@ def hits(folder: Path, stage: str = "reranked", task: str = "epa") -> np.ndarray
     return hit
 
 
-# ---- what is written -------------------------------------------------------------------------------------------------
+# ---- written files ---------------------------------------------------------------------------------------------------
 
 
 def test_golden_report(sweep: Path) -> None:
@@ -115,7 +115,7 @@ def test_golden_report(sweep: Path) -> None:
     best = 100 * np.mean(means["hard"])
     assert headline.startswith(f"sampler=hard reaches {best:.1f} % in test epa accuracy@1 (clean, reranked), 95 % int")
     gap = 100 * (np.mean(means["hard"]) - np.mean(means["random"]))
-    assert f"It is above sampler=random by +{gap:.1f} ([" in headline
+    assert f"It is better than sampler=random by +{gap:.1f} ([" in headline
     text = (written.folder / "report.md").read_text(encoding="utf-8")
     assert headline in text
     sd = 100 * np.std(means["hard"], ddof=1)
@@ -124,7 +124,7 @@ def test_golden_report(sweep: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_tables_hold_every_cell_and_the_means_of_the_ranks(sweep: Path) -> None:
+def test_tables_have_every_cell_and_the_means_of_the_ranks(sweep: Path) -> None:
     write_report(str(sweep), None, texts=False, examples=3)
     arms = pd.read_csv(sweep / "report" / "tables" / "arms.csv")
     assert len(arms) == 2 * 2 * 2 * 8 * 5  # arms, protocols, stages, tasks, metrics
@@ -165,7 +165,7 @@ def test_report_starts_without_torch(sweep: Path) -> None:
     assert not (sweep / "report.log").exists()
 
 
-def test_a_sweep_writes_its_report_also_when_a_job_failed(
+def test_a_sweep_writes_its_report_even_when_a_job_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -185,10 +185,10 @@ def test_a_sweep_writes_its_report_also_when_a_job_failed(
 def arm_names(root: Path) -> list[list[str]]:
     runs, skipped = read_runs(find_runs(str(root)))
     assert skipped == []
-    return [[arm.name for arm in comparison.arms] for comparison in compare_what_can_be(runs)[0]]
+    return [[arm.name for arm in comparison.arms] for comparison in group_into_comparisons(runs)[0]]
 
 
-def test_arms_are_named_by_what_distinguishes_them(tmp_path: Path) -> None:
+def test_arms_are_named_by_the_settings_that_distinguish_them(tmp_path: Path) -> None:
     settings = [["sampler=hard"], ["sampler.step=0.02"], ["sampler.step=0.05"], ["sampler.step=0.02", "trainer.lr=1"]]
     for number, overrides in enumerate(settings):
         write_run(tmp_path / str(number), *overrides)
@@ -202,7 +202,7 @@ def test_arms_are_named_by_what_distinguishes_them(tmp_path: Path) -> None:
     ]
 
 
-def test_an_arm_is_runs_that_differ_in_seed_and_in_what_does_not_matter_only(tmp_path: Path) -> None:
+def test_runs_of_an_arm_differ_only_in_the_seed_and_in_keys_that_do_not_change_results(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "seed=0")
     write_run(tmp_path / "b", "seed=1", "name=x", "tracker.ledger=false", "trainer.device=cpu")
     assert arm_names(tmp_path) == [["sampler=decay"]]
@@ -218,13 +218,13 @@ def test_an_arm_is_runs_that_differ_in_seed_and_in_what_does_not_matter_only(tmp
         ("data.max_pairs=20", "corpus (fingerprint), test queries"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_kept_apart_and_that_is_said(tmp_path: Path, change: str, key: str) -> None:
+def test_runs_that_cannot_be_compared_are_kept_apart_with_a_remark(tmp_path: Path, change: str, key: str) -> None:
     write_run(tmp_path / "a", "seed=0")
     write_run(tmp_path / "b", "seed=1")
     write_run(tmp_path / "c", change)
-    comparisons, [remark] = compare_what_can_be(read_runs(find_runs(str(tmp_path)))[0])
+    comparisons, [remark] = group_into_comparisons(read_runs(find_runs(str(tmp_path)))[0])
     assert [len(comparison.runs) for comparison in comparisons] == [2, 1]
-    assert remark == f"These runs make 2 comparisons that are not mixed: they differ in {key}."
+    assert remark == f"The runs form 2 separate comparisons, because they differ in {key}."
     assert len({comparison.title for comparison in comparisons}) == 2
 
 
@@ -240,7 +240,7 @@ def test_two_comparisons_make_two_sections(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "tables" / "2-arms.csv").exists()
 
 
-def test_arms_whose_short_names_would_be_one_are_named_in_full(tmp_path: Path) -> None:
+def test_arms_with_equal_short_names_get_full_names(tmp_path: Path) -> None:
     for number, name in enumerate(("a/model", "b/model")):
         write_run(tmp_path / str(number), f"model.pretrained={name}")
     assert arm_names(tmp_path) == [["pretrained=a/model", "pretrained=b/model"]]
@@ -253,14 +253,14 @@ def test_many_arms_and_runs_of_different_lengths_make_a_report(tmp_path: Path) -
             epochs = pd.read_csv(folder / "metrics.csv")
             epochs.iloc[:1].assign(debate_share=np.nan, theme_share=np.nan).to_csv(folder / "metrics.csv", index=False)
     written = write_report(str(tmp_path), None, texts=False, examples=0)
-    assert "The table has the other 2." in written.headlines[0]
+    assert "The table lists the other 2 arms." in written.headlines[0]
     pairs = pd.read_csv(written.folder / "tables" / "pairs.csv")
-    assert len(pairs) == 12  # the best against the others
+    assert len(pairs) == 12  # the best arm against each other arm
     best, worst = "lr=1e-12", "lr=1.0"
     assert (pairs["first"].eq(best) | pairs["second"].eq(best)).all()
     with_worst = pairs[pairs["first"].eq(worst) | pairs["second"].eq(worst)]
     assert abs(with_worst["mean"].item()) > 0.7
-    assert with_worst["p"].item() < 0.02  # eight debates: one of 2 ** 8 exchanges is as far out
+    assert with_worst["p"].item() < 0.02  # eight debates: one of 2 ** 8 exchanges is as extreme
     said = re.findall(r"(lr=\S+)(?: by \S+)? \(\[[^]]*\] points, p = ([^)]+)\)", written.headlines[0])
     table = pairs.assign(other=pairs["first"].where(pairs["second"].eq(best), pairs["second"])).set_index("other")
     assert len(said) == 10
@@ -268,7 +268,7 @@ def test_many_arms_and_runs_of_different_lengths_make_a_report(tmp_path: Path) -
 
 
 def write_arms_with_hits(root: Path, hits: Sequence[Sequence[int]]) -> None:
-    """Write an arm lr=1, lr=2, ... for each row of hits, a run for each number; that many of the 40 queries are hit."""
+    """Write an arm lr=1, lr=2, ... for each row of `hits`, and a run for each number of hits among the 40 queries."""
     base = write_run(root / "base")
     ranks = pd.read_parquet(base / "evaluation" / "test-ranks.parquet")
     place = ranks.groupby(["protocol", "stage", "task"], sort=False).cumcount()
@@ -285,7 +285,7 @@ def write_arms_with_hits(root: Path, hits: Sequence[Sequence[int]]) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_many_arms_of_which_the_best_two_tie_make_a_report(tmp_path: Path) -> None:
+def test_many_arms_with_a_tie_of_the_best_two_make_a_report(tmp_path: Path) -> None:
     hits = [(14, 14, 14), *((number,) for number in range(1, 11)), (13, 14, 15)]
     write_arms_with_hits(tmp_path, hits)
     written = write_report(str(tmp_path), None, texts=True, examples=1)
@@ -308,35 +308,35 @@ def test_queries_of_one_group_show_no_interval(tmp_path: Path) -> None:
         path = folder / "evaluation" / "test-ranks.parquet"
         pd.read_parquet(path).assign(group=0).to_parquet(path, index=False)
     [headline] = write_report(str(tmp_path), None, texts=False, examples=0).headlines
-    assert "nothing shows how far chance could go" in headline
+    assert "so the uncertainty is unknown" in headline
     assert "interval" not in headline
 
 
-def test_two_runs_with_one_seed_are_kept_and_that_is_said(tmp_path: Path) -> None:
+def test_two_runs_with_one_seed_are_kept_with_a_remark(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_run(tmp_path / name, "seed=3", f"name={name}")
-    comparisons, [remark] = compare_what_can_be(read_runs(find_runs(str(tmp_path)))[0])
+    comparisons, [remark] = group_into_comparisons(read_runs(find_runs(str(tmp_path)))[0])
     assert [arm.seeds for arm in comparisons[0].arms] == [[3, 3]]
     assert "more than one run with seed 3" in remark
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_same_hits_are_called_that(tmp_path: Path) -> None:
+def test_arms_with_the_same_hits_are_reported_as_such(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "sampler=hard")
     write_run(tmp_path / "b", "sampler=random")  # ranks come from seed and accuracy, which are equal
     [headline] = write_report(str(tmp_path), None, texts=False, examples=0).headlines
-    assert "sampler=random hits and misses the same queries" in headline
+    assert "It has the same hits and misses as sampler=random" in headline
     assert "the highest" not in headline
-    assert "With one seed an arm" in headline
+    assert "Each arm has one seed" in headline
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_no_difference_shown_says_what_it_would_take(tmp_path: Path) -> None:
+def test_an_undecided_difference_names_the_number_of_queries_it_needs(tmp_path: Path) -> None:
     for sampler, seed in product(("hard", "random"), (0, 1, 2)):
-        accuracy = {"hard": 0.5, "random": 0.501}[sampler]  # other draws, hardly another probability
+        accuracy = {"hard": 0.5, "random": 0.501}[sampler]  # other random hits with almost the same probability
         write_run(tmp_path / f"{sampler}{seed}", f"sampler={sampler}", f"seed={seed}", accuracy=accuracy)
     [headline] = write_report(str(tmp_path), None, texts=False, examples=0).headlines
-    found = re.search(r"No difference is shown against \S+ \(\[(\S+), (\S+)\] points, .* about (\d+) queries", headline)
+    found = re.search(r"No significant difference from \S+ \(\[(\S+), (\S+)\] points, .* about (\d+) queries", headline)
     assert found is not None, headline
     assert float(found[1]) < 0 < float(found[2])
     assert int(found[3]) > 40
@@ -345,7 +345,7 @@ def test_no_difference_shown_says_what_it_would_take(tmp_path: Path) -> None:
 # ---- leakage ---------------------------------------------------------------------------------------------------------
 
 
-def test_where_training_saw_queries_the_headline_is_about_the_others(tmp_path: Path) -> None:
+def test_where_training_saw_queries_the_headline_uses_the_unseen_ones(tmp_path: Path) -> None:
     seen = range(15)
     for seed in (0, 1):
         write_run(tmp_path / str(seed), f"seed={seed}", "data.train_overlap=keep", seen=seen)
@@ -369,7 +369,7 @@ def test_where_training_saw_queries_the_headline_is_about_the_others(tmp_path: P
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_examples_are_the_queries_that_change_with_their_texts(sweep: Path) -> None:
+def test_examples_are_the_changed_queries_with_their_texts(sweep: Path) -> None:
     write_report(str(sweep), None, texts=True, examples=4)
     rows = [json.loads(line) for line in (sweep / "report" / "examples.jsonl").read_text().splitlines()]
     split = load_corpus(compose_train().data)["test"]
@@ -397,7 +397,7 @@ def test_without_texts_no_text_is_written(sweep: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_later_report_without_texts_takes_the_earlier_ones_away(sweep: Path) -> None:
+def test_a_later_report_without_texts_removes_the_earlier_texts(sweep: Path) -> None:
     write_report(str(sweep), None, texts=True, examples=4)
     mine = [sweep / "report" / name for name in ("mine.txt", "tables/mine.csv", "figures/mine.png")]
     for path in mine:
@@ -414,14 +414,14 @@ def test_output_that_cannot_be_written_is_refused(sweep: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_examples_of_a_corpus_that_moved_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_examples_of_a_changed_corpus_are_skipped_with_the_reason(tmp_path: Path) -> None:
     for sampler in ("hard", "random"):
         write_run(tmp_path / sampler, f"sampler={sampler}", accuracy=len(sampler) / 10, fingerprint="another corpus")
     write_report(str(tmp_path), None, texts=True, examples=4)
-    assert "holds another corpus than the runs used" in (tmp_path / "report" / "report.html").read_text()
+    assert "is not the corpus that the runs used" in (tmp_path / "report" / "report.html").read_text()
 
 
-# ---- what cannot be used ---------------------------------------------------------------------------------------------
+# ---- unusable runs ---------------------------------------------------------------------------------------------------
 
 
 def damage_ranks(folder: Path) -> None:
@@ -452,13 +452,13 @@ def rename_key(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "unfinished": (lambda folder: (folder / "result.json").unlink(), "unfinished: it has no result.json"),
     "half a result": (lambda folder: (folder / "result.json").write_text('{"status":'), "damaged: "),
-    "a task too few": (drop_task, "damaged: evaluation/test-ranks.parquet does not give the test metrics"),
-    "a result of another kind": (
+    "a missing task": (drop_task, "damaged: evaluation/test-ranks.parquet does not give the test metrics"),
+    "a result of another type": (
         lambda folder: (folder / "result.json").write_text("[]"),
         "damaged: ",
     ),
     "other ranks": (damage_ranks, "damaged: evaluation/test-ranks.parquet does not give the test metrics"),
-    "a query too few": (drop_queries, "damaged: evaluation/test-ranks.parquet does not give the test metrics"),
+    "a missing query": (drop_queries, "damaged: evaluation/test-ranks.parquet does not give the test metrics"),
     "older ranks": (age, "written by another version: it has no test-ranks.parquet's group"),
     "another config": (rename_key, "damaged, or written by another version: "),
     "no parquet": (lambda folder: (folder / "evaluation" / "test-ranks.parquet").write_text("no"), "damaged: "),
@@ -468,7 +468,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_run_that_cannot_be_used_is_left_out_with_its_reason(tmp_path: Path, case: str) -> None:
+def test_an_unusable_run_is_skipped_with_the_reason(tmp_path: Path, case: str) -> None:
     write_run(tmp_path / "whole", "seed=0")
     damage, reason = DAMAGE[case]
     damage(write_run(tmp_path / "broken", "seed=1"))
@@ -480,7 +480,7 @@ def test_a_run_that_cannot_be_used_is_left_out_with_its_reason(tmp_path: Path, c
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_report_names_what_it_left_out(tmp_path: Path) -> None:
+def test_the_report_names_the_skipped_runs(tmp_path: Path) -> None:
     write_run(tmp_path / "whole", "seed=0")
     (write_run(tmp_path / "broken", "seed=1") / "result.json").unlink()
     written = write_report(str(tmp_path), None, texts=False, examples=0)
@@ -489,14 +489,14 @@ def test_the_report_names_what_it_left_out(tmp_path: Path) -> None:
         assert "broken: unfinished" in (tmp_path / "report" / name).read_text(encoding="utf-8")
 
 
-def test_nothing_left_to_report_is_refused_with_the_reasons(tmp_path: Path) -> None:
+def test_without_any_usable_run_the_reasons_are_printed(tmp_path: Path) -> None:
     (write_run(tmp_path / "a") / "result.json").unlink()
-    with pytest.raises(InputError, match=r"no finished run is left to report \(.*a: unfinished"):
+    with pytest.raises(InputError, match=r"no run can be reported \(.*a: unfinished"):
         write_report(str(tmp_path), None, texts=False, examples=0)
     assert not (tmp_path / "report").exists()
 
 
-def test_runs_are_found_below_folders_by_glob_and_beside_commas(tmp_path: Path) -> None:
+def test_runs_are_found_below_folders_by_glob_and_with_commas_in_names(tmp_path: Path) -> None:
     names = ["s/x=1,y=2", "s/x=1,y=3", "t/deep/er", "u[0]"]
     for name in names:
         (tmp_path / name).mkdir(parents=True)
@@ -510,16 +510,16 @@ def test_runs_are_found_below_folders_by_glob_and_beside_commas(tmp_path: Path) 
     with pytest.raises(InputError, match=r"runs=.*nowhere: no such folder"):
         find_runs(f"{tmp_path}/s,{tmp_path}/nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="names an empty folder"):
+    with pytest.raises(InputError, match="has an empty part"):
         find_runs(f"{tmp_path}/s,")
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="contains no run"):
         find_runs(f"{tmp_path}/empty")
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-def test_what_runs_say_of_themselves_cannot_become_markup(tmp_path: Path) -> None:
+def test_values_of_runs_cannot_become_markup(tmp_path: Path) -> None:
     for name in ("<script>alert(1)</script>", "b"):
         write_run(tmp_path / str(len(name)), f"model.pretrained='{name}'", accuracy=len(name) / 100)
     write_report(str(tmp_path), None, texts=True, examples=2)
@@ -527,7 +527,7 @@ def test_what_runs_say_of_themselves_cannot_become_markup(tmp_path: Path) -> Non
 
 
 def browse(page: Path, screenshot: Path, width: int, *flags: str) -> list[str]:
-    """Open a page in a headless browser without a network, write a screenshot, and return what the console says."""
+    """Open a page in a headless browser without a network, write a screenshot, and return the console messages."""
     assert CHROMIUM is not None
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -550,7 +550,7 @@ def test_the_page_opens_in_a_browser_without_a_network_or_an_error(sweep: Path, 
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
-def test_the_browser_would_tell_of_an_error(tmp_path: Path) -> None:
+def test_the_browser_reports_an_error(tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text("<!doctype html><script>undefinedFunction()</script>", encoding="utf-8")
     assert browse(page, tmp_path / "bad.png", 400) != []

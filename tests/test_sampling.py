@@ -16,7 +16,7 @@ from scipy.stats import binomtest, chisquare
 
 from negexp.components import build
 from negexp.components.parse import parse_component
-from negexp.config import SamplerConfig
+from negexp.config import MiningConfig, SamplerConfig
 from negexp.corpus import Split
 from negexp.errors import InputError
 from negexp.index import NeighbourIndex
@@ -25,7 +25,6 @@ from negexp.index.backends.exact import ExactIndex
 from negexp.randomness import derive, generator
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
 from negexp.sampling.mining.nearest import Nearest
-from negexp.sampling.policy import MiningConfig
 
 Argument = tuple[str, int]  # table and row
 
@@ -257,7 +256,7 @@ def test_hard_negatives_equal_the_oracle_with_both_backends(
 
 @every_exclude
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_text_in_half_of_the_pairs_is_mined_right(backend: str, exclude: list[str]) -> None:
+def test_mining_is_correct_with_a_text_in_half_of_the_pairs(backend: str, exclude: list[str]) -> None:
     problem = random_problem(60, k=3)
     negatives = new_round(problem, exclude, "both", backend).mine(np.arange(60), NEAREST)
     expected = [nearest(problem, exclude, "both", pair) for pair in range(60)]
@@ -350,7 +349,7 @@ def test_decay_decides_once_for_all_negatives_of_a_pair() -> None:
     problem = random_problem(60, k=3)
     hard = new_round(problem, backend="balltree").mine(np.arange(60), NEAREST)
     negatives = build_sampler(decay(0.5, num_negatives=3)).sample(new_round(problem, backend="balltree"))
-    mined = negatives.mined.any(axis=1)
+    mined = np.asarray(negatives.mined.any(axis=1))
     assert 0 < mined.sum() < 60
     np.testing.assert_array_equal(negatives.mined, np.repeat(mined[:, None], 3, axis=1))
     np.testing.assert_array_equal(negatives.argument[mined], hard.argument[mined])
@@ -391,7 +390,8 @@ def test_seed_and_epoch_decide_the_negatives(sampler_config: SamplerConfig) -> N
 
     def sample(seed: int, epoch: int) -> list[list[int]]:
         round_ = new_round(problem, backend="exact", epoch=epoch, seed=seed)
-        return build_sampler(sampler_config).sample(round_).argument.tolist()
+        argument: list[list[int]] = build_sampler(sampler_config).sample(round_).argument.tolist()
+        return argument
 
     assert sample(1, 3) == sample(1, 3)
     assert sample(1, 3) != sample(1, 4)
@@ -439,10 +439,10 @@ def test_an_argument_outside_of_the_tables_is_refused(last: int) -> None:
         returned([[2], [5], [last]])  # -1 would be read as the last counter: pair 2's own
 
 
-def test_an_argument_of_a_table_that_is_no_candidate_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"outside of 3 \.\. 5 \(sampler\.candidates=counters\)"):
+def test_an_argument_of_a_table_without_candidates_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"outside 3 \.\. 5 \(sampler\.candidates=counters\)"):
         returned([[5], [5], [0]], candidates="counters")
-    with pytest.raises(ValueError, match=r"outside of 0 \.\. 2 \(sampler\.candidates=points\)"):
+    with pytest.raises(ValueError, match=r"outside 0 \.\. 2 \(sampler\.candidates=points\)"):
         returned([[2], [5], [0]], candidates="points")
 
 

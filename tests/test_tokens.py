@@ -113,12 +113,12 @@ def test_texts_with_equal_tokens_that_are_no_copies_are_those_of_a_plain_loop(
         for text in texts
         if any(sequences[text] == sequences[other] and identity[text] != identity[other] for other in texts)
     ]
-    assert TokenTable(sequences, pad_id=0).alike(texts, identity[texts]).tolist() == expected
+    assert TokenTable(sequences, pad_id=0).indistinguishable(texts, identity[texts]).tolist() == expected
 
 
-@pytest.mark.parametrize(("max_length", "alike"), [(64, False), (16, True)])
+@pytest.mark.parametrize(("max_length", "warned"), [(64, False), (16, True)])
 def test_texts_that_are_equal_after_truncation_are_counted_and_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, max_length: int, alike: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, max_length: int, warned: bool
 ) -> None:
     long = "the house that the state builds for the people " * 3
     pairs = [(long + "one", "a"), (long + "two", "b"), (long.upper() + "TWO", "c"), ("d", "e"), ("f", "g")]
@@ -132,6 +132,6 @@ def test_texts_that_are_equal_after_truncation_are_counted_and_warned_of(
         tokenize_corpus(corpus, tokenizer, max_length, ["test"])
         assert caplog.messages == []  # within test there are copies only
         tokenize_corpus(corpus, tokenizer, max_length)
-    said = "3 texts have the same tokens as another text that is no copy (data.match=normalized)"
+    said = "3 texts have the same tokens as another text that is not a copy (data.match=normalized)"
     why = f"neither merged nor dropped: 3 are cut to model.max_length={max_length}; raise it"
-    assert [message.startswith(said) and message.endswith(why) for message in caplog.messages] == [True] * alike
+    assert [message.startswith(said) and message.endswith(why) for message in caplog.messages] == [True] * warned

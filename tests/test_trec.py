@@ -1,4 +1,4 @@
-"""TREC files: what another tool computes from them is what we report, and their lines are what such tools expect."""
+"""TREC files: other tools can read them, and compute the same metrics as negexp."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ir_measures import RR, Success, nDCG
-from test_evaluation import LARGE, Case, cases, classifier, config, one_debate, rank_case, scorer
+from test_evaluation import LARGE, Case, cases, config, one_debate, rank_case, scorers_of
 
 from negexp.commands import evaluate
 from negexp.config import CONF_DIR, EvaluateConfig, parse_config
@@ -38,27 +38,25 @@ Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def files_of(case: Case, k: int = 3, block_bytes: int = LARGE, depth: int | None = None) -> dict[str, str]:
-    export = TrecExport(
-        case.split, scorer(case.scores), classifier(case.opinions), config(k, block_bytes), depth
-    ).files("test")
-    return {name: content.decode() for name, content in export}
+    export = TrecExport(case.split, scorers_of(case), config(k, block_bytes), depth)
+    return {name: content.decode() for name, content in export.files("test")}
 
 
 def check_metrics(files: dict[str, str], expected: Metrics, split: str = "test") -> None:
-    """Compare with what ir_measures computes, and the names of the files with what was evaluated."""
+    """Compare the metrics of ir_measures with the expected ones, and the file names with the evaluated tasks."""
     names = set()
     for protocol, stages in expected.items():
         for stage, tasks in stages.items():
-            for task, wanted in tasks.items():
+            for task, values in tasks.items():
                 run, qrels = f"{split}-{protocol}-{stage}-{task}.run", f"{split}-{protocol}-{task}.qrels"
                 names |= {run, qrels}
                 relevant = list(ir_measures.read_trec_qrels(files[qrels]))
-                assert len(relevant) == wanted["queries"]
+                assert len(relevant) == values["queries"]
                 found = ir_measures.calc_aggregate(
                     list(MEASURES.values()), relevant, ir_measures.read_trec_run(files[run])
                 )
                 for name, measure in MEASURES.items():
-                    assert found[measure] == pytest.approx(wanted[name], abs=1e-9), (run, name)
+                    assert found[measure] == pytest.approx(values[name], abs=1e-9), (run, name)
     assert set(files) == names
 
 
@@ -71,17 +69,17 @@ def strict_cases(draw: st.DrawFn, spacing: float) -> Case:
         values = draw(st.permutations(range(case.scores.size)))
         return 1 + spacing * np.array(values, dtype=np.float64).reshape(case.scores.shape)
 
-    return replace(case, scores=matrix(), opinions=matrix())
+    return replace(case, scores=matrix(), classifier_scores=matrix())
 
 
 @settings(deadline=None, derandomize=True, max_examples=32)
 @given(
-    # 1e-8 makes ties in single precision only
+    # 1e-8 makes ties in single precision, but not in double precision
     case=st.one_of(strict_cases(0.01), strict_cases(1e-8), cases(), cases(respelled=True)),
     k=st.integers(1, 6),
     block_bytes=st.sampled_from([1, 100, LARGE]),
 )
-def test_another_tool_computes_our_metrics_from_the_files(case: Case, k: int, block_bytes: int) -> None:
+def test_another_tool_computes_the_same_metrics_from_the_files(case: Case, k: int, block_bytes: int) -> None:
     assume(len(protocol_queries(case.split, "clean")))
     ids = tuple(f"a theme/50 %\u00a0of it/pro {row}" for row in range(len(case.split)))
     case = replace(case, split=replace(case.split, ids=ids))
@@ -92,26 +90,26 @@ def test_another_tool_computes_our_metrics_from_the_files(case: Case, k: int, bl
 def case() -> Case:
     """Two queries in `clean`, three in `published`: the first and the second pair are copies."""
     split = one_debate(point=[0, 0, 3], counter=[1, 1, 2])
-    scores, opinions = np.zeros((4, 4)), np.zeros((4, 4))
+    scores, classifier_scores = np.zeros((4, 4)), np.zeros((4, 4))
     scores[0] = [-9, -1, -0.5, -2.25]
     scores[3] = [-1, -1, -1, -9]
-    opinions[0] = [0, 3, 2, 1]
-    opinions[3] = [1, 2, 0, 0]
-    return Case(split, scores, opinions)
+    classifier_scores[0] = [0, 3, 2, 1]
+    classifier_scores[3] = [1, 2, 0, 0]
+    return Case(split, scores, classifier_scores)
 
 
 def lines(text: str) -> list[str]:
     return text.splitlines()
 
 
-def test_a_run_lists_candidates_by_score_and_the_gold_once_under_the_querys_own_name(case: Case) -> None:
+def test_a_run_lists_candidates_by_score_and_the_gold_once_with_the_querys_own_id(case: Case) -> None:
     files = files_of(case)
     assert lines(files["test-published-sda.qrels"]) == [f"q{row} 0 q{row}/counter 1" for row in range(3)]
     assert lines(files["test-clean-sda.qrels"]) == ["q0 0 q0/counter 1", "q2 0 q2/counter 1"]
     published = files["test-published-retrieval-sda.run"].splitlines()
     assert published[:8] == [
         "q0 Q0 q2/counter 1 -0.5 negexp-retrieval",
-        "q0 Q0 q0/counter 2 -1.000000002 negexp-retrieval",  # less the tie width
+        "q0 Q0 q0/counter 2 -1.000000002 negexp-retrieval",  # lowered by the tie width
         "q0 Q0 q2/point 3 -2.25 negexp-retrieval",
         "q0 Q0 q1/point 4 -9.0 negexp-retrieval",
         "q1 Q0 q2/counter 1 -0.5 negexp-retrieval",
@@ -122,7 +120,7 @@ def test_a_run_lists_candidates_by_score_and_the_gold_once_under_the_querys_own_
     assert lines(files["test-clean-retrieval-sda.run"])[:3] == published[:3]
 
 
-def test_the_gold_stands_below_what_it_ties_with_and_scores_fall_in_single_precision(case: Case) -> None:
+def test_the_gold_stands_below_equal_candidates_and_scores_decrease_in_single_precision(case: Case) -> None:
     found = [line.split() for line in lines(files_of(case)["test-published-retrieval-sda.run"])[8:]]
     assert [document for _, _, document, *_ in found] == [
         "q0/counter",
@@ -137,7 +135,7 @@ def test_the_gold_stands_below_what_it_ties_with_and_scores_fall_in_single_preci
     assert scores[-1] == pytest.approx(-1, abs=1e-6)
 
 
-def test_reranked_the_k_nearest_stand_before_the_rest_and_scores_count_down(case: Case) -> None:
+def test_in_reranked_the_k_nearest_come_first_and_scores_count_down(case: Case) -> None:
     assert lines(files_of(case, k=2)["test-clean-reranked-sda.run"]) == [
         "q0 Q0 q0/counter 1 3 negexp-reranked",
         "q0 Q0 q2/counter 2 2 negexp-reranked",
@@ -148,8 +146,8 @@ def test_reranked_the_k_nearest_stand_before_the_rest_and_scores_count_down(case
     ]
 
 
-def test_an_opinion_equal_to_the_golds_stands_above_it(case: Case) -> None:
-    case.opinions[:] = 0
+def test_a_candidate_with_the_golds_classifier_score_stands_above_the_gold(case: Case) -> None:
+    case.classifier_scores[:] = 0
     found = [line.split()[2] for line in lines(files_of(case)["test-clean-reranked-sda.run"])]
     assert found == ["q2/counter", "q2/point", "q0/counter", "q0/counter", "q0/point", "q2/counter"]
 
@@ -164,7 +162,7 @@ def test_depth_keeps_the_first_candidates_of_each_query(case: Case, k: int, dept
 
 
 def test_without_a_classifier_there_is_no_second_stage(case: Case) -> None:
-    export = TrecExport(case.split, scorer(case.scores), None, config(), None)
+    export = TrecExport(case.split, scorers_of(case)._replace(classify=None), config(), None)
     names = [name for name, _ in export.files("validation")]
     assert "validation-clean-retrieval-epa.run" in names
     assert not [name for name in names if "reranked" in name]
@@ -174,7 +172,7 @@ def with_ids(*ids: str) -> Split:
     return replace(one_debate([0] * len(ids), [1] * len(ids)), ids=ids)
 
 
-def test_ids_hold_no_white_space_and_stay_readable_and_two() -> None:
+def test_ids_have_no_white_space_and_stay_readable_and_distinct() -> None:
     assert query_ids(with_ids("Zölle & Märkte/con01", "a\u2003b/c\nd\x00")) == [
         "Zölle%20&%20Märkte/con01",
         "a%E2%80%83b/c%0Ad%00",
@@ -182,7 +180,7 @@ def test_ids_hold_no_white_space_and_stay_readable_and_two() -> None:
     assert query_ids(with_ids("a b", "a%20b")) == ["a%20b", "a%2520b"]
 
 
-# few characters, so that ids clash: the encoding's own, what it encodes, and digits that look like a pair's number
+# few characters, so that ids clash: % and encoded characters, and suffixes that look like added numbers
 NAMES = st.text(alphabet="p1~/% \u00a0", min_size=1, max_size=5).filter(str.strip)
 
 
@@ -193,7 +191,7 @@ def test_ids_of_any_corpus_are_unique_before_and_after_encoding(ids: list[str]) 
     found = [record.id for record in with_unique_ids(records)]
     assert len(set(found)) == len(ids)
     for place, id_ in enumerate(ids):
-        assert (found[place] == id_) == (id_ not in ids[:place])  # the first pair with an id keeps it
+        assert (found[place] == id_) == (id_ not in ids[:place])  # the first pair with an id keeps the id
     encoded = query_ids(with_ids(*found))
     assert [unquote(id_) for id_ in encoded] == found
     assert len(set(encoded)) == len(ids)

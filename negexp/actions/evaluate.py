@@ -12,12 +12,12 @@ from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import shares_text
 from negexp.embedding import TextEncoder
-from negexp.evaluation.evaluator import evaluate_split, scorer_and_classifier
+from negexp.evaluation.evaluator import evaluate_split, split_scorers
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.report_text import left_out, metrics_text
+from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.evaluation.trec import TrecExport
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
-from negexp.runtime import choose_runtime, memory_errors_name, reproducible
+from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
@@ -63,21 +63,21 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         train = training_pairs(run.commit, run.config.data, config.data, corpus)
         seen = int(shares_text(split, train).sum())
         log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
-    missing = left_out(split)
+    missing = skipped_tasks_text(split)
     if missing is not None:
         log.info(missing)
     output = Path(config.output or folder).expanduser()
     written = [output / "evaluation"]
-    with reproducible(runtime, deterministic=True), memory_errors_name("tokens_per_batch or model.max_length"):
+    with reproducible(runtime, deterministic=True), explain_out_of_memory("tokens_per_batch or model.max_length"):
         built = _model(config, corpus, run)
         tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
         model = built.model.to(runtime.device)
         embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
-        ranks = evaluate_split(model, embeddings, split, train, config.evaluation, progress=config.progress)
+        scorers = split_scorers(model, embeddings, split)
+        ranks = evaluate_split(scorers, split, train, config.evaluation, progress=config.progress)
         metrics = write_evaluation(output / "evaluation", config.split, ranks)
         if config.trec:
-            by = scorer_and_classifier(model, embeddings, split)
-            export = TrecExport(split, *by, config.evaluation, config.trec_depth)
+            export = TrecExport(split, scorers, config.evaluation, config.trec_depth)
             written.append(_write_trec(export, output / "trec", config))
     what = (
         f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"

@@ -13,15 +13,15 @@ from negexp.config import TrainConfig, config_hash, load_run_config
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.report_text import left_out, metrics_text
+from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.model import BuiltModel, build_model, restore_model
-from negexp.runtime import Runtime, choose_runtime, memory_errors_name, reproducible
+from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.signals import Stopped, stops_at_steps
 from negexp.tracking import RunFolder
 from negexp.tracking.reading import read_json
-from negexp.tracking.resume import Standing, find_standing, refuse_other_data
+from negexp.tracking.resume import RunState, find_run_state, refuse_other_data
 from negexp.tracking.run_folder import versions
-from negexp.training import CheckpointStore, Commit, Origin, Start, Trained, train
+from negexp.training import CheckpointStore, Commit, Provenance, StartingPoint, TrainingResult, train
 from negexp.training.console import before_and_after
 
 log = logging.getLogger("negexp")
@@ -42,36 +42,36 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
     run_folder = RunFolder(folder)
     try:
         with stops_at_steps(), run_folder.locked():
-            standing = find_standing(run_folder, config)
-            if standing is Standing.FINISHED:
+            state = find_run_state(run_folder, config)
+            if state is RunState.FINISHED:
                 _show_finished(config, run_folder)
                 return "skipped"
-            return _train(config, run_folder, standing, overrides)
+            return _train(config, run_folder, state, overrides)
     except Stopped:
         log.info(f"stopped; the same command goes on in {folder} (a single run: with hydra.run.dir={folder})")
         raise
 
 
-def _train(config: TrainConfig, run_folder: RunFolder, standing: Standing, overrides: list[str]) -> str:
+def _train(config: TrainConfig, run_folder: RunFolder, state: RunState, overrides: list[str]) -> str:
     started = time.perf_counter()
     trainer = config.trainer
     runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
     corpus = load_corpus(config.data)
     log.info(corpus.summary)
-    missing = left_out(corpus["validation"])
+    missing = skipped_tasks_text(corpus["validation"])
     if missing is not None:
         log.info(missing)
-    commit = None if standing is Standing.NEW else _last_commit(config, run_folder)
-    origin = Origin.now(corpus, runtime)
+    commit = None if state is RunState.NEW else _last_commit(config, run_folder)
+    provenance = Provenance.current(corpus, runtime)
     if commit is not None:
-        origin = origin.after(commit, run_folder)
-    with reproducible(runtime, trainer.deterministic), memory_errors_name(MEMORY_KEYS):
+        provenance = provenance.continued_from(commit, run_folder)
+    with reproducible(runtime, trainer.deterministic), explain_out_of_memory(MEMORY_KEYS):
         built = _model(config, corpus, run_folder, commit)
         log.info(_describe(config, built, runtime))
-        trained = train(config, corpus, built, runtime, Start(run_folder, origin, commit))
+        trained = train(config, corpus, built, runtime, StartingPoint(run_folder, provenance, commit))
     result = _result(config, corpus, trained)
     result |= {
-        "earlier_environments": origin.earlier_environments,
+        "earlier_environments": provenance.earlier_environments,
         "runtime": runtime.describe(),
         "overrides": overrides,
         "seconds": trained.progress.earlier_seconds + time.perf_counter() - started,
@@ -114,7 +114,7 @@ def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
     )
 
 
-def _result(config: TrainConfig, corpus: Corpus, trained: Trained) -> dict[str, Any]:
+def _result(config: TrainConfig, corpus: Corpus, trained: TrainingResult) -> dict[str, Any]:
     progress = trained.progress
     return {
         "config_hash": config_hash(config),
@@ -124,7 +124,7 @@ def _result(config: TrainConfig, corpus: Corpus, trained: Trained) -> dict[str, 
         "corpus": corpus.counts,
         "corpus_summary": corpus.summary,
         "best_epoch": progress.best_epoch,
-        "monitor": f"validation/{config.trainer.monitor}",
+        "monitor": Monitor.parse(config.trainer.monitor).column("validation"),
         "best_value": progress.best_value,
         "untrained": progress.untrained,
         **trained.scores,

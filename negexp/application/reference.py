@@ -147,7 +147,8 @@ def _values(folder: Path, name: str) -> dict[str, Any]:
             for key, value in default.items():
                 group, _, place = key.removeprefix("/").partition("@")
                 found[place or group] = _values(CONF_DIR / group, str(value))
-    return found | values
+    found |= values
+    return found
 
 
 def _composed(name: str) -> dict[str, Any]:

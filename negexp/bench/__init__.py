@@ -1,4 +1,4 @@
-"""`negexp bench`: the phases of an epoch beside what a user would take instead, in one process and run."""
+"""`negexp bench`: time the phases of an epoch and the alternatives that a user could take, in one process."""
 
 from negexp.bench.run import run_benchmarks
 

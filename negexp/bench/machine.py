@@ -1,4 +1,4 @@
-"""The machine: what it is called, and the rates that bound every phase."""
+"""The machine: its description, and the peak rates that bound every phase."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -22,26 +23,44 @@ PACKAGES = ("torch", "transformers", "scikit-learn", "numpy", "sentence-transfor
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
-def describe_machine(runtime: Runtime) -> dict[str, Any]:
-    """Return processor, memory, versions, threads, precision and measured peak rates."""
-    return {
-        "processor": _processor(),
-        "instructions": [name for name in INSTRUCTIONS if has_instructions(name)],
-        "cores": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
-        "system": platform.platform(),
-        "device": str(runtime.device),
-        "runtime": runtime.describe(),
-        "threads": runtime.threads,
-        "precision": "bfloat16 autocast" if runtime.bfloat16 else "float32",
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "peak": peak_rates(runtime),
-    }
+@dataclass(frozen=True)
+class Machine:
+    """The machine and the runtime of a benchmark; None where a value is not known. peak: see `peak_rates`."""
+
+    processor: str
+    instructions: list[str]
+    cores: int | None
+    memory_bytes: int | None
+    system: str
+    device: str
+    runtime: str
+    threads: int
+    precision: str
+    python: str
+    versions: dict[str, str | None]
+    peak: dict[str, float]
+
+
+def describe_machine(runtime: Runtime) -> Machine:
+    """Return the machine with its measured peak rates."""
+    return Machine(
+        processor=_processor(),
+        instructions=[name for name in INSTRUCTIONS if has_instructions(name)],
+        cores=os.cpu_count(),
+        memory_bytes=_memory_bytes(),
+        system=platform.platform(),
+        device=str(runtime.device),
+        runtime=runtime.describe(),
+        threads=runtime.threads,
+        precision="bfloat16 autocast" if runtime.bfloat16 else "float32",
+        python=platform.python_version(),
+        versions={name: _version(name) for name in PACKAGES},
+        peak=peak_rates(runtime),
+    )
 
 
 def peak_rates(runtime: Runtime) -> dict[str, float]:
-    """Return measured floating-point operations a second by precision, and bytes a second of a copy."""
+    """Return measured operations per second (`float32_flops`, `bfloat16_flops`) and bytes per second (`copy_bytes`)."""
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.randn(4096, 1536, device=runtime.device).to(dtype)
@@ -53,27 +72,27 @@ def peak_rates(runtime: Runtime) -> dict[str, float]:
     return rates
 
 
-class Use(NamedTuple):
-    """What a piece of work took: seconds, and by how many bytes the process grew at most, None where nothing tells."""
+class ResourceUse(NamedTuple):
+    """The seconds of a piece of work, and the peak growth of the process in bytes; None where it cannot be measured."""
 
     seconds: float
     peak_bytes: int | None
 
 
-def measure(work: Callable[[], object]) -> Use:
-    """Do some work once and say what it took."""
+def measure(work: Callable[[], object]) -> ResourceUse:
+    """Do the work once and measure it."""
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # glibc keeps what was freed
+        libc.malloc_trim(0)  # glibc keeps freed memory
     before = _reset_peak()
     start = time.perf_counter()
     work()
     seconds = time.perf_counter() - start
-    return Use(seconds, None if before is None else _status("VmHWM") - before)
+    return ResourceUse(seconds, None if before is None else _status("VmHWM") - before)
 
 
-def measure_all(work: Mapping[str, Callable[[], object]], phase: str, progress: str) -> dict[str, Use]:
-    """Do each work once, with a bar that names it, and say what each took."""
+def measure_all(work: Mapping[str, Callable[[], object]], phase: str, progress: str) -> dict[str, ResourceUse]:
+    """Do each piece of work once and measure it. The progress bar names it."""
     uses = {}
     with progress_bar(len(work), phase, "call", progress) as bar:
         for name, one in work.items():
@@ -94,7 +113,7 @@ def _best(work: Callable[[], object], runtime: Runtime) -> float:
 
 
 def _reset_peak() -> int | None:
-    """Let Linux count the process's peak memory anew, and return it as it stands."""
+    """Reset the peak memory that Linux records for this process, and return the present memory."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")

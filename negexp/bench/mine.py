@@ -1,4 +1,4 @@
-"""Mining beside the original's ball trees, faiss and sentence-transformers."""
+"""Compare mining with the original's ball trees, faiss and sentence-transformers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from sklearn.neighbors import BallTree
 
 from negexp.bench.machine import measure_all
-from negexp.bench.peers import MISSING, faiss_flat, mine_with_sentence_transformers, sentence_transformer
-from negexp.bench.phases import index_of, other_sampler, sample_negatives
+from negexp.bench.peers import NOT_INSTALLED, faiss_flat, mine_with_sentence_transformers, sentence_transformer
+from negexp.bench.phases import index_of, sample_negatives, sampler_options
 from negexp.bench.setting import Setting
 from negexp.bench.synthetic import clustered_vectors
-from negexp.bench.timing import OURS, Comparison, Rival, in_turns, rivals
+from negexp.bench.timing import NEGEXP, PhaseResult, Rival, in_turns, rivals
 from negexp.index import NeighbourIndex
 from negexp.index.backends.exact import ExactIndex
 from negexp.sampling import Negatives
@@ -28,72 +28,76 @@ BACKEND_DIMS, BACKEND_ROWS = (2, 8, 32, 128, 384), (250, 1000, 4000)
 LARGE_DIM, LARGE_K = 128, 10
 
 
-def compare_mining(setting: Setting, peak: dict[str, float]) -> Comparison:
-    """Search the three nearest of every training point, in both tables, in real embeddings."""
+def compare_mining(setting: Setting, peak: dict[str, float]) -> PhaseResult:
+    """Search the three nearest points and the three nearest counters of every training point, in real embeddings."""
     train, embeddings = setting.corpus["train"], setting.training_embeddings
     tables = [embeddings.retrieval("candidate", texts) for texts in (train.point, train.counter)]
     queries = tables[0]
 
-    def ours(backend: str) -> list[Found]:
+    def search(backend: str) -> list[Found]:
         return [index_of(setting, table, backend).search(queries, 3) for table in tables]
 
-    def original() -> list[Found]:
+    def search_original() -> list[Found]:
         return [BallTree(table, leaf_size=2).query(queries, k=3) for table in tables]
 
-    theirs, config = "BallTree as the original", setting.config
+    original, config = "BallTree as in the original", setting.config
     balltree = f"negexp, index=balltree (leaf_size {config.index.leaf_size})"
-    contenders: dict[str, Any] = {OURS: lambda: ours("exact"), balltree: lambda: ours("balltree"), theirs: original}
+    contenders: dict[str, Any] = {
+        NEGEXP: lambda: search("exact"),
+        balltree: lambda: search("balltree"),
+        original: search_original,
+    }
     remarks = []
     try:
         flat = [faiss_flat(table, queries, 3, setting.runtime.threads) for table in tables]
-        contenders[FAISS] = lambda: [search() for search in flat]
+        contenders[FAISS] = lambda: [search_flat() for search_flat in flat]
     except ImportError:
-        remarks.append(f"faiss-cpu {MISSING}")
-    seconds, first = in_turns(contenders, config.repeats, "mine", config.progress)
-    same = all((a[1] == b[1]).all() for a, b in zip(first[OURS], first[balltree], strict=True))
-    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(first[OURS], first[theirs], strict=True))
+        remarks.append(f"faiss-cpu {NOT_INSTALLED}")
+    seconds, results = in_turns(contenders, config.repeats, "mine", config.progress)
+    same = all((a[1] == b[1]).all() for a, b in zip(results[NEGEXP], results[balltree], strict=True))
+    near = all(np.allclose(a[0], b[0], atol=1e-6) for a, b in zip(results[NEGEXP], results[original], strict=True))
     points, counters = (len(np.unique(texts)) for texts in (train.point, train.counter))
     n, dim = queries.shape
     flops = 2.0 * points * (points + counters) * dim
-    return Comparison(
+    return PhaseResult(
         "mine",
         f"n = {n} points and as many counters, {points} and {counters} of them distinct, d = {dim}, k = 3",
-        f"{OURS}, index=exact",
-        seconds[OURS],
-        rivals(seconds, {theirs: 100.0}),
+        f"{NEGEXP}, index=exact",
+        seconds[NEGEXP],
+        rivals(seconds, {original: 100.0}),
         *_floor(index_of(setting, queries, "exact"), flops, peak),
         [f"exact and balltree return the same rows: {same}", f"distances equal the original tree's: {near}"],
         remarks,
     )
 
 
-def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison:
-    """Search the ten nearest of each of many made-up vectors that lie in clusters, as arguments in debates do."""
+def compare_large_search(setting: Setting, peak: dict[str, float]) -> PhaseResult:
+    """Search the ten nearest of each synthetic vector. The vectors form clusters, as the arguments of a debate do."""
     config = setting.config
     vectors = clustered_vectors(config.search_rows, LARGE_DIM, config.seed)
 
-    def ours() -> Found:
+    def search() -> Found:
         return index_of(setting, vectors, "exact").search(vectors, LARGE_K)
 
-    contenders: dict[str, Any] = {OURS: ours}
+    contenders: dict[str, Any] = {NEGEXP: search}
     checks, remarks = [], []
     try:
         contenders[FAISS] = faiss_flat(vectors, vectors, LARGE_K, setting.runtime.threads)
     except ImportError:
-        remarks.append(f"faiss-cpu {MISSING}")
-    seconds, first = in_turns(contenders, config.repeats, "mine, large", config.progress)
-    if FAISS in first:
-        equal = np.mean(np.sort(first[FAISS][1], axis=1) == np.sort(first[OURS][1], axis=1))
-        checks.append(f"faiss returns {equal:.5%} of the same rows (it computes distances in float32)")
+        remarks.append(f"faiss-cpu {NOT_INSTALLED}")
+    seconds, results = in_turns(contenders, config.repeats, "mine, large", config.progress)
+    if FAISS in results:
+        equal = np.mean(np.sort(results[FAISS][1], axis=1) == np.sort(results[NEGEXP][1], axis=1))
+        checks.append(f"{equal:.5%} of the rows are the same as faiss's (faiss computes distances in float32)")
     for name, use in measure_all(contenders, "mine, large: memory", config.progress).items():
-        if use.peak_bytes is not None:  # after the rounds: what a first call sets up is there
-            remarks.append(f"{name}: {use.peak_bytes / vectors.nbytes:.2f} times the vectors in memory beside them")
+        if use.peak_bytes is not None:  # measured after the rounds: the set-up of a first call is not counted
+            remarks.append(f"{name}: adds {use.peak_bytes / vectors.nbytes:.2f} times the memory of the vectors")
     flops = 2.0 * len(vectors) ** 2 * LARGE_DIM
-    return Comparison(
+    return PhaseResult(
         "mine, large",
-        f"n = {len(vectors)} made-up vectors in clusters, d = {LARGE_DIM}, k = {LARGE_K}",
-        f"{OURS}, index=exact",
-        seconds[OURS],
+        f"n = {len(vectors)} synthetic vectors in clusters, d = {LARGE_DIM}, k = {LARGE_K}",
+        f"{NEGEXP}, index=exact",
+        seconds[NEGEXP],
         rivals(seconds, {FAISS: 1.0}),
         *_floor(index_of(setting, vectors, "exact"), flops, peak),
         checks,
@@ -102,27 +106,27 @@ def compare_large_search(setting: Setting, peak: dict[str, float]) -> Comparison
 
 
 def _floor(index: NeighbourIndex, flops: float, peak: dict[str, float]) -> tuple[float, str]:
-    """Return the seconds that an exact index's products take at the peak rate of its precision, and how they came."""
+    """Return the seconds of an exact index's products at the peak rate of its precision, and an explanation."""
     assert isinstance(index, ExactIndex)
-    precision = str(index.tables[0].vectors.dtype).removeprefix("torch.")
+    precision = str(index.precisions[0].vectors.dtype).removeprefix("torch.")
     rate = peak[f"{precision}_flops"]
     return flops / rate, f"{flops / 1e9:.1f} GFLOP of products at {rate / 1e9:.0f} GFLOP/s in {precision}"
 
 
-def compare_backends(setting: Setting, peak: dict[str, float]) -> Comparison:
-    """Say from which size on which backend is the faster, by dimension; `index=balltree` stays the default."""
+def compare_backends(setting: Setting, peak: dict[str, float]) -> PhaseResult:
+    """Compare the seconds of the two backends by size and dimension. `index=balltree` stays the default."""
     remarks, taken = [], {}
     for dim in BACKEND_DIMS:
         ratios = []
         for rows in BACKEND_ROWS:
             taken = _backends_in_turns(setting, clustered_vectors(rows, dim, setting.config.seed))
             ratios.append(median(taken["balltree"]) / median(taken["exact"]))
-        told = ", ".join(f"{ratio:.2g} at n = {rows}" for rows, ratio in zip(BACKEND_ROWS, ratios, strict=True))
-        remarks.append(f"with d = {dim}, balltree takes so many times as long as exact: {told}")
-    return Comparison(
+        listed = ", ".join(f"{ratio:.2g} at n = {rows}" for rows, ratio in zip(BACKEND_ROWS, ratios, strict=True))
+        remarks.append(f"with d = {dim}, the seconds of balltree divided by those of exact are {listed}")
+    return PhaseResult(
         "mine, backends",
-        f"n = {BACKEND_ROWS[-1]} made-up vectors, d = {BACKEND_DIMS[-1]}, k = 3",
-        f"{OURS}, index=exact",
+        f"n = {BACKEND_ROWS[-1]} synthetic vectors, d = {BACKEND_DIMS[-1]}, k = 3",
+        f"{NEGEXP}, index=exact",
         taken["exact"],
         [Rival("negexp, index=balltree", taken["balltree"])],
         remarks=remarks,
@@ -138,17 +142,17 @@ def _backends_in_turns(setting: Setting, vectors: NDArray[np.float32]) -> dict[s
     return in_turns(contenders, setting.config.repeats, f"n = {rows}, d = {dim}", setting.config.progress).seconds
 
 
-def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> Comparison:
-    """Mine three negatives a pair from texts whose embeddings are there, as sentence-transformers does."""
+def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> PhaseResult:
+    """Mine three negatives per pair with cached embeddings, beside sentence-transformers."""
     pairs, embeddings = setting.train_pairs(setting.config.mine_pairs), setting.training_embeddings
     texts, name = setting.corpus.texts, "sentence-transformers mine_hard_negatives, embeddings cached"
-    sampler = other_sampler(setting, "hard", num_negatives=3, candidates="counters")
+    sampler = sampler_options(setting, "hard", num_negatives=3, candidates="counters")
 
-    def ours() -> Negatives:
+    def mine() -> Negatives:
         tables = {"counter": embeddings.retrieval("candidate", pairs.counter)}
         return sample_negatives(setting, sampler, pairs, embeddings.retrieval("query", pairs.point), tables)
 
-    contenders: dict[str, Any] = {OURS: ours}
+    contenders: dict[str, Any] = {NEGEXP: mine}
     remarks = []
     with ExitStack() as stack:
         try:
@@ -158,13 +162,13 @@ def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> Comparis
                 setting, model, [texts[t] for t in pairs.point], [texts[t] for t in pairs.counter], 3, cache
             )
         except ImportError:
-            remarks.append(f"sentence-transformers with datasets {MISSING}")
+            remarks.append(f"sentence-transformers with datasets {NOT_INSTALLED}")
         seconds = in_turns(contenders, setting.config.repeats, "mine from texts", setting.config.progress).seconds
-    return Comparison(
+    return PhaseResult(
         "mine from texts",
-        f"{len(pairs)} pairs, 3 negatives each among the counters",
-        f"{OURS}, index={setting.config.index.name}",
-        seconds[OURS],
+        f"{len(pairs)} pairs, 3 negatives each, from the counters",
+        f"{NEGEXP}, index={setting.config.index.name}",
+        seconds[NEGEXP],
         rivals(seconds, {}),
         remarks=remarks,
     )

@@ -1,4 +1,4 @@
-"""Other people's libraries, each used as its own documentation says. They come with the extra `bench`."""
+"""Other libraries, each used as its documentation says. The extra `bench` installs them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from negexp.bench.setting import Setting
 
-MISSING = "is not installed: pip install '.[bench]'"
+NOT_INSTALLED = "is not installed: pip install '.[bench]'"
 
 
 @contextmanager
 def sentence_transformer(setting: Setting) -> Iterator[Any]:
-    """Yield a SentenceTransformer of the setting's encoder and tokenizer, as they stand.
+    """Yield a SentenceTransformer with the setting's present encoder and tokenizer.
 
     Raises
     ------
     ImportError
-        When it is not installed.
+        When sentence-transformers is not installed.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
@@ -38,7 +38,7 @@ def sentence_transformer(setting: Setting) -> Iterator[Any]:
 
 
 def faiss_flat(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, threads: int) -> Callable[[], Any]:
-    """Return a search of the queries among the vectors, with faiss's IndexFlatL2 built anew."""
+    """Return a function that builds faiss's IndexFlatL2 over the vectors and searches the queries."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -54,7 +54,7 @@ def faiss_flat(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: in
 def mine_with_sentence_transformers(
     setting: Setting, model: Any, points: list[str], counters: list[str], k: int, cache: str
 ) -> Callable[[], Any]:
-    """Return sentence-transformers' mining of hard negatives, which keeps embeddings in the folder `cache`."""
+    """Return a function that mines hard negatives with sentence-transformers; `cache` is its folder of embeddings."""
     from datasets import Dataset, disable_progress_bars
     from sentence_transformers.util import mine_hard_negatives
 

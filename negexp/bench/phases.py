@@ -1,4 +1,4 @@
-"""negexp's own phases on a benchmark's setting: the objects that a training run uses."""
+"""Run negexp's own phases on a benchmark's setting, with the objects that a training run uses."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from negexp.training.checkpoint import CheckpointStore
 from negexp.training.loop import Experiment
 from negexp.training.steps import build_trainee
 
-SHARED = ("num_negatives", "candidates", "exclude", "refresh_every", "refresh", "mining")
+SHARED_OPTIONS = ("num_negatives", "candidates", "exclude", "refresh_every", "refresh", "mining")
 
 
-def other_sampler(setting: Setting, name: str, **keys: Any) -> SamplerConfig:
-    """Return a strategy's options: the configured strategy's where all have them, and the given keys."""
+def sampler_options(setting: Setting, name: str, **keys: Any) -> SamplerConfig:
+    """Return the options of a strategy: shared options from the configured strategy, and the given keys."""
     configured = asdict(setting.config.sampler)
-    values = {**{key: configured[key] for key in SHARED}, "name": name, **keys}
+    values = {**{key: configured[key] for key in SHARED_OPTIONS}, "name": name, **keys}
     options = parse_component("sampler", values, "sampler")
     assert isinstance(options, SamplerConfig)
     return options
 
 
 def index_of(setting: Setting, vectors: np.ndarray, backend: str | None = None) -> NeighbourIndex:
-    """Build an index over vectors (arguments, dim): the configured one, or another `backend` with its settings."""
+    """Build an index over vectors (arguments, dim): the configured index, or `backend` with the same settings."""
     config, runtime = setting.config.index, setting.runtime
     config = config if backend is None else replace(config, name=backend)
     index: NeighbourIndex = build("index", config, vectors=vectors, device=runtime.device, threads=runtime.threads)
@@ -51,7 +51,7 @@ def sample_negatives(
     tables: Mapping[str, NDArray[np.float32]],
     backend: str | None = None,
 ) -> Negatives:
-    """Index each table's vectors (pairs, dim), and choose the negatives of the points' vectors `query` (pairs, dim)."""
+    """Index each table of vectors (pairs, dim), and choose negatives for the points `query` (pairs, dim)."""
     arguments = Arguments(pairs)
     round_ = SamplingRound(
         arguments,
@@ -66,7 +66,7 @@ def sample_negatives(
 
 
 def run_epoch(setting: Setting, pairs: Split, options: SamplerConfig, runtime: Runtime) -> None:
-    """Embed, index, sample and train on some pairs; the model is trained, nothing is written."""
+    """Embed, index, sample and train on some pairs. The model changes; no file is written."""
     config = replace(setting.config, sampler=options)
     corpus = replace(setting.corpus, splits={**setting.corpus.splits, "train": pairs})
     trainee = build_trainee(setting.built.model, config.trainer, runtime)

@@ -1,8 +1,8 @@
-"""The original experiments' way through an epoch, written anew and plainly: what negexp is measured against.
+"""An epoch as the original experiments computed it, written plainly: the baseline of the benchmark.
 
-Tokenising whenever texts are used, padding to the longest of a batch as it comes, dropout left on while embedding, a
-ball tree of leaf size 2 over points and one over counters, three forward passes a step, float32, and one call of the
-pair classifier for each candidate pair.
+Texts are tokenised at each use. Batches are not sorted by length and are padded to their longest text. Dropout stays on
+while embedding. One ball tree of leaf size 2 holds the points, another the counters. Each step has three forward passes
+in float32. Re-ranking calls the pair classifier once per candidate pair.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PlainEpoch:
         return plain_forward(self.model, ids, mask)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Return retrieval embeddings, as lists of Python floats on the way."""
+        """Return retrieval embeddings, converted through lists of Python floats."""
         rows: list[list[float]] = []
         with torch.no_grad():
             for start in range(0, len(texts), EMBEDDING_BATCH):
@@ -63,7 +63,7 @@ class PlainEpoch:
         return np.array(rows)
 
     def sample(self, points: NDArray[np.float64], counters: NDArray[np.float64]) -> list[str]:
-        """Return each pair's negative: the nearest of both trees that is not its own, or any."""
+        """Return each pair's negative: a random text, or the nearest text of both trees that is not the pair's own."""
         trees = [BallTree(table, leaf_size=2) for table in (points, counters)]
         found = [tree.query(points, k=3) for tree in trees]
         texts = [self.points, self.counters]
@@ -100,7 +100,7 @@ class PlainEpoch:
 
 
 def plain_forward(model: BiEncoder, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return retrieval and pooled embeddings, padding and all."""
+    """Return retrieval and pooled embeddings of a padded batch."""
     tower = model.get_submodule("towers.0")
     states = tower.get_submodule("encoder")(input_ids=ids, attention_mask=mask).last_hidden_state
     weight = mask.unsqueeze(-1).float()
@@ -111,7 +111,7 @@ def plain_forward(model: BiEncoder, ids: Tensor, mask: Tensor) -> tuple[Tensor, 
 def rerank_pair_by_pair(
     classifier: PairClassifier, query: tuple[Tensor, Tensor], candidate: tuple[Tensor, Tensor], candidates: Tensor
 ) -> Tensor:
-    """Return the classifier's opinions (queries, k), asked once for each pair."""
+    """Return the classifier's scores (queries, k), with one call per pair."""
     opinions = torch.empty(candidates.shape)
     with torch.inference_mode():
         for point in range(len(candidates)):

@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and running those that were asked for."""
+"""The list of benchmarks, and the function that runs the chosen ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from negexp.bench.mine import compare_backends, compare_hard_negatives, compare_
 from negexp.bench.rerank import compare_reranking
 from negexp.bench.scale import measure_growth, plot_growth
 from negexp.bench.setting import Setting
-from negexp.bench.timing import Comparison
+from negexp.bench.timing import PhaseResult
 from negexp.bench.write import as_json, as_markdown
 from negexp.config import BenchConfig
 from negexp.runtime import Runtime
@@ -21,9 +21,9 @@ from negexp.tracking.files import make_folder, write_bytes, write_json
 
 log = logging.getLogger("negexp")
 
-Compare = Callable[[Setting, dict[str, float]], Comparison]
+Benchmark = Callable[[Setting, dict[str, float]], PhaseResult]
 
-BENCHMARKS: dict[str, tuple[Compare, ...]] = {
+BENCHMARKS: dict[str, tuple[Benchmark, ...]] = {
     "embed": (compare_embedding,),
     "mine": (compare_mining, compare_backends, compare_large_search, compare_hard_negatives),
     "rerank": (compare_reranking,),
@@ -32,20 +32,20 @@ BENCHMARKS: dict[str, tuple[Compare, ...]] = {
 
 
 def run_benchmarks(config: BenchConfig, runtime: Runtime, folder: Path) -> str:
-    """Run what `config.bench` names, write bench.json and bench.md after each, and return the latter."""
+    """Run the benchmarks that `config.bench` names, write bench.json and bench.md, and return the text of bench.md."""
     make_folder(folder)
     setting, machine = Setting.load(config, runtime), describe_machine(runtime)
-    comparisons: list[Comparison] = []
+    results: list[PhaseResult] = []
     text = ""
-    for name, compares in BENCHMARKS.items():
-        for compare in compares if config.bench in (name, "all") else ():
-            log.info(f"{name}: {compare.__name__.replace('_', ' ')}")
-            comparisons.append(compare(setting, machine["peak"]))
-            text = _write(folder, as_json(machine, comparisons, []), as_markdown(machine, comparisons, []))
+    for name, benchmarks in BENCHMARKS.items():
+        for benchmark in benchmarks if config.bench in (name, "all") else ():
+            log.info(f"{name}: {benchmark.__name__.replace('_', ' ')}")
+            results.append(benchmark(setting, machine.peak))
+            text = _write(folder, as_json(machine, results, []), as_markdown(machine, results, []))
     if config.bench in ("scale", "all"):
         growths = measure_growth(setting)
         plot_growth(growths, folder / "scale.png")
-        text = _write(folder, as_json(machine, comparisons, growths), as_markdown(machine, comparisons, growths))
+        text = _write(folder, as_json(machine, results, growths), as_markdown(machine, results, growths))
     return text
 
 

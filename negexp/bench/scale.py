@@ -1,4 +1,4 @@
-"""How mining and evaluation grow with the number of arguments, and what that says of sizes that were not run."""
+"""Measure how mining and evaluation grow with the number of arguments, and predict larger sizes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from negexp.bench.machine import measure
-from negexp.bench.phases import other_sampler, sample_negatives
+from negexp.bench.phases import sample_negatives, sampler_options
 from negexp.bench.setting import Setting
 from negexp.bench.synthetic import synthetic_pairs
 from negexp.corpus import Split
-from negexp.evaluation.ranking import rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
 from negexp.model import PairClassifier, PairScores
 from negexp.progress import progress_bar
 
@@ -27,16 +27,16 @@ log = logging.getLogger("negexp")
 
 DIM = 128
 SMALLEST = 1000  # arguments
-FITTED = 3  # of the largest sizes: what is constant, or linear, has faded there
-PREDICTED = (10**6, 10**7)
-AT_TWICE_THE_SIZE = 4.5  # times the seconds, at most
+FITTED_SIZES = 3  # the largest sizes, where constant and linear costs matter least
+PREDICTED_SIZES = (10**6, 10**7)
+SECONDS_FACTOR = 4.5  # twice the arguments take at most this many times the seconds
 
 Work = Callable[[Setting, Split, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What was measured of one phase: arguments, seconds and peak bytes, by size."""
+    """The measurements of one phase: arguments, seconds and peak bytes, by size."""
 
     phase: str
     arguments: list[int]
@@ -44,14 +44,14 @@ class Growth:
     peak_bytes: list[int | None]
 
     def exponent(self) -> float:
-        """Return the exponent of the power law through the largest sizes, by least squares of logarithms."""
-        return float(np.polyfit(np.log(self.arguments[-FITTED:]), np.log(self.seconds[-FITTED:]), 1)[0])
+        """Return the exponent of a power law, fitted to the logarithms of the largest sizes by least squares."""
+        return float(np.polyfit(np.log(self.arguments[-FITTED_SIZES:]), np.log(self.seconds[-FITTED_SIZES:]), 1)[0])
 
     def predict(self, arguments: int) -> tuple[float, float | None]:
-        """Return seconds and bytes at a size.
+        """Return predicted seconds and bytes at a size.
 
-        Time by a constant, a linear and a quadratic part, none of them negative, which fit all sizes best in relative
-        terms: a power law would carry on what is still linear. Memory by the straight line through the last two sizes.
+        Time is the sum of a constant, a linear and a quadratic part, none negative, with the best relative fit to all
+        sizes. A power law would carry linear costs on to all sizes. Memory follows the line through the last two sizes.
         """
         seconds = float(self.parts() @ _powers([arguments])[0])
         (n0, n1), (before, last) = self.arguments[-2:], self.peak_bytes[-2:]
@@ -72,26 +72,28 @@ def _powers(arguments: list[int]) -> NDArray[np.float64]:
 
 
 def measure_growth(setting: Setting) -> list[Growth]:
-    """Measure mining and evaluation for half of the time given each."""
-    return [_grow(setting, "mining", mine), _grow(setting, "evaluation", evaluate)]
+    """Measure mining and evaluation. Each gets half of the time limit."""
+    return [_measure_phase(setting, "mining", mine), _measure_phase(setting, "evaluation", evaluate)]
 
 
-def _grow(setting: Setting, phase: str, work: Work) -> Growth:
-    """Double the number of arguments until the next size would not fit into the time."""
+def _measure_phase(setting: Setting, phase: str, work: Work) -> Growth:
+    """Double the number of arguments until the next size would exceed the time limit."""
     config, growth = setting.config, Growth(phase, [], [], [])
     budget = 60 * config.scale_minutes / 2
     arguments, spent, expected = SMALLEST, 0.0, 0.0
-    work(setting, *synthetic_pairs(arguments // 2, DIM, config.seed))  # what is loaded once
+    work(setting, *synthetic_pairs(arguments // 2, DIM, config.seed))  # warm up
     sizes = int(math.log2(config.scale_largest / SMALLEST)) + 1  # at most
     with progress_bar(sizes, phase, "size", config.progress) as bar:
-        while arguments <= config.scale_largest and (len(growth.arguments) < FITTED or spent + expected <= budget):
+        while arguments <= config.scale_largest and (
+            len(growth.arguments) < FITTED_SIZES or spent + expected <= budget
+        ):
             bar.set_description(f"{phase}: {arguments} arguments")
             use = measure(partial(work, setting, *synthetic_pairs(arguments // 2, DIM, config.seed)))
             growth.arguments.append(arguments)
             growth.seconds.append(use.seconds)
             growth.peak_bytes.append(use.peak_bytes)
             log.info(f"{phase}: {arguments} arguments in {use.seconds:.2f} s")
-            spent, expected = spent + use.seconds, AT_TWICE_THE_SIZE * use.seconds
+            spent, expected = spent + use.seconds, SECONDS_FACTOR * use.seconds
             arguments *= 2
             bar.update()
     return growth
@@ -99,7 +101,7 @@ def _grow(setting: Setting, phase: str, work: Work) -> Growth:
 
 def mine(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> None:
     """Build both exact indexes and choose a hard negative for every pair."""
-    sampler = other_sampler(setting, "hard", candidates="both")
+    sampler = sampler_options(setting, "hard", candidates="both")
     tables = {"point": vectors[pairs.point], "counter": vectors[pairs.counter]}
     sample_negatives(setting, sampler, pairs, tables["point"], tables, "exact")
 
@@ -116,12 +118,12 @@ def evaluate(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> No
         found: NDArray[np.float64] = scores(torch.from_numpy(points), torch.from_numpy(candidates)).double().numpy()
         return found
 
-    score = squared_distance_scorer(vectors, vectors)
-    rank_queries(pairs, score, classify, config.evaluation.rerank_k, config.evaluation.block_bytes)
+    scorers = StageScorers(squared_distance_scorer(vectors, vectors), classify)
+    rank_queries(pairs, scorers, config.evaluation.rerank_k, config.evaluation.block_bytes)
 
 
 def plot_growth(growths: list[Growth], path: Path) -> None:
-    """Draw seconds and peak memory over arguments; what is fitted to the seconds goes on to what is predicted."""
+    """Draw seconds and peak memory by arguments. The curve fitted to the seconds continues to the predicted sizes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -129,7 +131,7 @@ def plot_growth(growths: list[Growth], path: Path) -> None:
     for growth in growths:
         label = f"{growth.phase}: n^{growth.exponent():.2f} at the end"
         (line,) = time_axes.plot(growth.arguments, growth.seconds, "o", label=label)
-        sizes = np.geomspace(growth.arguments[0], max(PREDICTED), 50).astype(int).tolist()
+        sizes = np.geomspace(growth.arguments[0], max(PREDICTED_SIZES), 50).astype(int).tolist()
         time_axes.plot(sizes, _powers(sizes) @ growth.parts(), "--", color=line.get_color(), linewidth=1)
         if None not in growth.peak_bytes:
             memory_axes.plot(growth.arguments, [(b or 0) / 2**20 for b in growth.peak_bytes], "o-", label=growth.phase)

@@ -1,4 +1,4 @@
-"""What every benchmark works on: corpus, tokens, model and runtime of a configuration."""
+"""The input of every benchmark: corpus, tokens, model and runtime of a configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("negexp")
 
 @dataclass(frozen=True)
 class Setting:
-    """A configuration, and what it comes to."""
+    """A configuration, with the corpus, the model and the tokens built from it."""
 
     config: BenchConfig
     runtime: Runtime
@@ -39,13 +39,13 @@ class Setting:
         return cls(config, runtime, corpus, built, tokenize(corpus.texts, built.tokenizer, config.model.max_length))
 
     def plain_model(self) -> BiEncoder:
-        """Return the same model as transformers and torch compute it, without the CPU's fast paths."""
+        """Return the same model without the CPU's fast paths: transformers and torch compute it."""
         model = _build(self.config, self.corpus, self.runtime, "off").model
         model.load_state_dict(self.built.model.state_dict())
         return model
 
     def train_pairs(self, most: int | None) -> Split:
-        """Return training pairs: all, or so many, drawn with the seed."""
+        """Return training pairs: all, or a random sample of `most` drawn with the seed."""
         train = self.corpus["train"]
         if most is None or most >= len(train):
             return train
@@ -54,30 +54,30 @@ class Setting:
         )
 
     def tokens_of(self, texts: NDArray[np.int64]) -> int:
-        """Return how many tokens the distinct ones of some texts have."""
+        """Return the number of tokens of the distinct texts."""
         return int(self.tokens.lengths[np.unique(self.tokens.row[texts])].sum())
 
     def forward_flops(self, tokens: int) -> float:
-        """Return the operations of one forward pass over so many tokens, in the layers' matrix products alone."""
+        """Return the operations of one forward pass over `tokens` tokens, counting only the layers' matrix products."""
         encoder = self.built.model.get_submodule("towers.0.encoder")
         matrices = sum(p.numel() for name, p in encoder.named_parameters() if p.ndim == 2 and "embeddings" not in name)
         return 2.0 * matrices * tokens
 
     @property
     def rate(self) -> str:
-        """Return which of the machine's measured rates bounds the model's products."""
+        """Return the key of the machine's peak rate that bounds the model's products."""
         return "bfloat16_flops" if self.runtime.bfloat16 else "float32_flops"
 
     @cached_property
     def training_embeddings(self) -> Embeddings:
         """Return the embeddings of all training arguments."""
-        log.info("embedding all training arguments, once, for the phases after it")
+        log.info("embedding all training arguments once, for the phases that follow")
         encoder = replace(self.encoder, progress=self.config.progress)
         return encoder.embed(self.corpus["train"].texts(), "train")
 
     @property
     def encoder(self) -> TextEncoder:
-        """Return the model with its tokens, without bars."""
+        """Return the model with its tokens, without progress bars."""
         return TextEncoder(self.built.model, self.tokens, self.runtime)
 
 

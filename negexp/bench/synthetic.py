@@ -1,4 +1,4 @@
-"""Made-up vectors and pairs, of any number."""
+"""Synthetic vectors and pairs, of any number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from negexp.randomness import generator
 
 
 def clustered_vectors(rows: int, dim: int, seed: int) -> NDArray[np.float32]:
-    """Return unit vectors (rows, dim) around centres, eight to a centre."""
+    """Return unit vectors (rows, dim) around random centres, eight vectors per centre."""
     rng = generator(seed, 0, "bench vectors")
     centres = rng.standard_normal((rows // 8 + 1, dim), dtype=np.float32)
     vectors = centres[rng.integers(0, len(centres), rows)] + 0.9 * rng.standard_normal((rows, dim), dtype=np.float32)
@@ -19,7 +19,10 @@ def clustered_vectors(rows: int, dim: int, seed: int) -> NDArray[np.float32]:
 
 
 def synthetic_pairs(pairs: int, dim: int, seed: int) -> tuple[Split, NDArray[np.float32]]:
-    """Return pairs in debates of eight and in fifteen themes, some counters copies, and a unit vector for each text."""
+    """Return pairs and a unit vector for each text.
+
+    Each debate has eight pairs, there are 15 themes, and some counters are copies of others.
+    """
     rows = np.arange(pairs)
     counter = pairs + rows
     copied = generator(seed, 0, "bench copies").random(pairs) < 1 / 8

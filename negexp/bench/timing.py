@@ -1,4 +1,4 @@
-"""Timing contenders in turns, so that what slows the machine slows all of them."""
+"""Time contenders in turns, so that a slow machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from negexp.signals import check_stop
 
 @dataclass(frozen=True)
 class Rival:
-    """What stands beside negexp's own way: its seconds in each round, and the ratio that was aimed at."""
+    """An alternative to negexp: its seconds in each round, and the target for the ratio to negexp's seconds."""
 
     name: str
     seconds: list[float]
     target: float | None = None
 
-    def ratios(self, ours: list[float]) -> list[float]:
-        """Return, round by round, how many times longer it took than negexp."""
-        return [theirs / own for theirs, own in zip(self.seconds, ours, strict=True)]
+    def ratios(self, negexp_seconds: list[float]) -> list[float]:
+        """Return the rival's seconds divided by negexp's seconds, for each round."""
+        return [rival / negexp for rival, negexp in zip(self.seconds, negexp_seconds, strict=True)]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One phase: negexp's seconds in each round, its rivals, and what bounds it.
+class PhaseResult:
+    """The result of one phase: negexp's seconds in each round, its rivals, and a lower bound.
 
-    floor_seconds: what the machine's peak rates would allow, `floor` says how it was computed. checks: what was found
-    to be equal. remarks: what was left out, and why.
+    negexp: how negexp was set up. floor_seconds: the time at the machine's peak rates; `floor` says how it was
+    computed. checks: results that were compared. remarks: further measurements, and rivals that are not installed.
     """
 
     phase: str
     sizes: str
-    ours: str
+    negexp: str
     seconds: list[float]
     rivals: list[Rival]
     floor_seconds: float | None = None
@@ -51,23 +51,23 @@ class Comparison:
         return median(self.seconds)
 
 
-OURS = "negexp"
+NEGEXP = "negexp"
 
 
 def rivals(seconds: dict[str, list[float]], targets: dict[str, float]) -> list[Rival]:
-    """Return all contenders but negexp itself."""
-    return [Rival(name, taken, targets.get(name)) for name, taken in seconds.items() if name != OURS]
+    """Return all contenders except negexp."""
+    return [Rival(name, taken, targets.get(name)) for name, taken in seconds.items() if name != NEGEXP]
 
 
 class Turns(NamedTuple):
-    """What contenders took, by round, and what each returned when it warmed up."""
+    """The seconds of each contender by round, and the result of its warm-up call."""
 
     seconds: dict[str, list[float]]
-    first: dict[str, Any]
+    results: dict[str, Any]
 
 
 def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int, phase: str, progress: str) -> Turns:
-    """Call all contenders once to warm up, then `repeats` times in turns, with a bar that names the phase."""
+    """Call all contenders once to warm up, then `repeats` times in turns. The progress bar names the phase."""
     turns = Turns({name: [] for name in contenders}, {})
     with _frozen_heap(), progress_bar((repeats + 1) * len(contenders), phase, "call", progress) as bar:
         for round_ in range(repeats + 1):
@@ -79,7 +79,7 @@ def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int, phase
                 result = contender()
                 taken = time.perf_counter() - start
                 if round_ == 0:
-                    turns.first[name] = result
+                    turns.results[name] = result
                 else:
                     turns.seconds[name].append(taken)
                 bar.update()
@@ -88,7 +88,7 @@ def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int, phase
 
 @contextmanager
 def _frozen_heap() -> Iterator[None]:
-    """Spare collections within the objects that are there already: going through them takes a fifth of a second."""
+    """Keep the garbage collector away from existing objects: visiting them takes a fifth of a second."""
     gc.collect()
     gc.freeze()
     try:

@@ -23,7 +23,7 @@ def run(config: BenchConfig, folder: Path, overrides: list[str]) -> None:
     import transformers
 
     from negexp.bench import run_benchmarks
-    from negexp.runtime import choose_runtime, memory_errors_name, reproducible
+    from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -32,7 +32,7 @@ def run(config: BenchConfig, folder: Path, overrides: list[str]) -> None:
     output = Path(config.output or folder).expanduser()
     with (
         reproducible(runtime, trainer.deterministic),
-        memory_errors_name("search_rows, scale_largest, model.max_length or trainer.batch_size"),
+        explain_out_of_memory("search_rows, scale_largest, model.max_length or trainer.batch_size"),
     ):
         text = run_benchmarks(config, runtime, output)
     log.info(f"\n{text}\nfiles in {output}: bench.json, bench.md")

@@ -1,4 +1,4 @@
-"""Corpora: arguments and pairs from files, and what the splits share with each other."""
+"""Corpora: arguments and pairs from files, and the overlap between splits."""
 
 from negexp.corpus.arguments import SPLITS, Corpus, Split
 from negexp.corpus.load import check_path, load_corpus

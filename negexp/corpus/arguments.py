@@ -1,4 +1,4 @@
-"""What a corpus is once it is read: distinct texts, which of them are copies, and pairs of them in three splits."""
+"""A corpus in memory: distinct texts, their copies, and pairs of texts in three splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Record:
-    """One pair as a reader found it; metadata that the source does not have is None."""
+    """One pair from a reader; metadata that the source lacks is None."""
 
     point: str
     counter: str
@@ -36,9 +36,9 @@ class Split:
     """The pairs of one split.
 
     `point` and `counter` (pairs,) are rows of `Corpus.texts`: these texts are tokenised, embedded and shown.
-    `theme`, `debate` (within its theme) and `stance` (pairs,) are codes, or None where the source has none.
-    `identity` (texts of the corpus,) is one number for all copies of a text; whatever asks "is it the same text?"
-    compares these numbers. None: every row is a text of its own.
+    `theme`, `debate` (within its theme) and `stance` (pairs,) are codes, or None if the source has none.
+    `identity` (texts of the corpus,) is the same number for all copies of a text. All code that compares texts compares
+    these numbers. None: no two texts are copies.
     """
 
     ids: tuple[str, ...]
@@ -53,7 +53,7 @@ class Split:
         return len(self.ids)
 
     def identify(self, texts: Ints) -> Ints:
-        """Return the identities of texts, given as rows of `Corpus.texts`."""
+        """Return the identities of texts (rows of `Corpus.texts`)."""
         return texts if self.identity is None else self.identity[texts]
 
     @cached_property
@@ -68,7 +68,7 @@ class Split:
 
     @cached_property
     def respelled(self) -> bool:
-        """Return whether two texts of the split are copies that differ in spelling."""
+        """Return whether two different texts of the split are copies (`data.match=normalized`)."""
         texts = self.texts()
         return len(np.unique(self.identify(texts))) < len(texts)
 
@@ -95,10 +95,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All distinct texts, and the pairs of each split as they are used.
+    """All distinct texts, and the pairs of each split that are used.
 
-    `counts` says what was read: split -> points, counters, pairs, debates with a pair (null without debates).
-    `match` says when two texts are copies. `summary` tells a person what was read and what became of copies and leaks.
+    `counts` describes the files: split -> points, counters, pairs, debates with a pair (null without debates).
+    `match` is `data.match`: when two texts are copies. `summary` describes files, copies and leaks in words.
     """
 
     name: str
@@ -118,19 +118,19 @@ class Corpus:
     @cached_property
     def contents(self) -> dict[str, list[Any]]:
         """Return split -> number of pairs, and SHA-256 over their ids and texts, in order."""
-        found: dict[str, list[Any]] = {}
+        contents: dict[str, list[Any]] = {}
         for name, split in self.splits.items():
             digest = hashlib.sha256()
             for id_, point, counter in zip(split.ids, split.point, split.counter, strict=True):
                 for part in (id_, self.texts[point], self.texts[counter]):
                     data = part.encode()
                     digest.update(len(data).to_bytes(8, "little") + data)
-            found[name] = [len(split), digest.hexdigest()]
-        return found
+            contents[name] = [len(split), digest.hexdigest()]
+        return contents
 
 
 def with_unique_ids(records: Sequence[Record]) -> list[Record]:
-    """Return the records with ids that are all different: a later record with the id of an earlier one gets `id~2`."""
+    """Return the records with unique ids: a later record with the id of an earlier one gets `id~2`."""
     taken = {record.id for record in records}
     seen: set[str] = set()
     unique = []
@@ -146,7 +146,7 @@ def with_unique_ids(records: Sequence[Record]) -> list[Record]:
 
 
 def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Give every distinct text and every theme, debate and stance a number; records keep their order."""
+    """Return the distinct texts and the splits, with numbers for texts, themes, debates and stances."""
     text_rows: dict[str, int] = {}
     for record in records:
         text_rows.setdefault(record.point, len(text_rows))
@@ -172,7 +172,7 @@ def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...
 
 
 def _codes(values: Iterable[object]) -> Ints | None:
-    """Return the number of each value by first occurrence; None when any of them is missing."""
+    """Return the number of each value by first occurrence; None if a value is missing."""
     numbers: dict[object, int] = {}
     codes = []
     for value in values:

@@ -1,4 +1,4 @@
-"""Which pairs of a split are no independent observations; apart from the readers, which every command imports."""
+"""Groups of dependent pairs. A module of its own: scipy would slow down the start of every command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from negexp.corpus.arguments import Ints, Split
 
 
 def dependent_groups(split: Split) -> Ints:
-    """Return a number for each pair (pairs,), the same for pairs of one debate or of debates that share a text.
+    """Return a group for each pair (pairs,), the same for pairs of one debate and of debates that share a text.
 
-    Queries of one number are not independent observations: a debate that is cross-listed under three themes is one.
+    Queries of one group are not independent observations: a debate that is listed under three themes is one group.
 
     Here the first and the third pair have the same counter:
 

@@ -1,4 +1,4 @@
-"""How much of a file is read: corpora come from strangers, and what is small on disk can be endless in memory."""
+"""Limits on what is read: corpora are untrusted, and a file that is small on disk can be huge in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from negexp.errors import InputError
 
-LONGEST_TEXT = 10_000_000  # characters or bytes of one argument; the longest of ArguAna has 5000
+LONGEST_TEXT = 10_000_000  # characters or bytes of an argument; the longest in ArguAna has 5000
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Limits:
     max_files: int
 
     def check_bytes(self, count: int, path: Path) -> None:
-        """Raise `InputError` when a corpus holds more bytes than it may."""
+        """Raise `InputError` if a corpus holds more bytes than allowed."""
         if count > self.max_bytes:
             raise InputError(
                 f"data.max_bytes={self.max_bytes}: {path} holds more than that; raise it if you trust the file"
             )
 
     def check_files(self, count: int, path: Path) -> None:
-        """Raise `InputError` when a corpus holds more files than it may."""
+        """Raise `InputError` if a corpus holds more files than allowed."""
         if count > self.max_files:
             raise InputError(
                 f"data.max_files={self.max_files}: {path} holds more than that; raise it if you trust the file"
@@ -34,9 +34,9 @@ class Limits:
 
 
 def check_length(size: int, location: str) -> None:
-    """Raise `InputError` when one text is longer than any argument is."""
+    """Raise `InputError` if a text is longer than LONGEST_TEXT."""
     if size > LONGEST_TEXT:
-        raise InputError(f"{location}: holds a text of {size} bytes; {LONGEST_TEXT} are the most")
+        raise InputError(f"{location}: holds a text of {size} bytes; at most {LONGEST_TEXT} are allowed")
 
 
 def decode(data: bytes, location: str) -> str:
@@ -51,27 +51,27 @@ def decode(data: bytes, location: str) -> str:
 
 
 class BoundedStream:
-    """A decompressed stream that ends in `InputError` where it comes to more than `data.max_bytes`.
+    """A decompressed stream that raises `InputError` after `data.max_bytes`.
 
-    It stands below the archive reader, so that headers are bounded too, which no look at the members would show.
+    The archive reader reads from it, so the limit covers headers as well as members.
     """
 
     def __init__(self, stream: BinaryIO, limits: Limits, path: Path) -> None:
         self.stream, self.limits, self.path = stream, limits, path
 
     def read(self, size: int = -1) -> bytes:
-        """Read as files do; no further than one byte beyond the limit."""
+        """Read like a file, but at most one byte beyond the limit."""
         room = self.limits.max_bytes + 1 - self.stream.tell()
         data = self.stream.read(room if size < 0 else min(size, room))
         self.limits.check_bytes(self.stream.tell(), self.path)
         return data
 
     def seek(self, position: int, whence: int = 0) -> int:
-        """Go to a place; in a compressed stream that reads up to there."""
+        """Move to a position; a compressed stream is read up to it."""
         assert whence == 0
         self.limits.check_bytes(position, self.path)
         return self.stream.seek(position)
 
     def tell(self) -> int:
-        """Return the place in the decompressed stream."""
+        """Return the position in the decompressed stream."""
         return self.stream.tell()

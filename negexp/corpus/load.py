@@ -1,4 +1,4 @@
-"""From a data configuration to the corpus as it is used: read, split, prune, cut, describe."""
+"""Load a corpus as configured: read, split, remove copies and leaks, limit, describe."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from negexp.errors import InputError
 
 SAME_TEXT = {
     "exact": "when every character is",
-    "normalized": "whatever their case, white space, zero-width characters and Unicode form",
+    "normalized": "regardless of case, white space, zero-width characters and Unicode form",
 }
 
 
 def check_path(config: DataConfig) -> None:
-    """Raise `InputError` when the corpus that `config` names is not there; what is in it, only reading can say."""
+    """Raise `InputError` if the corpus in `config` does not exist. Its content is checked by reading it."""
     reader: CorpusReader = build("data", config)
     reader.check()
 
 
 def load_corpus(config: DataConfig) -> Corpus:
-    """Read the corpus that `config` names and handle copies and leakage as it says.
+    """Read the corpus in `config`, and handle copies and leaks as configured.
 
     Raises
     ------
     InputError
-        When the files cannot be used, or when a split is left without pairs.
+        When the files are invalid, or when a split has no pairs left.
     """
     reader: CorpusReader = build("data", config)
     reader.check()
     path, reading = reader.path, reader.read(Limits(config.max_bytes, config.max_files))
-    records, found = reading.records, reading.found
+    records, file_counts = reading.records, reading.counts
     if records[0].split is None:
         records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
     texts, splits = index_records(with_unique_ids(records), config.match)
@@ -46,28 +46,28 @@ def load_corpus(config: DataConfig) -> Corpus:
                 f"data.path={path}: holds no {name} pair; name all of {', '.join(SPLITS)} in its split column"
             )
     overlap = find_overlap(splits)
-    kept = rows_to_keep(splits["train"], overlap, config.train_overlap, config.copies)
-    if not len(kept):
+    rows = rows_to_keep(splits["train"], overlap, config.train_overlap, config.copies)
+    if not len(rows):
         raise InputError(
             f"data.train_overlap={config.train_overlap}: no training pair is left, all share a text with validation or "
             "test; give other splits or data.train_overlap=keep"
         )
-    used = splits | {"train": splits["train"].take(kept)}
-    used = {name: _cut(split, config.max_pairs, config.split_seed) for name, split in used.items()}
-    counts = {name: _count(split, found.get(name)) for name, split in splits.items()}
+    used = splits | {"train": splits["train"].take(rows)}
+    used = {name: _limit(split, config.max_pairs, config.split_seed) for name, split in used.items()}
+    counts = {name: _count(split, file_counts.get(name)) for name, split in splits.items()}
     respelled = len(texts) - len(np.unique(splits["train"].identify(np.arange(len(texts)))))
     summary = _describe(config, counts, used, overlap, respelled)
     return Corpus(config.name, texts, used, counts, config.match, summary)
 
 
-def _count(split: Split, found: tuple[int, int] | None) -> dict[str, int | None]:
-    points, counters = found or (len(split), len(split))
+def _count(split: Split, in_files: tuple[int, int] | None) -> dict[str, int | None]:
+    points, counters = in_files or (len(split), len(split))
     debates = None if split.debate is None else len(np.unique(split.debate))
     return {"points": points, "counters": counters, "pairs": len(split), "debates": debates}
 
 
-def _cut(split: Split, max_pairs: int | None, seed: int) -> Split:
-    """Keep at most `max_pairs` pairs: whole debates in a random order, the last of them cut; rows keep their order."""
+def _limit(split: Split, max_pairs: int | None, seed: int) -> Split:
+    """Return at most `max_pairs` pairs: whole debates in random order, the last one cut; rows stay in order."""
     if max_pairs is None or len(split) <= max_pairs:
         return split
     group: Ints = np.arange(len(split)) if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
@@ -83,7 +83,7 @@ def _describe(
     overlap: Overlap,
     respelled: int,
 ) -> str:
-    """Say in one paragraph what was read, what it shares, and what became of that."""
+    """Return a paragraph about the files, copies, leaks, and the pairs that are used."""
     sizes = "; ".join(
         f"{name} {count['points']} points, {count['counters']} counters, {count['pairs']} pairs"
         + ("" if count["debates"] is None else f" in {count['debates']} debates")
@@ -91,8 +91,8 @@ def _describe(
     )
     parts = [f"corpus {config.name}: {sizes}."]
     copies, leaks = int(overlap.copy.sum()), int(overlap.leak.sum())
-    alike = f"; {respelled} texts are copies for that reason alone" if respelled else ""
-    parts.append(f"Texts count as the same {SAME_TEXT[config.match]} (data.match={config.match}){alike}.")
+    note = f"; {respelled} texts are copies for that reason alone" if respelled else ""
+    parts.append(f"Texts count as the same {SAME_TEXT[config.match]} (data.match={config.match}){note}.")
     if overlap.repeated_point or leaks:
         parts.append(
             f"In training {overlap.repeated_point} points occur more than once and {copies} pairs repeat an earlier "

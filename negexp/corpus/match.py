@@ -1,4 +1,4 @@
-"""When are two texts copies of each other: `data.match`."""
+"""`data.match`: when two texts are copies of each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Default_Ignorable_Code_Point of the Unicode character database: zero-width characters, soft hyphens, direction marks,
-# variation selectors. They have no shape of their own, so a person cannot see that they are there.
+# variation selectors. They are invisible.
 IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -18,10 +18,10 @@ IGNORABLE = re.compile(
 
 
 def normalized(text: str) -> str:
-    """Return what is compared of a text: NFKC, case-folded, without zero-width characters, white space collapsed.
+    """Return the form in which a text is compared: NFKC, case-folded, no zero-width characters, white space collapsed.
 
-    Two texts have the same result when Unicode calls them a compatibility caseless match (Unicode Standard, D146),
-    zero-width characters and white space apart.
+    Two texts have the same form if they are a compatibility caseless match (Unicode Standard, D146), apart from
+    zero-width characters and white space.
 
     >>> normalized(" Na\u00efve\u00a0 \ufb01le")
     'na\u00efve file'
@@ -32,7 +32,7 @@ def normalized(text: str) -> str:
 
 
 def identities(texts: Iterable[str], match: str, known: Iterable[str] = ()) -> NDArray[np.int64]:
-    """Return a number for each text (texts,) by first occurrence; copies share one, also with texts in `known`."""
+    """Return a number for each text (texts,) by first occurrence, the same for copies. `known` is numbered first."""
     numbers: dict[str, int] = {}
 
     def number(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Copies within the training split, and texts that it shares with validation and test."""
+"""Copies within the training split, and texts shared between splits."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from negexp.corpus.arguments import SPLITS, Ints, Split
 
 @dataclass(frozen=True)
 class Overlap:
-    """Which training pairs are copies or leaks; masks are (pairs,) over the training split as read."""
+    """Copies and leaks among the training pairs; masks are (pairs,) over the training split as read."""
 
     repeated_point: int  # training pairs whose point text occurs more than once among the points
-    copy: np.ndarray  # same two texts as an earlier training pair
-    leak: np.ndarray  # point or counter text stands in validation or test
-    leaked: dict[str, int]  # evaluation split -> its pairs whose point or counter text stands in the training split
-    held_out: int  # test pairs whose point or counter text stands in validation
+    copy: np.ndarray  # pair has the same two texts as an earlier training pair
+    leak: np.ndarray  # point or counter text occurs in validation or test
+    leaked: dict[str, int]  # evaluation split -> number of its pairs with a text that occurs in the training split
+    held_out: int  # test pairs with a text that occurs in validation
 
 
 def find_overlap(splits: dict[str, Split]) -> Overlap:
-    """Find what the training split has twice, and what the splits share, by the identity of texts."""
+    """Find repeated training pairs and texts shared between splits, by text identity."""
     train, validation, test = (splits[name] for name in SPLITS)
     _, inverse, counts = np.unique(train.point_identity, return_inverse=True, return_counts=True)
     return Overlap(
@@ -34,7 +34,7 @@ def find_overlap(splits: dict[str, Split]) -> Overlap:
 
 
 def first_of_pair(split: Split) -> np.ndarray:
-    """Return a mask (pairs,) of the rows that are the first with their two texts."""
+    """Return a mask (pairs,) of the first row with each pair of texts."""
     _, first = np.unique(np.stack([split.point_identity, split.counter_identity]), axis=1, return_index=True)
     mask = np.zeros(len(split), dtype=bool)
     mask[first] = True
@@ -42,7 +42,7 @@ def first_of_pair(split: Split) -> np.ndarray:
 
 
 def rows_to_keep(train: Split, overlap: Overlap, train_overlap: str, copies: str) -> Ints:
-    """Return the training rows that `data.train_overlap` and `data.copies` leave, in order."""
+    """Return the training rows that remain after `data.train_overlap` and `data.copies`, in order."""
     keep = np.ones(len(train), dtype=bool)
     if train_overlap == "drop":
         keep &= ~overlap.leak
@@ -52,6 +52,6 @@ def rows_to_keep(train: Split, overlap: Overlap, train_overlap: str, copies: str
 
 
 def shares_text(split: Split, other: Split) -> np.ndarray:
-    """Return a mask (pairs,) of the pairs whose point or counter text stands in another split, as either."""
+    """Return a mask (pairs,) of the pairs whose point or counter text occurs in another split, as point or counter."""
     known = np.concatenate([other.point_identity, other.counter_identity])
     return np.isin(split.point_identity, known) | np.isin(split.counter_identity, known)

@@ -1,4 +1,4 @@
-"""What a corpus reader is: it turns files into pairs of texts."""
+"""The base class of corpus readers, which turn files into pairs of texts."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from negexp.errors import InputError
 
 @dataclass(frozen=True)
 class Reading:
-    """The pairs that a reader found, in their order; where they name no split, splits are drawn.
+    """The pairs from a reader, in order. If they have no split, splits are drawn.
 
-    found: split -> points and counters in the files, also those that make no pair; empty where there are no such.
+    counts: split -> points and counters in the files, with those that have no partner; empty if all are in pairs.
     """
 
     records: list[Record]
-    found: dict[str, tuple[int, int]] = field(default_factory=dict)
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class CorpusReader(ABC):
-    """Base of all corpus readers: a subclass says in `read` what is in the files."""
+    """Base of all corpus readers: a subclass returns the pairs in the files from `read`."""
 
     Options: type[DataConfig] = DataConfig
-    wants: ClassVar[str] = "the corpus"  # what `data.path` should be, for messages
+    wants: ClassVar[str] = "the corpus"  # the expected kind of `data.path`, for messages
 
     def __init__(self, options: DataConfig) -> None:
         self.options = options
 
     @property
     def path(self) -> Path:
-        """Return where the corpus is; `check` has made sure that a path is given."""
+        """Return the path of the corpus; `check` has made sure that it is set."""
         assert self.options.path is not None
         return Path(self.options.path).expanduser()
 
     def check(self) -> None:
-        """Raise `InputError` when there is no such corpus; what is in it, only reading can say."""
+        """Raise `InputError` if the corpus does not exist. Its content is checked by `read`."""
         options = self.options
         if options.path is None:
             raise InputError(f"data.path: data={options.name} needs data.path=... ({self.wants})")
@@ -49,4 +49,4 @@ class CorpusReader(ABC):
 
     @abstractmethod
     def read(self, limits: Limits) -> Reading:
-        """Read all pairs, or raise `InputError` naming file and line."""
+        """Return all pairs, or raise `InputError` with file and line."""

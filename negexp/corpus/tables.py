@@ -1,4 +1,4 @@
-"""Pair tables: CSV, JSONL or Parquet with the columns point, counter and, if there, theme, debate, stance, split."""
+"""Pair tables: CSV, JSONL or Parquet with columns point and counter; optional theme, debate, stance and split."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
-ROWS_AT_ONCE = 64  # of a Parquet table, each text of at most LONGEST_TEXT
+ROWS_AT_ONCE = 64  # of a Parquet table; a text has at most LONGEST_TEXT bytes
 
 Row = tuple[str, dict[str, Any]]  # location (file:line or file:row N), cells
 
 
 def read_pairs(path: Path, limits: Limits) -> list[Record]:
-    """Read a pair table in the order of the file; `split` stays None when the table has no such column.
+    """Read a pair table in the order of the file; `split` is None if the table has no such column.
 
     Raises
     ------
     InputError
-        When the path is no file, the file of an unknown kind, too large or not UTF-8, when a column is missing, or when
-        a cell is empty, too long, not a text or an unknown split: the row is named.
+        When the path is not a file, or the file has an unknown type, is too large or is not UTF-8; when a column is
+        missing; when a cell is empty, too long, not a text or an unknown split (the message has the row).
     """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     if path.suffix.lower() not in readers:
         raise InputError(f"data.path={path}: must end in .csv, .jsonl or .parquet")
     if not path.is_file():
-        raise InputError(f"data.path={path}: is no file; give a table with the columns point and counter")
+        raise InputError(f"data.path={path}: is not a file; give a table with the columns point and counter")
     limits.check_bytes(path.stat().st_size, path)
     rows = list(_within(limits, path, readers[path.suffix.lower()](path)))
     if not rows:
-        raise InputError(f"data.path={path}: holds no row; one pair a row is expected")
+        raise InputError(f"data.path={path}: holds no rows; write one pair per row")
     present = {column for _, cells in rows for column in cells}
     for column in REQUIRED:
         if column not in present:
@@ -67,9 +67,9 @@ def read_pairs(path: Path, limits: Limits) -> list[Record]:
 def draw_splits(
     records: list[Record], validation_share: float, test_share: float, seed: int, path: Path
 ) -> list[Record]:
-    """Return the records with a split each, drawn by debate where the table names debates, else by row.
+    """Return the records with random splits: whole debates if the table has debates, else single rows.
 
-    Debates are taken in a random order until the validation share, then the test share, of the pairs is reached.
+    Debates go to validation in random order until it has its share of the pairs, then to test, then to training.
     """
     groups: list[object] = [
         row if record.debate is None else (record.theme, record.debate) for row, record in enumerate(records)
@@ -99,11 +99,11 @@ def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: C
         if value is None or (isinstance(value, str) and not value.strip()):
             raise InputError(f"{location}: {column} is empty; fill the cell or drop the row")
         if not isinstance(value, str):
-            raise InputError(f"{location}: {column}={value!r} is no text; write it as a string")
+            raise InputError(f"{location}: {column}={value!r} is not a text; write it as a string")
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise InputError(f"{location}: {column} holds half of a surrogate pair; write the character whole")
+            raise InputError(f"{location}: {column} holds half of a surrogate pair; write the complete character")
         if "\0" in value:
-            raise InputError(f"{location}: {column} holds a NUL character; take it out")
+            raise InputError(f"{location}: {column} holds a NUL character; remove it")
         check_length(len(value), f"{location}: {column}")
         values[column] = value.strip()
     split = values.get("split")
@@ -134,28 +134,28 @@ def _within(limits: Limits, path: Path, rows: Iterator[Row]) -> Iterator[Row]:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     cells = dict(pairs)
     if len(cells) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return cells
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_TEXT)  # the csv module's own (131072) is shorter than some arguments
+    csv.field_size_limit(LONGEST_TEXT)  # the default of the csv module (131072) is too small for some arguments
     reader = csv.reader(io.StringIO(decode(path.read_bytes(), str(path)), newline=""), strict=True)
     try:
         header = next(reader, [])
         twice = [name for name, count in Counter(header).items() if count > 1]
         if twice:
-            raise InputError(f"{path}:1: column {twice[0]!r} stands twice in the header; rename one")
+            raise InputError(f"{path}:1: column {twice[0]!r} occurs twice in the header; rename one")
         line = reader.line_num + 1
         for cells in reader:
-            if cells:  # a blank line is no row
+            if cells:  # skip blank lines
                 if len(cells) != len(header):
                     raise InputError(
                         f"{path}:{line}: has {len(cells)} cells, the header {len(header)}; quote the commas"
                     )
                 yield f"{path}:{line}", dict(zip(header, cells, strict=True))
             line = reader.line_num + 1
-    except csv.Error as error:  # also for a cell that never ends, which is most often an open quote
+    except csv.Error as error:  # also for a cell that does not end, most often after an open quote
         raise InputError(f"{path}:{reader.line_num}: {error}; check the quotes around this cell") from None
 
 
@@ -165,10 +165,10 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             continue
         try:
             cells = json.loads(line, object_pairs_hook=_unique_keys)
-        except (ValueError, RecursionError) as error:  # broken JSON, or a number of thousands of digits
-            raise InputError(f"{path}:{number}: is no JSON ({error}); one object a line is expected") from None
+        except (ValueError, RecursionError) as error:  # broken JSON, or a number with thousands of digits
+            raise InputError(f"{path}:{number}: is not JSON ({error}); write one object per line") from None
         if not isinstance(cells, dict):
-            raise InputError(f"{path}:{number}: is no JSON object; one object a line is expected")
+            raise InputError(f"{path}:{number}: is not a JSON object; write one object per line")
         yield f"{path}:{number}", cells
 
 
@@ -181,8 +181,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         columns = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
         twice = [name for name in columns if names.count(name) > 1]
         if twice:
-            raise InputError(f"{path}: column {twice[0]!r} stands twice; rename one")
-        # a repeated text is one in memory as it is in the file, else a small file could become an endless table
+            raise InputError(f"{path}: column {twice[0]!r} occurs twice; rename one")
+        # Dictionaries keep a repeated text once in memory, as in the file: a small file cannot become a huge table.
         file = pq.ParquetFile(path, read_dictionary=columns)
         row = 0
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
@@ -193,11 +193,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"data.path={path}: cannot be read as Parquet ({error})") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a cell is not UTF-8 ({error}); write the table anew") from None
+        raise InputError(f"{path}: a cell is not UTF-8 ({error}); write the table again") from None
 
 
 def _check_texts(batch: RecordBatch, location: str) -> None:
-    """Raise `InputError` for columns that hold no texts, and for texts that would be too long in memory."""
+    """Raise `InputError` for columns that are not texts, and for texts that are too long."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -206,5 +206,5 @@ def _check_texts(batch: RecordBatch, location: str) -> None:
         if pa.types.is_null(values.type):
             continue
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-            raise InputError(f"{location}: {name} holds {values.type}, no text; write it as a string")
+            raise InputError(f"{location}: {name} holds {values.type}, not text; write it as a string")
         check_length(pc.max(pc.binary_length(values)).as_py() or 0, f"{location}: {name}")

@@ -1,4 +1,4 @@
-"""Evaluate a model's embeddings on a split: scorer and classifier for the ranking, and the table of ranks."""
+"""Evaluate a model's embeddings on a split: scorers for the ranking, and the table of ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.overlap import first_of_pair, shares_text
 from negexp.embedding import Embeddings
-from negexp.evaluation.ranking import Classifier, Scorer, rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import Classifier, StageScorers, rank_queries, squared_distance_scorer
 from negexp.model import BiEncoder, PairClassifier, PairScores
 from negexp.randomness import generator
 
@@ -20,39 +20,37 @@ RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "fir
 
 
 def evaluate_split(
-    model: BiEncoder,
-    embeddings: Embeddings,
+    scorers: StageScorers,
     split: Split,
     train: Split,
     config: EvaluationConfig,
     queries: Ints | None = None,
     progress: str = "never",
 ) -> pd.DataFrame:
-    """Return the rank of every query (or of the given rows) in all tasks, protocols and stages that can be had.
+    """Return the rank of every query (or of the given rows) in all possible tasks, protocols and stages.
 
-    `train` holds the training pairs used: it decides `seen_in_training`. Queries of one `group` share a debate or a
-    text, see `dependent_groups`. See `rank_queries` for the other columns.
+    `train` holds the training pairs, which decide `seen_in_training`. Queries of one `group` share a debate or a text,
+    see `dependent_groups`. `rank_queries` describes the other columns.
     """
-    score, classify = scorer_and_classifier(model, embeddings, split)
-    ranks = rank_queries(split, score, classify, config.rerank_k, config.block_bytes, queries, progress)
+    ranks = rank_queries(split, scorers, config.rerank_k, config.block_bytes, queries, progress)
     ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
     ranks["seen_in_training"] = shares_text(split, train)[ranks["row"].to_numpy()]
     return ranks[RANK_COLUMNS]
 
 
-def scorer_and_classifier(model: BiEncoder, embeddings: Embeddings, split: Split) -> tuple[Scorer, Classifier | None]:
-    """Return what the texts of a split are ranked by; without a pair classifier there is no second stage."""
+def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split) -> StageScorers:
+    """Return the scorers of the texts of a split. Without a pair classifier there is no second stage."""
     texts = split.texts()
     place = np.full(len(embeddings.row), -1, dtype=np.int64)
     place[texts] = np.arange(len(texts))
     score = squared_distance_scorer(
         embeddings.retrieval("query", texts), embeddings.retrieval("candidate", texts), place
     )
-    return score, None if model.classifier is None else _classifier(model.classifier, embeddings)
+    return StageScorers(score, None if model.classifier is None else _classifier(model.classifier, embeddings))
 
 
 def sample_queries(split: Split, size: int, seed: int) -> Ints:
-    """Return a fixed sample of distinct pairs, as rows: the same for every epoch and strategy of a seed."""
+    """Return a sample of distinct pairs, as rows. It depends on the seed only, not on the epoch or the strategy."""
     rows = np.flatnonzero(first_of_pair(split))
     if len(rows) <= size:
         return rows
@@ -60,9 +58,9 @@ def sample_queries(split: Split, size: int, seed: int) -> Ints:
 
 
 def _classifier(classifier: PairClassifier, embeddings: Embeddings) -> Classifier:
-    """Return the pair classifier over texts, as the difference of its two logits.
+    """Return a function from texts to the difference of the pair classifier's two logits.
 
-    The difference orders pairs as P(counter | point, candidate) does, but does not round to equal ones near 1.
+    The difference orders pairs as P(counter | point, candidate) does, but probabilities near 1 would round to ties.
     """
     query, candidate = embeddings.query, embeddings.candidate
     device = query.retrieval.device

@@ -1,4 +1,4 @@
-"""Metrics of ranks: with one gold counter per query, everything follows from its rank."""
+"""Metrics of ranks. Each query has one gold counter, so its rank determines every metric."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def query_metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every metric of METRICS, in its order, of each query (queries,), from its gold's rank, 1 being best.
+    """Return every metric of METRICS, in that order, for each query (queries,). The best rank of a gold is 1.
 
     With a single relevant candidate, reciprocal rank is 1 / rank and nDCG@10 is 1 / log2(1 + rank) down to rank 10
     (Järvelin and Kekäläinen 2002).
@@ -47,8 +47,8 @@ def summarise(ranks: pd.DataFrame) -> Metrics:
     return summary
 
 
-def flatten(metrics: Metrics, prefix: str) -> dict[str, float]:
-    """Return `prefix/protocol/stage/task/metric` -> value, without the sizes of the pools."""
+def metric_columns(metrics: Metrics, prefix: str) -> dict[str, float]:
+    """Return the values by column name `prefix/protocol/stage/task/metric`, without the sizes of the pools."""
     return {
         f"{prefix}/{protocol}/{stage}/{task}/{metric}": values[metric]
         for protocol, stages in metrics.items()

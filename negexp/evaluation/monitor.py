@@ -1,4 +1,4 @@
-"""The metric that picks the best epoch: the only place that reads its name."""
+"""The metric that selects the best epoch. Only this module parses its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from negexp.evaluation.ranking import STAGES
 
 
 class Monitor(NamedTuple):
-    """A metric of one protocol, stage and task; as text, `protocol/stage/task/metric`."""
+    """A metric of one protocol, stage and task. Its text is `protocol/stage/task/metric`."""
 
     protocol: str
     stage: str
@@ -27,32 +27,32 @@ class Monitor(NamedTuple):
         Raises
         ------
         InputError
-            When there is no such metric, or when this validation split cannot have it.
+            When there is no such metric, or the validation split lacks the metadata for its task.
         """
         tasks = [task.name for task in (TASKS if validation is None else possible_tasks(validation)[0])]
         allowed = (PROTOCOLS, STAGES, tasks, METRICS)
         parts = text.split("/")
         if len(parts) != 4 or any(part not in choices for part, choices in zip(parts, allowed, strict=True)):
-            wanted = "/".join(f"({'|'.join(choices)})" for choices in allowed)
-            raise InputError(f"trainer.monitor={text}: must be {wanted}")
+            pattern = "/".join(f"({'|'.join(choices)})" for choices in allowed)
+            raise InputError(f"trainer.monitor={text}: must be {pattern}")
         return cls(*parts)
 
     @classmethod
     def of_result(cls, text: str) -> Monitor:
-        """Return the metric that result.json names, `validation/` before it."""
+        """Return the metric that result.json names, with `validation/` before it."""
         return cls.parse(text.removeprefix("validation/"))
 
     def __str__(self) -> str:
         return "/".join(self)
 
     def value(self, metrics: Metrics) -> float:
-        """Return its value among the metrics of a split."""
+        """Return the metric's value in the metrics of a split."""
         return metrics[self.protocol][self.stage][self.task][self.metric]
 
     def column(self, split: str) -> str:
-        """Return its column in metrics.csv."""
+        """Return the metric's column in metrics.csv."""
         return f"{split}/{self}"
 
     def in_row(self, row: Mapping[str, float], split: str = "validation") -> float:
-        """Return its value in a row of metrics.csv."""
+        """Return the metric's value in a row of metrics.csv."""
         return row[self.column(split)]

@@ -1,7 +1,7 @@
 """Candidate pools: which arguments compete for a query, in each of the eight tasks of Wachsmuth et al. (2018).
 
-A pool is built for the queries of one group (a debate, a theme or the whole split), and of one stance where the task
-asks for it. They share their candidates, so a pool is a list of these and not a matrix of who may see what.
+A pool belongs to the queries of one group (a debate, a theme or the whole split), and of one stance where the task
+requires it. These queries share their candidates, so a pool stores one list of candidates and no matrix.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from negexp.corpus.argument_numbers import ArgumentNumbers
 from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.overlap import first_of_pair
 
@@ -19,9 +20,10 @@ PROTOCOLS = ("published", "clean")
 
 @dataclass(frozen=True)
 class Task:
-    """Candidates of a task: the group they share with the query, and which counters and points of it.
+    """The candidates of a task: counters and points of the query's debate, theme or split (`group`).
 
-    `points` is None (no points), "all" or "other stance"; `own_stance` limits counters to the query's stance folder.
+    `own_stance` limits the counters to the query's stance folder. `points` is None (no points), "all" or "other
+    stance".
     """
 
     name: str
@@ -30,7 +32,7 @@ class Task:
     points: str | None
 
     def needs(self) -> set[str]:
-        """Return the metadata without which the task cannot be built."""
+        """Return the metadata that the task needs."""
         stance = {"stance"} if self.own_stance else set()
         return stance | ({self.group} - {"split"})
 
@@ -49,12 +51,13 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Pool:
-    """Queries that share their candidates, all but one at most: their own point, or what has their own text.
+    """Queries that share their candidates. At most one column is excluded per query: its own point or a copy of it.
 
-    query: rows of the split (queries,), with their texts, and the texts and identities of their gold counters.
-    argument: of each candidate (columns,), row r of the split's points is r, row r of its counters n + r, n pairs in
-    all; text: the text that is scored; identity: the same number for all copies of it, see `Split.identity`. excluded:
-    (queries,) column that is no candidate of the query, -1 where all are. respelled: copies may have different texts.
+    query: rows of the split (queries,), with their texts and the texts and identities of their gold counters.
+    argument: the number of each candidate (columns,). In a split of n pairs, row r of the points has number r and row r
+    of the counters has number n + r. text: the text that is scored. identity: equal for all copies of a text, see
+    `Split.identity`. excluded: (queries,) the column that is no candidate of the query, -1 if there is none.
+    respelled: copies may have different spellings.
     """
 
     query: Ints
@@ -68,13 +71,13 @@ class Pool:
     respelled: bool
 
     def part(self, start: int, stop: int) -> Pool:
-        """Return the pool of some of the queries."""
+        """Return the pool of the queries from `start` to `stop`."""
         some = slice(start, stop)
         queries = self.query[some], self.query_text[some], self.gold_text[some], self.gold_identity[some]
         return Pool(*queries, self.argument, self.text, self.identity, self.excluded[some], self.respelled)
 
     def parts(self, size: int) -> Iterator[Pool]:
-        """Yield the pools of `size` queries at a time."""
+        """Yield pools of `size` queries each."""
         for start in range(0, len(self.query), size):
             yield self.part(start, start + size)
 
@@ -86,14 +89,14 @@ class Pool:
 
     @property
     def gold(self) -> np.ndarray:
-        """Return whether each column is the gold of each query, or a copy of it (queries, columns)."""
+        """Return whether each column is the gold of each query, or a copy of the gold (queries, columns)."""
         gold: np.ndarray = self.allowed & (self.identity == self.gold_identity[:, None])
         return gold
 
     def gold_texts(self) -> tuple[Ints, Ints]:
-        """Return queries (golds,) as places in `query`, ascending, and texts (golds,): each text of a gold, once.
+        """Return each distinct text of each query's gold: positions in `query` (golds,), ascending, and texts (golds,).
 
-        A gold has one text, or several where copies of it differ in spelling, see `data.match`.
+        A gold has several texts when its copies differ in spelling, see `data.match`.
         """
         if not self.respelled:
             return np.arange(len(self.query)), self.gold_text
@@ -104,21 +107,22 @@ class Pool:
         golds = stop - start
         query = np.repeat(np.arange(len(self.query)), golds)
         found = np.arange(len(query)) + np.repeat(stop - np.cumsum(golds), golds)
-        # the only column with a text may be the one that is no candidate of the query
+        # a text may occur in the excluded column only; then it is no candidate of the query
         alone = (count[found] == 1) & (self.excluded[query] >= 0) & (text[found] == self.text[self.excluded[query]])
         return query[~alone], text[found][~alone]
 
 
 def possible_tasks(split: Split) -> tuple[list[Task], list[Task]]:
-    """Return the tasks that the split's metadata allows, and those it does not."""
+    """Return the tasks that the split's metadata allows, and the tasks that it does not allow."""
     present = {name for name in ("theme", "debate", "stance") if getattr(split, name) is not None}
     return [task for task in TASKS if task.needs() <= present], [task for task in TASKS if not task.needs() <= present]
 
 
 def protocol_queries(split: Split, protocol: str) -> Ints:
-    """Return the rows that are queries: all of them (published), or the first of every distinct pair (clean).
+    """Return the rows that are queries: all rows (published), or the first row of every distinct pair (clean).
 
-    A pair whose texts are copies of each other is no query of the clean protocol: its gold is removed from the pool.
+    A pair whose two texts are copies of each other is no query of the clean protocol, because its gold is not in the
+    pool.
     """
     if protocol == "published":
         return np.arange(len(split))
@@ -126,23 +130,23 @@ def protocol_queries(split: Split, protocol: str) -> Ints:
 
 
 def pools(split: Split, task: Task, protocol: str, queries: Ints) -> Iterator[Pool]:
-    """Yield the pools of one task; together they cover every given query that the protocol keeps, once.
+    """Yield the pools of one task. Together they contain each given query of the protocol once.
 
-    Time and memory grow with the pairs of a group, not with their square.
+    Time and memory grow linearly with the number of pairs of a group.
     """
-    asked = np.isin(np.arange(len(split)), np.intersect1d(queries, protocol_queries(split, protocol)))
+    is_query = np.isin(np.arange(len(split)), np.intersect1d(queries, protocol_queries(split, protocol)))
     codes = np.zeros(len(split), dtype=np.int64) if task.group == "split" else getattr(split, task.group)
     order = np.argsort(codes, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
         for own, others in _by_stance(split, group) if task.own_stance else [(group, group)]:
-            wanted = own[asked[own]]
+            query = own[is_query[own]]
             points = {None: others[:0], "all": group, "other stance": others}[task.points]
-            if len(wanted):
-                yield _pool(split, protocol, wanted, own, points)
+            if len(query):
+                yield _pool(split, protocol, query, own, points)
 
 
 def _by_stance(split: Split, group: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Yield the rows of each stance, and those of the others."""
+    """Yield the rows of each stance, and the rows of the other stances."""
     assert split.stance is not None
     stance = split.stance[group]
     for one in np.unique(stance):
@@ -150,21 +154,22 @@ def _by_stance(split: Split, group: Ints) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _pool(split: Split, protocol: str, query: Ints, counters: Ints, points: Ints) -> Pool:
-    argument = np.concatenate([len(split) + counters, points])
+    numbers = ArgumentNumbers(len(split))
+    argument = np.concatenate([numbers.number("counter", counters), numbers.number("point", points)])
     text = np.concatenate([split.counter[counters], split.point[points]])
     identity = split.identify(text)
-    if protocol == "clean":  # of copies one candidate, the first; none that is a copy of the query
+    if protocol == "clean":  # keep the first of all copies; exclude copies of the query
         first = np.sort(np.unique(identity, return_index=True)[1])
         argument, text, identity = argument[first], text[first], identity[first]
-        excluded = _place(identity, split.point_identity[query])
+        excluded = _positions(identity, split.point_identity[query])
     else:
-        excluded = _place(argument, query)
+        excluded = _positions(argument, query)
     gold = split.counter[query], split.counter_identity[query]
     return Pool(query, split.point[query], *gold, argument, text, identity, excluded, split.respelled)
 
 
-def _place(values: Ints, wanted: Ints) -> Ints:
-    """Return where each wanted value stands among values that are all different, -1 where it does not."""
+def _positions(values: Ints, searched: Ints) -> Ints:
+    """Return the position of each searched value among distinct values, -1 if it does not occur."""
     order = np.argsort(values, kind="stable")
-    place = np.minimum(np.searchsorted(values[order], wanted), len(values) - 1)
-    return np.where(values[order[place]] == wanted, order[place], -1)
+    place = np.minimum(np.searchsorted(values[order], searched), len(values) - 1)
+    return np.where(values[order[place]] == searched, order[place], -1)

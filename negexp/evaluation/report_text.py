@@ -1,4 +1,4 @@
-"""What a person reads of an evaluation in the terminal."""
+"""The text of an evaluation for the terminal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from negexp.evaluation.pools import TASKS, possible_tasks
 
 
 def metrics_text(metrics: Metrics, monitor: Monitor | None = None) -> str:
-    """Return a table of all tasks, and under it what a reader should know of it.
+    """Return a table of all tasks with notes below it.
 
-    monitor: the metric by which re-ranking is compared with retrieval; None: they are not compared.
+    monitor: the metric that compares re-ranking with retrieval; None: there is no such note.
     """
     protocols, notes = list(metrics), []
     if len(protocols) > 1 and all(stages == metrics[protocols[0]] for stages in metrics.values()):
@@ -28,7 +28,7 @@ def metrics_text(metrics: Metrics, monitor: Monitor | None = None) -> str:
 
 
 def metrics_table(metrics: Metrics) -> str:
-    """Return a table of all tasks: pool size, then accuracy@1 and @10 by protocol and stage."""
+    """Return a table of all tasks: pool size, then accuracy@1 and accuracy@10 by protocol and stage."""
     columns = [(protocol, stage) for protocol, stages in metrics.items() for stage in stages]
     width = max(22, *(len(f"{protocol}, {stage}") for protocol, stage in columns))
     first = f"{'':6}{'':>11}" + "".join(f"  {f'{protocol}, {stage}':>{width}}" for protocol, stage in columns)
@@ -47,7 +47,7 @@ def metrics_table(metrics: Metrics) -> str:
 
 
 def _below_retrieval(metrics: Metrics, monitor: Monitor) -> list[str]:
-    """Return a note when re-ranking is worse than retrieval in the task of the monitor."""
+    """Return a note when re-ranking is worse than retrieval in the monitored task."""
     protocol, _, task, metric = monitor
     stages = metrics.get(protocol, {})
     if task not in stages.get("reranked", {}):
@@ -55,18 +55,18 @@ def _below_retrieval(metrics: Metrics, monitor: Monitor) -> list[str]:
     retrieval, reranked = (stages[stage][task][metric] for stage in ("retrieval", "reranked"))
     if reranked >= retrieval:
         return []
-    said = (
+    note = (
         f"Re-ranked is below retrieval in {protocol} {task} ({metric} {reranked:.4f} against {retrieval:.4f}): "
         "the pair classifier orders the nearest candidates worse than their distances do. Read the retrieval "
         "columns; to train the classifier better, give it more epochs or pairs."
     )
-    return [fill(said, 100)]
+    return [fill(note, 100)]
 
 
-def left_out(split: Split) -> str | None:
-    """Return a sentence on the tasks that the split's metadata does not allow, or None when all are evaluated."""
+def skipped_tasks_text(split: Split) -> str | None:
+    """Return a sentence that names the tasks without their metadata, or None when all tasks are evaluated."""
     missing = possible_tasks(split)[1]
     if not missing:
         return None
     absent = sorted({name for task in missing for name in task.needs() if getattr(split, name) is None})
-    return f"left out, for want of {', '.join(absent)}: {', '.join(task.name for task in missing)}"
+    return f"tasks skipped because the data has no {', '.join(absent)}: {', '.join(task.name for task in missing)}"

@@ -1,4 +1,4 @@
-"""The variance between the seeds of an arm: what the seeds add to the uncertainty of a mean."""
+"""The variance between the seeds of an arm, which adds to the uncertainty of a mean."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 class SeedVariance(NamedTuple):
-    """Variance of seeds' means (cells,), its part that is due to the sample of queries, and degrees of freedom."""
+    """Variance between the seeds' means (cells,), the part that comes from the sample of queries, and its freedom."""
 
     between: Floats
     interaction: Floats
@@ -20,7 +20,7 @@ class SeedVariance(NamedTuple):
 
     @property
     def net(self) -> Floats:
-        """Return the variance (cells,) that the seeds add to that of the queries."""
+        """Return the variance (cells,) that the seeds add to the variance of the queries."""
         net: Floats = np.maximum(self.between - self.interaction, 0)
         return net
 
@@ -35,7 +35,7 @@ class SeedVariance(NamedTuple):
 
 
 def pool(parts: Sequence[SeedVariance]) -> SeedVariance:
-    """Return the mean of variances, weighted by their degrees of freedom; 0 with no degree of freedom."""
+    """Return the mean of variances, weighted by their degrees of freedom; 0 without any degree of freedom."""
     freedom = sum(part.freedom for part in parts)
     weights = [part.freedom / max(freedom, 1e-9) for part in parts]
     between = sum((weight * part.between for weight, part in zip(weights, parts, strict=True)), np.zeros(1))

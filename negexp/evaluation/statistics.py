@@ -1,4 +1,4 @@
-"""Uncertainty of arms' means over queries and seeds, and of the differences between arms.
+"""The uncertainty of arms' means over queries and seeds, and of the differences between arms.
 
 Two things vary: the queries and the seeds.
 
@@ -51,7 +51,8 @@ DECIMALS = 12  # of means: the order of a sum must not decide which arm is the b
 class Estimate(NamedTuple):
     """Means over queries and seeds with their interval, each (cells,).
 
-    NaN: `sd` over seeds, for one seed; the interval, for one group of queries, which shows nothing of what varies.
+    `sd` is the standard deviation over seeds, NaN for one seed. The interval is NaN for one group of queries, because
+    one group gives no variance.
     """
 
     mean: Floats
@@ -63,9 +64,8 @@ class Estimate(NamedTuple):
 class Difference(NamedTuple):
     """First arm - second arm with its interval and p-values, each (cells,), and the two parts of its variance.
 
-    `p_adjusted` is corrected for the tests of all pairs of the study's arms. `same` says whether no query has another
-    value, mean over seeds, in one arm than in the other. The seeds' variance is NaN when every arm has one seed; the
-    interval, when there is one group.
+    `p_adjusted` is corrected for the tests of all pairs of arms. `same`: each query has the same mean over seeds in
+    both arms. The seeds' variance is NaN when every arm has one seed. The interval is NaN when there is one group.
     """
 
     mean: Floats
@@ -87,9 +87,9 @@ class Study:
     arms
         Values (seeds, queries, cells) of each arm, in [0, 1]: a cell is one combination of task, stage and metric.
     group
-        (queries,) number of the group of each query: queries of one group are dependent.
+        (queries,) number of each query's group. Queries of one group depend on each other.
     draws
-        Number of random draws that intervals and tests are made of.
+        Number of random draws for intervals and tests.
     """
 
     arms: Sequence[Floats]
@@ -101,27 +101,32 @@ class Study:
         """Return mean, standard deviation over seeds and 95 % interval of an arm's cells."""
         seeds = self.arms[arm].mean(axis=1)  # (seeds, cells)
         sd = seeds.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(seeds.shape[1], np.nan)
-        mean = self._means[arm]
-        half = self._half_width(self._query_variance(self._added[arm]), self._seed_errors(arm, OTHERS_OF_ARM))
+        mean = self._arm_means[arm]
+        half = self._half_width(
+            self._query_variance(self._group_deviations[arm]), self._seed_errors(arm, OTHERS_OF_ARM)
+        )
         low, high = wilson(mean, half, t.ppf((1 + LEVEL) / 2, self.groups - 1) / np.sqrt(len(self.group)))
         return Estimate(mean.round(DECIMALS), sd, low, high)
 
     def difference(self, first: int, second: int) -> Difference:
         """Return the difference of two arms, with a paired test.
 
-        Under the null hypothesis the two arms' names could be exchanged within any group of queries. The seeds' error
-        is added to the interval and to the test: both are about the arms and not only about these runs of them.
+        Under the null hypothesis, the two arms can be exchanged within any group of queries. The interval and the test
+        include the error of the seeds, so they describe the arms and not only these runs.
         """
-        added = self._sums[first] - self._sums[second]  # (groups, cells)
+        added = self._group_sums[first] - self._group_sums[second]  # (groups, cells)
         mean = added.sum(axis=0)
         seeds = self._seed_errors(first, OTHERS_OF_PAIR) - self._seed_errors(second, OTHERS_OF_PAIR)
-        query_variance = self._query_variance(self._added[first] - self._added[second])
+        query_variance = self._query_variance(self._group_deviations[first] - self._group_deviations[second])
         half = self._half_width(query_variance, seeds)
-        # rounding must not decide whether a permutation that changes nothing counts as far out
+        # rounding must not decide whether a permutation that changes nothing is as extreme
         extreme = np.abs(self._signs @ added + seeds) >= np.abs(mean) * (1 - 1e-9)
         p = (1 + extreme.sum(axis=0)) / (1 + self.draws)
-        adjusted = np.maximum(p, self._family_p(first, second)) if len(self.arms) > 2 else p
-        seed_variance = self._moderated(first, OTHERS_OF_PAIR).net + self._moderated(second, OTHERS_OF_PAIR).net
+        adjusted = np.maximum(p, self._adjusted_p(first, second)) if len(self.arms) > 2 else p
+        seed_variance = (
+            self._moderated_seed_variance(first, OTHERS_OF_PAIR).net
+            + self._moderated_seed_variance(second, OTHERS_OF_PAIR).net
+        )
         if self.seed_freedom == 0:
             seed_variance = np.full_like(mean, np.nan)
         same = (self.arms[first].mean(axis=0) == self.arms[second].mean(axis=0)).all(axis=0)
@@ -139,33 +144,33 @@ class Study:
 
     @cached_property
     def _groups(self) -> tuple[Ints, Ints, Floats]:
-        """Return queries by group (queries,), where each group starts there (groups,), and its size (groups,)."""
+        """Return the queries sorted by group (queries,), the start of each group (groups,), and its size (groups,)."""
         _, size = np.unique(self.group, return_counts=True)
         return np.argsort(self.group, kind="stable"), np.cumsum(size) - size, size.astype(np.float64)
 
     @cached_property
-    def _means(self) -> list[Floats]:
+    def _arm_means(self) -> list[Floats]:
         """Return each arm's means (cells,)."""
         return [values.mean(axis=(0, 1)) for values in self.arms]
 
     @cached_property
-    def _sums(self) -> list[Floats]:
-        """Return what each group adds to each arm's means (groups, cells)."""
+    def _group_sums(self) -> list[Floats]:
+        """Return the contribution of each group to each arm's means (groups, cells)."""
         return [self._by_group(values.mean(axis=0)) for values in self.arms]
 
     @cached_property
-    def _added(self) -> list[Floats]:
-        """Return `_sums` less what groups of their sizes would add if all queries had the mean value."""
+    def _group_deviations(self) -> list[Floats]:
+        """Return `_group_sums` minus the contributions that the groups would have if every query had the mean value."""
         share = self._groups[2][:, None] / len(self.group)
-        return [sums - share * mean for sums, mean in zip(self._sums, self._means, strict=True)]
+        return [sums - share * mean for sums, mean in zip(self._group_sums, self._arm_means, strict=True)]
 
     @cached_property
     def _signs(self) -> Floats:
         return self._rng("signs").choice([-1.0, 1.0], (self.draws, self.groups))
 
-    def _query_variance(self, added: Floats) -> Floats:
-        """Return the variance (cells,) of a mean over groups that add so much to it (groups, cells)."""
-        variance: Floats = (added**2).sum(axis=0) * self.groups / max(self.groups - 1, 1)
+    def _query_variance(self, deviations: Floats) -> Floats:
+        """Return the variance (cells,) of a mean over groups, from the groups' deviations (groups, cells)."""
+        variance: Floats = (deviations**2).sum(axis=0) * self.groups / max(self.groups - 1, 1)
         return variance
 
     def _half_width(self, query_variance: Floats, seeds: Floats) -> Floats:
@@ -177,19 +182,19 @@ class Study:
         return half
 
     def _seed_errors(self, arm: int, others: float) -> Floats:
-        """Return draws (draws, cells) of the error that the choice of an arm's seeds brings; see `_moderated`."""
+        """Return draws (draws, cells) of the error from an arm's seeds, see `_moderated_seed_variance`."""
         if self.seed_freedom == 0:
             return np.zeros((self.draws, 1))
         rng = self._rng("seeds", arm)
-        seeds = self._moderated(arm, others)
+        seeds = self._moderated_seed_variance(arm, others)
         chi_square = rng.chisquare(seeds.freedom, (self.draws, 1))
         return rng.standard_normal((self.draws, 1)) * seeds.deviations(chi_square)
 
     @cached_property
-    def _own(self) -> list[SeedVariance]:
-        """Return the variance between each arm's seeds, divided by m (1 - m), m being the arm's mean."""
+    def _relative_seed_variances(self) -> list[SeedVariance]:
+        """Return the variance between each arm's seeds, divided by m (1 - m), where m is the arm's mean."""
         result = []
-        for values, sums, mean in zip(self.arms, self._sums, self._means, strict=True):
+        for values, sums, mean in zip(self.arms, self._group_sums, self._arm_means, strict=True):
             seeds, freedom = values.mean(axis=1), len(values) - 1
             added = np.stack([self._by_group(one - one.mean(axis=0)) for one in values])
             added -= sums - self._groups[2][:, None] / len(self.group) * mean
@@ -199,34 +204,39 @@ class Study:
             result.append(SeedVariance(between, interaction, freedom).times(scale))
         return result
 
-    def _moderated(self, arm: int, others: float) -> SeedVariance:
-        """Return the seeds' variance of an arm's mean, the other arms counting for so many degrees of freedom."""
-        own, rest = self._own[arm], pool(self._own[:arm] + self._own[arm + 1 :])
-        if own.freedom:  # else the arm has one seed, and is taken to vary as the others do
+    def _moderated_seed_variance(self, arm: int, others: float) -> SeedVariance:
+        """Return the seeds' variance of an arm's mean. The other arms weigh `others` degrees of freedom."""
+        own, rest = (
+            self._relative_seed_variances[arm],
+            pool(self._relative_seed_variances[:arm] + self._relative_seed_variances[arm + 1 :]),
+        )
+        if own.freedom:  # an arm with one seed is assumed to vary as the other arms do
             rest = rest._replace(freedom=min(rest.freedom, others))
-        return self._of_mean(arm, pool([own, rest]))
+        return self._variance_of_mean(arm, pool([own, rest]))
 
-    def _of_mean(self, arm: int, relative: SeedVariance) -> SeedVariance:
+    def _variance_of_mean(self, arm: int, relative: SeedVariance) -> SeedVariance:
         """Return the variance of an arm's mean over seeds, from a variance between seeds divided by m (1 - m)."""
-        return relative.times(self._means[arm] * (1 - self._means[arm]) / len(self.arms[arm]))
+        return relative.times(self._arm_means[arm] * (1 - self._arm_means[arm]) / len(self.arms[arm]))
 
-    def _family_p(self, first: int, second: int) -> Floats:
-        """Return the probability (cells,) that any two of all arms differ as much, were all of them equal."""
-        mean = self._sums[first].sum(axis=0) - self._sums[second].sum(axis=0)
+    def _adjusted_p(self, first: int, second: int) -> Floats:
+        """Return the probability (cells,) that any two arms differ as much when all arms are equal."""
+        mean = self._group_sums[first].sum(axis=0) - self._group_sums[second].sum(axis=0)
         observed = self._studentised(first, [second], mean[None], np.zeros(1))[0]
-        largest: Floats = (self._largest >= observed * (1 - 1e-9)).sum(axis=0)
+        largest: Floats = (self._largest_differences >= observed * (1 - 1e-9)).sum(axis=0)
         return (1 + largest) / (1 + self.draws)
 
     @cached_property
-    def _largest(self) -> Floats:
-        """Return draws (draws, cells) of the largest studentised difference between any two arms that are equal."""
-        queries = np.stack([self._signs @ sums for sums in self._sums])  # (arms, draws, cells)
+    def _largest_differences(self) -> Floats:
+        """Return draws (draws, cells) of the largest studentised difference of any pair when all arms are equal."""
+        queries = np.stack([self._signs @ sums for sums in self._group_sums])  # (arms, draws, cells)
         seeds = np.zeros((len(self.arms), self.draws, 1))
         if self.seed_freedom:
             rng = self._rng("family")
             chi_square = rng.chisquare(self.seed_freedom, (self.draws, 1))
             normal = rng.standard_normal(seeds.shape)
-            seeds = np.stack([one * arm.deviations(chi_square) for one, arm in zip(normal, self._alike, strict=True)])
+            seeds = np.stack(
+                [one * arm.deviations(chi_square) for one, arm in zip(normal, self._equal_seed_variances, strict=True)]
+            )
         largest = np.zeros(queries.shape[1:])
         for arm in range(len(self.arms) - 1):
             rest = slice(arm + 1, len(self.arms))
@@ -236,26 +246,26 @@ class Study:
         return largest
 
     def _studentised(self, arm: int, others: Sequence[int], queries: Floats, seeds: Floats) -> Floats:
-        """Return (others, ...) |difference| / its standard error, of an arm and others, were the seeds to vary alike.
+        """Return |difference| / standard error (others, ...) of an arm and the other arms, with equal seed variances.
 
-        The differences come in two parts, that of the queries and the error of the seeds. The sum of squares over
-        groups is the same for all signs; less the square of the mean it is the variance of the groups.
+        A difference is the sum of two parts: `queries` and the error of the `seeds`. Flipping signs does not change the
+        sum of squares over groups. Minus the square of the mean, it gives the variance between groups.
         """
-        own, shape = self._alike[arm].net, (len(others), *[1] * (queries.ndim - 2), -1)
-        squares = np.stack([((self._sums[arm] - self._sums[other]) ** 2).sum(axis=0) for other in others])
-        net = np.stack([own + self._alike[other].net for other in others]).reshape(shape)
+        own, shape = self._equal_seed_variances[arm].net, (len(others), *[1] * (queries.ndim - 2), -1)
+        squares = np.stack([((self._group_sums[arm] - self._group_sums[other]) ** 2).sum(axis=0) for other in others])
+        net = np.stack([own + self._equal_seed_variances[other].net for other in others]).reshape(shape)
         squares = squares.reshape(shape)
         rest = np.maximum(squares - queries**2 / self.groups, 1e-9 * squares) * self.groups / max(self.groups - 1, 1)
         return ratio(np.abs(queries + seeds), np.sqrt(rest + net))
 
     @cached_property
-    def _alike(self) -> list[SeedVariance]:
-        """Return the seeds' variance of each arm's mean over seeds, were the seeds of all arms to vary alike."""
-        pooled = pool(self._own)
-        return [self._of_mean(arm, pooled) for arm in range(len(self.arms))]
+    def _equal_seed_variances(self) -> list[SeedVariance]:
+        """Return the seeds' variance of each arm's mean, with the same variance between seeds for all arms."""
+        pooled = pool(self._relative_seed_variances)
+        return [self._variance_of_mean(arm, pooled) for arm in range(len(self.arms))]
 
     def _by_group(self, values: Floats) -> Floats:
-        """Return what each group adds (groups, cells) to the mean of values (queries, cells)."""
+        """Return the contribution of each group (groups, cells) to the mean of values (queries, cells)."""
         order, start, _ = self._groups
         sums: Floats = np.add.reduceat(values[order], start, axis=0) / len(self.group)
         return sums

@@ -1,4 +1,4 @@
-"""TREC `run` and `qrels` files of an evaluation, for trec_eval, ir_measures and whatever else reads them."""
+"""TREC `run` and `qrels` files of an evaluation, for trec_eval, ir_measures and other tools."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
+from negexp.corpus.argument_numbers import TABLES, ArgumentNumbers
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks, protocol_queries
-from negexp.evaluation.ranking import STAGES, Classifier, Scorer, ranking_order, score_pool
+from negexp.evaluation.ranking import STAGES, StageScorers, ranking_order, score_pool
 from negexp.progress import progress_bar
 
-# Columns are divided by white space, lines end at some of it, and C strings at NUL. Only these are percent-encoded, and
-# % itself, so that two ids stay two: all else stays readable.
+# White space separates columns and lines, and NUL ends C strings. Only these characters and % are percent-encoded: ids
+# stay readable, and different ids stay different.
 ENCODED = re.compile(r"[\s%\x00-\x1f]")
 
 
 @dataclass(frozen=True)
 class TrecExport:
-    """A split and what its candidates are ordered by, see `rank_queries`; `depth` candidates a query, None for all."""
+    """A split with the scorers of its candidates, see `rank_queries`. `depth`: candidates per query, None for all."""
 
     split: Split
-    score: Scorer
-    classify: Classifier | None
+    scorers: StageScorers
     config: EvaluationConfig
     depth: int | None
 
     def files(self, name: str, progress: str = "never") -> Iterator[tuple[str, bytes]]:
-        """Yield name and content of every file, one at a time; the order of candidates is that of `rank_queries`.
+        """Yield the name and content of each file. Candidates have the order of `rank_queries`.
 
-        `<name>-<protocol>-<task>.qrels` has one relevant document a query, `<name>-<protocol>-<stage>-<task>.run` the
-        first `depth` candidates of each. Copies of the gold, which `published` counts as gold, are one document.
+        `<name>-<protocol>-<task>.qrels` has one relevant document per query. `<name>-<protocol>-<stage>-<task>.run` has
+        the first `depth` candidates of each query. All copies of the gold are one document.
         """
         ids = query_ids(self.split)
-        stages = STAGES[:1] if self.classify is None else STAGES
+        stages = STAGES[:1] if self.scorers.classify is None else STAGES
         rounds = list(itertools.product(PROTOCOLS, possible_tasks(self.split)[0]))
         with progress_bar(len(rounds) * len(stages), "TREC files", "run", progress) as bar:
             for protocol, task in rounds:
@@ -50,8 +50,8 @@ class TrecExport:
                     bar.update()
 
     def _run(self, protocol: str, stage: str, task: Task, ids: list[str]) -> bytes:
-        """Return a run file, its queries in the order of the split."""
-        names = [f"{id_}/{part}" for part in ("point", "counter") for id_ in ids]  # in the order of `Pool.argument`
+        """Return a run file with the queries in the order of the split."""
+        names = [f"{id_}/{part}" for part in TABLES for id_ in ids]  # in the order of `Pool.argument`
         texts = [b""] * len(ids)
         for pool in pools(self.split, task, protocol, np.arange(len(ids))):
             for part in pool.parts(max(1, self.config.block_bytes // (8 * len(pool.text)))):
@@ -65,35 +65,38 @@ class TrecExport:
         return b"".join(texts)
 
     def _ranked(self, pool: Pool, stage: str) -> Iterator[tuple[int, Ints, np.ndarray]]:
-        """Yield the row, the arguments, best first, and their scores of each query of a pool.
+        """Yield row, arguments (best first) and scores of each query of a pool.
 
-        The gold goes by the name of the query's own counter, whichever copy of it stands first; the rest are left out.
+        The first copy of the gold gets the number of the query's own counter. Its other copies are omitted.
         """
-        classify = self.classify if stage == "reranked" else None
-        scored = score_pool(pool, self.score, classify, self.config.rerank_k)
+        scorers = self.scorers if stage == "reranked" else self.scorers._replace(classify=None)
+        scored = score_pool(pool, scorers, self.config.rerank_k)
         order = ranking_order(scored)
         allowed, gold, scores = (
             np.take_along_axis(values, order, axis=1) for values in (pool.allowed, pool.gold, scored.scores)
         )
-        arguments = np.where(gold, len(self.split) + pool.query[:, None], pool.argument[order])
+        numbers = ArgumentNumbers(len(self.split))
+        arguments = np.where(gold, numbers.number("counter", pool.query[:, None]), pool.argument[order])
         listed = allowed & ~(gold & (np.cumsum(gold, axis=1) > 1))
         for query, row in enumerate(pool.query.tolist()):
-            mine = listed[query]
-            # re-ranked, two scales meet, the classifier's and the scorer's: there only places can be compared
-            fall = _falling(scores[query, mine]) if stage == "retrieval" else np.arange(mine.sum(), 0, -1)
-            yield row, arguments[query, mine], fall
+            own = listed[query]
+            # re-ranked lists mix classifier scores and distances, so their scores count down the positions
+            scores_of_row = (
+                _strictly_decreasing(scores[query, own]) if stage == "retrieval" else np.arange(own.sum(), 0, -1)
+            )
+            yield row, arguments[query, own], scores_of_row
 
 
 def query_ids(split: Split) -> list[str]:
-    """Return the id of each pair (pairs,) as the files have it: without white space; different ids stay different."""
+    """Return the id of each pair (pairs,) without white space. Different ids stay different."""
     return [ENCODED.sub(lambda found: quote(found[0], safe=""), id_) for id_ in split.ids]
 
 
-def _falling(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return scores (candidates,), best first, lowered where they would not fall in single precision.
+def _strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return scores (candidates,), best first, lowered so that they decrease strictly in single precision.
 
-    trec_eval reads scores in single precision and breaks ties by document id, where an equal score counts against our
-    gold. One that would tie is lowered to the next number below; the others stay the scorer's to the digit.
+    trec_eval reads scores in single precision and breaks ties by document id. In negexp, ties count against the gold.
+    So a score that would tie becomes the next smaller number. The other scores do not change.
     """
     bits = scores.astype(np.float32).view(np.int32).astype(np.int64)
     place = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)  # neighbours among the floats differ by 1

@@ -1,4 +1,4 @@
-"""Neighbour indexes: which arguments are nearest to a point's retrieval embedding."""
+"""Neighbour indexes: find the arguments nearest to a point's retrieval embedding."""
 
 from negexp.index.base import NeighbourIndex
 

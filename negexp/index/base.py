@@ -1,4 +1,4 @@
-"""What every neighbour index promises, and the part of it that does not depend on the backend."""
+"""The interface of neighbour indexes, and the code that all backends share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-CANDIDATE_BYTES = 2**10  # what a candidate may take, with its copies
-DIFFERENCE_BYTES = 2**20  # of differences at a time, which so stay in the processor's cache
+CANDIDATE_BYTES = 2**10  # memory for a candidate with its copies
+DIFFERENCE_BYTES = 2**20  # size of a block of differences, small enough for the processor's cache
 
 
 class Candidates(NamedTuple):
-    """What a backend found: pairs of a query and a distinct vector (pairs,), sorted by query."""
+    """Candidates from a backend: pairs of a query and a distinct vector (pairs,), sorted by query."""
 
     query: Ints
     vector: Ints
@@ -33,13 +33,13 @@ class Candidates(NamedTuple):
 class NeighbourIndex(ABC):
     """Exact nearest neighbours by Euclidean distance.
 
-    Arguments with one text have one embedding, so each distinct vector is searched once, for each distinct query. A
-    backend finds candidates, breaking ties as it likes; their distances are computed anew, one way for all backends.
+    Copies of a text have equal embeddings, so each distinct vector is searched once for each distinct query. A backend
+    finds candidates. This class computes their distances and breaks ties, in the same way for all backends.
 
     Parameters
     ----------
     vectors
-        (arguments, dim), float32 or float64; kept, not copied, where no two are equal.
+        (arguments, dim), float32 or float64. The index does not copy them if all are distinct.
     block_bytes
         Memory for one block of vectors or distances.
 
@@ -54,20 +54,20 @@ class NeighbourIndex(ABC):
     @classmethod
     @abstractmethod
     def from_options(cls, options: IndexConfig, vectors: np.ndarray, device: torch.device, threads: int) -> Self:
-        """Return an index over vectors (arguments, dim), computed on a device or by so many threads."""
+        """Return an index over vectors (arguments, dim) that computes on the given device or with the given threads."""
 
     def __init__(self, vectors: np.ndarray, block_bytes: int) -> None:
         _check_finite(vectors)
         self.block_bytes = block_bytes
         self.copies: Copies = find_copies(vectors, block_bytes)
         self.vectors = self.copies.distinct(vectors)
-        self.most_candidates: int = block_bytes // CANDIDATE_BYTES  # at a time
+        self.most_candidates: int = block_bytes // CANDIDATE_BYTES  # held at a time
 
     def search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
-        """Return distances and rows (queries, k) of the k nearest, nearest first, the lower row first among equals."""
+        """Return distances and rows (queries, k) of the k nearest, nearest first; ties in the order of rows."""
         _check_finite(queries)
-        asked = find_copies(queries, self.block_bytes)
-        distinct = asked.distinct(queries)
+        copies = find_copies(queries, self.block_bytes)
+        distinct = copies.distinct(queries)
         squared, rows = np.empty((len(distinct), k)), np.empty((len(distinct), k), dtype=np.int64)
         block = max(1, self._queries_at_a_time(min(k, len(self.vectors))))
         for start in range(0, len(distinct), block):
@@ -75,65 +75,65 @@ class NeighbourIndex(ABC):
             some = slice(start, start + block)
             squared[some], rows[some] = self._search(distinct[some], k)
         distances = np.sqrt(squared, out=squared)
-        return (distances, rows) if asked.none else (distances[asked.group], rows[asked.group])
+        return (distances, rows) if copies.all_distinct else (distances[copies.group], rows[copies.group])
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
-        found = self._candidates(queries, min(k, len(self.vectors)))
-        if found is None:
+        candidates = self._candidates(queries, min(k, len(self.vectors)))
+        if candidates is None:
             halves = [self._search(half, k) for half in np.array_split(queries, 2)]
             squared, rows = (np.concatenate(parts) for parts in zip(*halves, strict=True))
             return squared, rows
-        return self._k_nearest(queries, found, k)
+        return self._k_nearest(queries, candidates, k)
 
-    def _k_nearest(self, queries: np.ndarray, found: Candidates, k: int) -> tuple[Floats, Ints]:
-        """Return squared distances and rows (queries, k) of the k nearest candidates, copies and ties in order."""
-        squared = self._squared_distances(queries, found)
-        pair, row = self.copies.expand(found.vector, at_most=k)
-        query, squared = found.query[pair], squared[pair]
+    def _k_nearest(self, queries: np.ndarray, candidates: Candidates, k: int) -> tuple[Floats, Ints]:
+        """Return squared distances and rows (queries, k) of the k nearest candidates, with their copies."""
+        squared = self._squared_distances(queries, candidates)
+        pair, row = self.copies.expand(candidates.vector, at_most=k)
+        query, squared = candidates.query[pair], squared[pair]
         order = _order(query, squared, row)
-        first = np.searchsorted(query, np.arange(len(queries)))  # sorting moved nothing from query to query
+        first = np.searchsorted(query, np.arange(len(queries)))  # sorting kept candidates within their query
         place = order[first[:, None] + np.arange(k)]
         return squared[place], row[place]
 
-    def _squared_distances(self, queries: np.ndarray, found: Candidates) -> Floats:
+    def _squared_distances(self, queries: np.ndarray, candidates: Candidates) -> Floats:
         """Return the squared distance of each candidate to its query, in float64."""
-        exact, squared = queries.astype(np.float64), np.empty(len(found.query))
+        exact, squared = queries.astype(np.float64), np.empty(len(candidates.query))
         block = max(1, DIFFERENCE_BYTES // exact[:1].nbytes)
         difference, other = (np.empty((min(len(squared), block), exact.shape[1])) for _ in range(2))
         for start in range(0, len(squared), block):
             some = slice(start, start + block)
             pairs = len(squared[some])
-            difference[:pairs] = self.vectors[found.vector[some]]
-            difference[:pairs] -= np.take(exact, found.query[some], axis=0, out=other[:pairs], mode="clip")
+            difference[:pairs] = self.vectors[candidates.vector[some]]
+            difference[:pairs] -= np.take(exact, candidates.query[some], axis=0, out=other[:pairs], mode="clip")
             np.einsum("ij,ij->i", difference[:pairs], difference[:pairs], out=squared[some])
         return squared
 
     @abstractmethod
     def _queries_at_a_time(self, k: int) -> int:
-        """Return for how many queries candidates are to be found at a time."""
+        """Return the number of queries in one call of `_candidates`."""
 
     @abstractmethod
     def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
-        """Return candidates that hold the k nearest vectors of every query, and all ties of the k-th.
+        """Return candidates that include the k nearest vectors of every query, and all ties of the k-th.
 
-        None says that they are more than `most_candidates`; for a single query they must be returned all the same.
+        Return None if there are more than `most_candidates`; for a single query, return them in any case.
         """
 
 
 def _order(query: Ints, squared: Floats, row: Ints) -> Ints:
-    """Return np.lexsort((row, squared, query)), of queries in order; faster, where ties have their rows in order."""
+    """Return np.lexsort((row, squared, query)) for sorted queries; faster if the rows of ties are sorted too."""
     order = np.argsort(squared, kind="stable")
-    short = query.astype(np.min_scalar_type(query.max(initial=0)))  # of 16 bits NumPy sorts by radix
+    short = query.astype(np.min_scalar_type(query.max(initial=0)))  # NumPy sorts 16-bit integers by radix
     order = order[np.argsort(short[order], kind="stable")]
     sorted_distance, sorted_row = squared[order], row[order]
-    tied = (query[1:] == query[:-1]) & (sorted_distance[1:] == sorted_distance[:-1])  # queries were in order
+    tied = (query[1:] == query[:-1]) & (sorted_distance[1:] == sorted_distance[:-1])  # queries are sorted
     out_of_order = tied & (sorted_row[1:] < sorted_row[:-1])
     return np.lexsort((row, squared, query)) if out_of_order.any() else order
 
 
 def _check_finite(vectors: np.ndarray) -> None:
-    if not np.isfinite(np.einsum("ij->", vectors, dtype=np.float64)):  # a sum needs no memory, a mask of them does
+    if not np.isfinite(np.einsum("ij->", vectors, dtype=np.float64)):  # a sum needs no memory, a mask does
         raise InputError(
-            "embeddings are not finite, so nothing is nearest: the model diverged; lower trainer.lr, or set "
-            "trainer.gradient_clip or trainer.precision=float32"
+            "embeddings are not finite, so they have no nearest neighbours: the model diverged; lower trainer.lr, or "
+            "set trainer.gradient_clip or trainer.precision=float32"
         )

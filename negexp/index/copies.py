@@ -1,4 +1,4 @@
-"""Equal rows of a matrix, found without comparing everything with everything."""
+"""Find equal rows of a matrix, by hashes instead of comparing all pairs of rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-HASHED_BYTES = 2**20  # at a time, so that they stay in the processor's cache
+HASHED_BYTES = 2**20  # size of a block of rows, small enough for the processor's cache
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Which rows are equal to which.
+    """Groups of equal rows.
 
-    group: (rows,) number of each row's distinct vector. member: (rows,) the rows by group, ascending within one; start:
-    (groups + 1,) where each group begins in it.
+    group: (rows,) group of each row. member: (rows,) rows sorted by group, then ascending.
+    start: (groups + 1,) first place of each group in `member`.
     """
 
     group: Ints
@@ -25,17 +25,17 @@ class Copies:
     start: Ints
 
     @property
-    def none(self) -> bool:
-        """Return whether all rows are distinct; then each row's group is its own number."""
+    def all_distinct(self) -> bool:
+        """Return whether all rows are distinct; then each row is a group, with the row's number."""
         return len(self.start) == len(self.group) + 1
 
     def distinct(self, vectors: np.ndarray) -> np.ndarray:
-        """Return each distinct vector once, by group; the matrix itself where all are."""
-        return np.ascontiguousarray(vectors) if self.none else vectors[self.member[self.start[:-1]]]
+        """Return each distinct vector once, sorted by group; the matrix itself if all rows are distinct."""
+        return np.ascontiguousarray(vectors) if self.all_distinct else vectors[self.member[self.start[:-1]]]
 
     def expand(self, groups: Ints, at_most: int) -> tuple[Ints, Ints]:
-        """Return all (i, row) where row is a member of groups[i], the lowest `at_most` of each group, by i and row."""
-        if self.none:
+        """Return all (i, row) with row in groups[i], sorted; of each group, the lowest `at_most` rows."""
+        if self.all_distinct:
             return np.arange(len(groups)), groups
         first = self.start[groups]
         counts = np.minimum(self.start[groups + 1] - first, at_most)
@@ -45,9 +45,10 @@ class Copies:
 
 
 def find_copies(vectors: np.ndarray, block_bytes: int) -> Copies:
-    """Group equal rows (rows, dim), by hashes of their bits and a comparison of what has one hash.
+    """Group equal rows (rows, dim): hash the bits of each row, then compare rows with the same hash.
 
-    Rows whose hashes collide though they differ stay apart from all that have that hash: correct, and never seen.
+    If different rows have the same hash, the later one becomes a group of its own. The result stays correct, but copies
+    of that row are not found. No such collision has been seen.
 
     >>> copies = find_copies(np.float32([[1, 2], [3, 4], [1, 2]]), block_bytes=2**20)
     >>> bool(copies.group[0] == copies.group[2]), bool(copies.group[0] == copies.group[1])

@@ -1,1 +1,1 @@
-"""Losses, one a module; see `negexp.model.loss` for what a loss sees."""
+"""Losses, one per module. `negexp.model.loss` has the base class and the batch that a loss receives."""

@@ -15,9 +15,9 @@ from negexp.model.loss import Loss, TextBatch, weighted_mean
 
 @dataclass
 class TripletOptions(LossConfig):
-    """The triplet loss's keys."""
+    """The margin of the triplet loss."""
 
-    margin: float = option("by how much a negative has to be farther than the counter", low=0)
+    margin: float = option("how much farther than the counter a negative must be", low=0)
 
 
 class Triplet(Loss):
@@ -27,7 +27,7 @@ class Triplet(Loss):
     options: TripletOptions
 
     def forward(self, batch: TextBatch, classifier: PairClassifier) -> dict[str, Tensor]:
-        """Return `total` and, the same, `triplet`."""
+        """Return `total` and `triplet`, which are equal."""
         point = batch.query.retrieval[:, None].expand(-1, batch.negative.shape[1], -1)
         counter = batch.candidate.retrieval[batch.positive][:, None].expand_as(point)
         negative = batch.candidate.retrieval[batch.negative]  # (pairs, k, r)

@@ -16,12 +16,12 @@ from negexp.model.loss import Loss, TextBatch
 
 @dataclass
 class TripletCrossEntropyOptions(TripletOptions, PairClassifierOptions):
-    """The keys of both losses, and the weight of the first."""
+    """The options of both losses, and the weight of the triplet loss."""
 
-    triplet_weight: float = option("of the triplet loss", low=0)
+    triplet_weight: float = option("weight of the triplet loss", low=0)
 
     def check(self) -> None:
-        """Raise `InputError` when nothing would be trained."""
+        """Raise `InputError` when all weights are 0."""
         if self.triplet_weight == 0 and not self.trains_classifier():
             raise InputError("loss: all three weights are 0, nothing would be trained; set one above 0")
 

@@ -1,4 +1,4 @@
-"""Any losses, added with weights."""
+"""A weighted sum of other losses."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from negexp.model.loss import Loss, TextBatch
 
 @dataclass
 class WeightedSumOptions(LossConfig):
-    """Losses by the names under which their parts are logged."""
+    """Losses by name, and their weights. The name of a term is the prefix of its parts in the log."""
 
-    terms: dict[str, LossConfig] = component("loss", "the losses that are added, by names of your own")
+    terms: dict[str, LossConfig] = component("loss", "the losses to add, by any names")
     weights: dict[str, float] = option("the weight of each term", low=0)
 
     def check(self) -> None:
@@ -28,7 +28,7 @@ class WeightedSumOptions(LossConfig):
             )
 
     def trains_classifier(self) -> bool:
-        """Return whether a term does."""
+        """Return whether a term with a weight above 0 trains the pair classifier."""
         return any(term.trains_classifier() for name, term in self.terms.items() if self.weights[name] > 0)
 
 
@@ -48,7 +48,7 @@ class WeightedSum(Loss):
         parts: dict[str, Tensor] = {}
         total = batch.query.retrieval.new_zeros(())
         for name, term in self.terms.items():
-            found = term(batch, classifier)
-            total = total + self.options.weights[name] * found.pop("total")
-            parts |= {f"{name}_{part}": value for part, value in found.items()}
+            term_parts = term(batch, classifier)
+            total = total + self.options.weights[name] * term_parts.pop("total")
+            parts |= {f"{name}_{part}": value for part, value in term_parts.items()}
         return {"total": total, **parts}

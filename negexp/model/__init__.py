@@ -1,19 +1,20 @@
-"""The bi-encoder with its pair classifier, and what a loss sees of a batch."""
+"""The bi-encoder with its pair classifier, and the base class of losses."""
 
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Role
 from negexp.model.build import BuiltModel, build_model, restore_model, zero_shot_config
-from negexp.model.loss import Embedded, Loss, TextBatch
+from negexp.model.loss import Loss, TextBatch
 from negexp.model.pair_scores import PairScores
+from negexp.model.vectors import Vectors
 
 __all__ = [
     "BiEncoder",
     "BuiltModel",
-    "Embedded",
     "Loss",
     "PairClassifier",
     "PairScores",
     "Role",
     "TextBatch",
+    "Vectors",
     "build_model",
     "restore_model",
     "zero_shot_config",

@@ -1,4 +1,4 @@
-"""Arguments to embeddings (towers), and pairs of embeddings to P(counter | point, candidate)."""
+"""The model: towers that embed arguments, and the classifier that scores pairs of embeddings."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ class Tower(nn.Module):
         output = self.encoder(input_ids=ids, attention_mask=mask)
         states: Tensor = output.last_hidden_state  # (texts, tokens, hidden)
         if self.pooling == "pooler":
-            pooled = output.pooler_output  # there is one: check_encoder refuses other encoders
+            pooled = output.pooler_output  # check_encoder has refused encoders without it
         elif self.pooling == "cls":
             pooled = states[:, 0]
         else:
             weight = mask.unsqueeze(-1).float()  # (texts, tokens, 1)
             pooled = (states.float() * weight).sum(1) / weight.sum(1)
-        with torch.autocast(ids.device.type, enabled=False):  # heads cost nothing; their rounding would be searched
+        # The heads cost little, and the index would search vectors with their rounding errors: no autocast here.
+        with torch.autocast(ids.device.type, enabled=False):
             pooled = pooled.float()
             retrieval = self.head(pooled)
             if self.normalize:
@@ -64,7 +65,7 @@ class PairClassifier(nn.Module):
     """Two-class linear classifier over both embeddings and their absolute differences.
 
     Features of `concat`: [r_p, r_c, |r_p - r_c|, h_p, h_c, |h_p - h_c|], r retrieval and h pooled embeddings;
-    `retrieval` has only the first three, `hidden` only the last three.
+    With `retrieval`, the features are the first three only; with `hidden`, the last three only.
     """
 
     def __init__(self, retrieval_size: int, hidden_size: int, config: ModelConfig) -> None:
@@ -82,7 +83,7 @@ class PairClassifier(nn.Module):
         return torch.cat([part for p, c in pairs for part in (p, c, (p - c).abs())], dim=-1)
 
     def used(self, retrieval: Tensor, hidden: Tensor) -> list[Tensor]:
-        """Return those of a text's two embeddings that are looked at."""
+        """Return those of a text's two embeddings that the classifier uses."""
         return [part for part, use in ((retrieval, self.use_retrieval), (hidden, self.use_hidden)) if use]
 
     def forward(self, r_point: Tensor, h_point: Tensor, r_candidate: Tensor, h_candidate: Tensor) -> Tensor:
@@ -100,8 +101,14 @@ class BiEncoder(nn.Module):
         self.towers = nn.ModuleList(towers)
         self.classifier = classifier
 
+    def tower(self, role: Role) -> Tower:
+        """Return the tower that embeds texts in the given role."""
+        tower = self.towers[0 if role == "query" else -1]
+        assert isinstance(tower, Tower)
+        return tower
+
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the encoders that learn."""
+        """Return the trainable parameters of the encoders."""
         encoders = [module.encoder for module in self.towers if isinstance(module, Tower)]
         return [parameter for encoder in encoders for parameter in encoder.parameters() if parameter.requires_grad]
 
@@ -113,11 +120,10 @@ class BiEncoder(nn.Module):
 
     @property
     def shared(self) -> bool:
-        """Return whether a text has the same embedding as query and as candidate."""
+        """Return whether one tower embeds both queries and candidates."""
         return len(self.towers) == 1
 
     def forward(self, ids: Tensor, mask: Tensor, role: Role) -> tuple[Tensor, Tensor]:
         """Return retrieval and pooled embeddings (texts, ·) of texts in the given role."""
-        tower = self.towers[0 if role == "query" else -1]
-        embeddings: tuple[Tensor, Tensor] = tower(ids, mask)
+        embeddings: tuple[Tensor, Tensor] = self.tower(role)(ids, mask)
         return embeddings

@@ -1,4 +1,4 @@
-"""From a model configuration to an encoder with its tokenizer: random, from the hub or a folder, or from a run."""
+"""Build a model with its tokenizer: random, pretrained (from the hub or a folder), or from a run folder."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from negexp.model.encoder_check import check_encoder
 from negexp.randomness import derive
 from negexp.tokens import padding_id, train_vocabulary
 
-LARGEST_ENCODER_FILE = 256 * 2**20  # bytes; the largest vocabularies take a tenth of that
+LARGEST_ENCODER_FILE = 256 * 2**20  # bytes, ten times the largest known vocabulary
 MOST_LAYERS = 1000
 
 
 class BuiltModel(NamedTuple):
-    """A model, and what must be kept beside its weights to build it again."""
+    """A model, with the tokenizer and the encoder configuration that are needed to build it again."""
 
     model: BiEncoder
     tokenizer: PreTrainedTokenizerBase
     encoder_config: PreTrainedConfig
 
     def save(self, folder: Path) -> None:
-        """Write the encoder's configuration and tokenizer, from which `restore_model` builds the model again."""
+        """Write the encoder's configuration and tokenizer for `restore_model`."""
         self.tokenizer.save_pretrained(folder)
         self.encoder_config.save_pretrained(folder)
 
@@ -50,14 +50,14 @@ class BuiltModel(NamedTuple):
 def build_model(
     config: ModelConfig, seed: int, vocabulary_texts: Sequence[str], *, heads: bool = True, fused: str = "auto"
 ) -> BuiltModel:
-    """Build the model that a run starts from; without `heads`, no pair classifier (zero-shot).
+    """Build the model at the start of a run; without `heads`, it has no pair classifier (zero-shot).
 
-    `fused` is `auto` or `off`: whether the encoder gets the CPU's fast paths, or stays as transformers builds it.
+    `fused=auto` gives the encoder the CPU's fast paths (`negexp.model.cpu`); with `off`, it stays unchanged.
 
     Raises
     ------
     InputError
-        When `model.pretrained` cannot be loaded, with how to fetch it.
+        When `model.pretrained` cannot be loaded. The message says how to fetch it.
     """
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, 0, "model"))
@@ -70,13 +70,13 @@ def build_model(
             tokenizer, encoder = _load_pretrained(config)
         if fused == "auto":
             fuse(encoder)
-        if config.pretrained is not None:  # after fusing: the check must see the encoder that will embed
+        if config.pretrained is not None:  # after fusing: the fast paths are checked as well
             check_encoder(encoder, config, len(tokenizer), padding_id(tokenizer))
         return BuiltModel(_assemble(encoder, config, heads), tokenizer, encoder.config)
 
 
 def restore_model(config: ModelConfig, folder: Path, weights_bytes: int, *, fused: str = "auto") -> BuiltModel:
-    """Build the model of a run from its `encoder/` folder, with weights still to be loaded; `fused` as in building.
+    """Build the model of a run from its `encoder/` folder, without loading its weights; `fused` as in `build_model`.
 
     Raises
     ------
@@ -95,22 +95,25 @@ def restore_model(config: ModelConfig, folder: Path, weights_bytes: int, *, fuse
             return BuiltModel(_assemble(encoder, config, heads=True), tokenizer, encoder.config)
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # the JSON reader, the tokenizer and the encoders each raise types of their own
+    except Exception as error:  # the JSON reader, the tokenizer and the encoders raise errors of many types
         raise InputError(f"{folder}: cannot be loaded ({_first_line(error)}); the run folder is damaged") from None
 
 
 def _check_files(folder: Path) -> None:
-    """Raise `InputError` for what would be read for ever, or from elsewhere."""
+    """Raise `InputError` for links, devices and oversized files: reading one could leave the folder or never end."""
     for file in folder.iterdir() if folder.is_dir() else []:
         if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST_ENCODER_FILE:
-            raise InputError(f"{file}: is no regular file of at most {LARGEST_ENCODER_FILE} bytes, as a run's are")
+            raise InputError(
+                f"{file}: is not a regular file of at most {LARGEST_ENCODER_FILE} bytes; restore the file that the run "
+                "wrote"
+            )
 
 
 def _check_size(encoder_config: PreTrainedConfig, weights_bytes: int) -> None:
-    """Raise `ValueError` when a configuration, perhaps a stranger's, asks for more memory than its weights have."""
+    """Raise `ValueError` when a configuration describes a larger encoder than its file of weights holds."""
     for key, value in encoder_config.to_dict().items():
         if isinstance(value, int) and value > MOST_LAYERS and re.search("layer|block|expert", key):
-            raise ValueError(f"config.json: {key}={value} is more than any encoder has")
+            raise ValueError(f"config.json: {key}={value} is more than any known encoder has")
     with torch.device("meta"):  # shapes without memory
         encoder = _without_weights(encoder_config)
     size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
@@ -119,7 +122,7 @@ def _check_size(encoder_config: PreTrainedConfig, weights_bytes: int) -> None:
 
 
 def zero_shot_config(config: ModelConfig) -> ModelConfig:
-    """Return the configuration of the encoder as it comes: no heads, cosine as normalised Euclidean distance."""
+    """Return the configuration without heads, and with normalised embeddings: Euclidean order equals cosine order."""
     return replace(config, retrieval_dim=None, normalize=True, shared_encoder=True)
 
 
@@ -127,7 +130,7 @@ def _assemble(encoder: PreTrainedModel, config: ModelConfig, heads: bool) -> BiE
     towers = [Tower(encoder, config)]
     if not config.shared_encoder:
         towers.append(Tower(copy.deepcopy(encoder), config))
-        if config.retrieval_dim is not None:  # both sides start in one space
+        if config.retrieval_dim is not None:  # both heads start equal
             towers[1].head.load_state_dict(towers[0].head.state_dict())
     classifier = PairClassifier(towers[0].retrieval_size, towers[0].hidden_size, config) if heads else None
     return BiEncoder(towers, classifier)
@@ -147,13 +150,13 @@ def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:
 
 
 def _without_weights(encoder_config: PreTrainedConfig) -> PreTrainedModel:
-    """Return the encoder of a configuration, its weights random."""
+    """Return an encoder of this configuration with random weights."""
     encoder: PreTrainedModel = AutoModel.from_config(encoder_config, trust_remote_code=False)
     return encoder
 
 
 def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Load from a folder, else from the hub's cache, else from the hub."""
+    """Load tokenizer and encoder from a folder, else from the hub's cache, else from the hub."""
     name = str(config.pretrained)
     folder = Path(name).expanduser()
     try:
@@ -164,16 +167,16 @@ def _load_pretrained(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, PreT
         try:
             return _from_pretrained(name, config, local=True)
         except (OSError, ValueError):
-            # one question with a time limit: without a network, loading would ask and wait many times
+            # One request with a time limit: without a network, loading would retry and wait many times.
             HfApi().model_info(name, revision=config.revision, timeout=10)
             return _from_pretrained(name, config, local=False)
     except InputError:
         raise
-    except Exception as error:  # the hub client, the JSON reader and the tokenizer each raise types of their own
+    except Exception as error:  # the hub client, the JSON reader and the tokenizer raise errors of many types
         raise InputError(
             f"model.pretrained={config.pretrained}: cannot be loaded ({_first_line(error)}); give a local folder with "
-            f"config.json, tokenizer.json and model.safetensors, or a hub id, fetched where there is a network: "
-            f"hf download ORGANISATION/NAME"
+            f"config.json, tokenizer.json and model.safetensors, or a hub id; to fetch a model on a machine "
+            f"with a network: hf download ORGANISATION/NAME"
         ) from None
 
 
@@ -182,7 +185,7 @@ def _from_pretrained(name: str, config: ModelConfig, local: bool) -> tuple[PreTr
     tokenizer = AutoTokenizer.from_pretrained(name, **common)
     encoder_config = AutoConfig.from_pretrained(name, **common)
     prepare_config(encoder_config, config)
-    # safetensors only: the older format is a pickle, which can run code
+    # safetensors only: the older format is a pickle, and loading a pickle can run code
     encoder = AutoModel.from_pretrained(
         name,
         config=encoder_config,

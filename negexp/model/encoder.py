@@ -1,4 +1,4 @@
-"""What an encoder of transformers is asked for: its dropout, its size, and a pass without gradients."""
+"""Encoders of transformers: set their dropout, read their size, run them without gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 
-# The names that encoders of transformers give to dropout on hidden states and on attention.
+# Configuration keys of transformers for dropout on hidden states and on attention.
 DROPOUT_KEYS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -44,7 +44,7 @@ def prepare_config(encoder_config: PreTrainedConfig, config: ModelConfig) -> Non
 
 
 def state_size(encoder: PreTrainedModel) -> int:
-    """Return the size of an encoder's hidden states, whatever its configuration calls it."""
+    """Return the size of an encoder's hidden states, measured: the configuration key differs between architectures."""
     ids = torch.ones(1, 2, dtype=torch.long)
     with without_gradients(encoder):
         size: int = encoder(input_ids=ids, attention_mask=ids).last_hidden_state.shape[-1]
@@ -53,7 +53,7 @@ def state_size(encoder: PreTrainedModel) -> int:
 
 @contextmanager
 def without_gradients(encoder: PreTrainedModel, training: bool = False) -> Iterator[None]:
-    """Set the encoder's mode, for dropout, within; leave mode and torch's generator as they were."""
+    """Run a block without gradients, in training or evaluation mode; then restore the mode and torch's generator."""
     before = encoder.training
     encoder.train(training)
     try:

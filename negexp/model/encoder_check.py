@@ -1,7 +1,7 @@
-"""Whether an encoder can be used: it is tried on two texts, as all texts are embedded.
+"""Check an encoder by embedding two texts in the way that all texts are embedded.
 
-Some architectures of transformers give padded texts other hidden states than unpadded ones, by design or by a defect,
-and some need inputs that a text does not have. A list of them would be incomplete with the next release.
+In some architectures of transformers, padding changes the hidden states of a text, by design or by a defect. Others
+need inputs that a text does not have. A list of such architectures would be out of date with the next release.
 """
 
 from __future__ import annotations
@@ -16,58 +16,61 @@ from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.model.encoder import without_gradients
 
-LONGEST_TRIED = 1024  # tokens
-TOLERANCE = 1e-3  # relative difference of hidden states; rounding stays below a hundredth of it
-# What the architectures raise for an input that they cannot take, or when they need another input or library.
+LONGEST_PROBE = 1024  # tokens
+TOLERANCE = 1e-3  # relative difference of hidden states; rounding errors are below a hundredth of it
+# The errors of architectures that reject the input, or that need another input or library.
 REFUSALS = (AssertionError, AttributeError, ImportError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def check_encoder(encoder: PreTrainedModel, config: ModelConfig, vocabulary: int, pad_id: int) -> None:
-    """Refuse an encoder that cannot embed texts of `model.max_length` tokens rightly.
+    """Raise `InputError` for an encoder that cannot embed texts of `model.max_length` tokens correctly.
 
-    `vocabulary` is the number of token ids to draw from; `pad_id` is the one that fills up shorter texts.
+    `vocabulary` is the number of token ids; `pad_id` is the id that pads shorter texts.
 
     Raises
     ------
     InputError
-        When the encoder has fewer positions, keeps another dropout than `model.dropout`, has no output for
-        `model.pooling`, gives padded texts other hidden states, or computes no attention.
+        When the encoder has fewer positions, ignores `model.dropout`, has no output for `model.pooling`, computes other
+        hidden states for padded texts, or computes no attention.
     """
     _check_positions(encoder, config)
     _check_dropout(encoder, config)
     name, kind = f"model.pretrained={config.pretrained}", encoder.config.model_type
-    length = min(config.max_length, LONGEST_TRIED)
+    length = min(config.max_length, LONGEST_PROBE)
     try:
-        found = _try(encoder, *_random_texts(length, vocabulary, pad_id), pad_id)
+        result = _probe(encoder, *_random_texts(length, vocabulary, pad_id), pad_id)
     except REFUSALS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{name}: {kind} cannot embed a text of {length} tokens ({reason}); use another") from None
-    if config.pooling == "pooler" and not found.pooled:
+    if config.pooling == "pooler" and not result.pooled:
         raise InputError(f"model.pooling=pooler: {kind} has no pooled output; use cls or mean")
-    if not found.padding <= TOLERANCE:  # NaN is refused too
+    if not result.padding_difference <= TOLERANCE:  # NaN is refused too
         raise InputError(
-            f"{name}: {kind} gives padded texts other hidden states, by {found.padding:.1%}, so that an embedding "
-            "depends on its batch; use another encoder"
+            f"{name}: {kind} gives padded texts other hidden states, by {result.padding_difference:.1%}, so that an "
+            "embedding depends on its batch; use another encoder"
         )
-    if not found.attends:
+    if not result.attends:
         raise InputError(f"{name}: {kind} computes no attention here; use another encoder")
 
 
-class Trial(NamedTuple):
-    """What became of two texts: `padding` is the largest relative difference that padding made to hidden states.
+class ProbeResult(NamedTuple):
+    """How an encoder treated two texts.
 
-    pooled: whether there is a pooled output; attends: whether a token changes the hidden states of other tokens.
+    padding_difference: the largest relative difference of hidden states between padded and unpadded texts.
+    pooled: whether the encoder has a pooled output.
+    attends: whether a change of one token changes the hidden states of other tokens.
     """
 
-    padding: float
+    padding_difference: float
     pooled: bool
     attends: bool
 
 
-def _try(encoder: PreTrainedModel, text: Tensor, other: Tensor, pad_id: int) -> Trial:
-    """Embed a text (tokens,) and its first third in one batch, then each alone, then a text that differs in the middle.
+def _probe(encoder: PreTrainedModel, text: Tensor, other: Tensor, pad_id: int) -> ProbeResult:
+    """Embed a text (tokens,) and its first third in one batch, then each alone, then `other`.
 
-    Hidden states of attention in windows depend on the length, so the text should be as long as texts will be.
+    `other` differs from the text in one token. Window attention depends on the length, so the text should be as long as
+    the longest texts of the corpus.
     """
     places, short = torch.arange(len(text)), max(1, len(text) // 3)
     padded = torch.stack([text, torch.where(places < short, text, pad_id)])
@@ -77,21 +80,22 @@ def _try(encoder: PreTrainedModel, text: Tensor, other: Tensor, pad_id: int) -> 
         alone = [_states(encoder, text), _states(encoder, text[:short])]
         changed = _states(encoder, other)
     with without_gradients(encoder, training=True):
-        encoder(input_ids=padded, attention_mask=mask)  # some ask for more of a text in training
+        encoder(input_ids=padded, attention_mask=mask)  # some need more inputs in training mode
     pairs = zip(together.last_hidden_state, alone, strict=True)
     differences = [relative_difference(states[: len(one)], one) for states, one in pairs]
     unchanged = text == other
     attends = not torch.equal(changed[unchanged], alone[0][unchanged])
-    return Trial(float(torch.tensor(differences).max()), getattr(together, "pooler_output", None) is not None, attends)
+    pooled = getattr(together, "pooler_output", None) is not None
+    return ProbeResult(float(torch.tensor(differences).max()), pooled, attends)
 
 
 def relative_difference(one: Tensor, other: Tensor) -> float:
-    """Return the norm of the difference over the norm of the second."""
+    """Return the norm of the difference, divided by the norm of `other`."""
     return float((one - other).norm() / other.norm())
 
 
 def _random_texts(length: int, vocabulary: int, pad_id: int) -> tuple[Tensor, Tensor]:
-    """Return two texts (length,) without padding that differ in the token in the middle."""
+    """Return two texts (length,) without padding; they differ in the middle token."""
     numbers = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(0))
     numbers = numbers[numbers != pad_id]
     tokens = numbers.repeat(length // len(numbers) + 2)
@@ -109,7 +113,7 @@ def _states(encoder: PreTrainedModel, text: Tensor) -> Tensor:
 def _check_positions(encoder: PreTrainedModel, config: ModelConfig) -> None:
     positions = getattr(encoder.config, "max_position_embeddings", None)
     for name, module in encoder.named_modules():
-        # RoBERTa and its kin count positions from one after that of padding
+        # RoBERTa and related models count positions from `padding_idx + 1`
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             positions = module.num_embeddings - module.padding_idx - 1
     if positions is not None and 0 < positions < config.max_length:

@@ -1,4 +1,4 @@
-"""Run folders to a report that can be believed: tables with intervals, figures, one HTML page. Starts without torch."""
+"""Write a report on run folders: tables with intervals, figures and one HTML page. It needs no torch."""
 
 from negexp.report.write import write_report
 

@@ -1,4 +1,4 @@
-"""The queries that the best arm gains and loses against the others, with their texts."""
+"""The queries that the best arm gains and loses against the other arms, with their texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from negexp.report.arms import Arm, Comparison
 
 @dataclass(frozen=True)
 class Example:
-    """One query: its texts, and what either arm's first run ranked first; `change` is the difference in accuracy@1."""
+    """One query with its texts, and the text that the first run of each arm ranked first.
+
+    change: difference in accuracy@1 between the two arms, mean over seeds.
+    """
 
     query: str
     change: float
@@ -36,30 +39,30 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """The queries that the best arm gains against another, and those that it loses."""
+class ChangedQueries:
+    """The queries that the best arm gains against another arm, and those that it loses."""
 
     other: str
     gained: list[Example]
     lost: list[Example]
 
 
-def exchanges(comparison: Comparison, order: Sequence[str], queries: str, number: int) -> list[Exchange]:
-    """Return what the first arm of `order` gains and loses against each other one, at most `number` queries of each.
+def changed_queries(comparison: Comparison, order: Sequence[str], queries: str, number: int) -> list[ChangedQueries]:
+    """Return the queries that the first arm of `order` gains and loses against each other arm, up to `number` each.
 
-    Taken from the headline's protocol, stage, task and subset of queries, by the difference of accuracy@1 averaged over
-    seeds, then by the difference of the ranks. The texts are read from the corpus that the runs name.
+    The queries are those of the headline's protocol, stage, task and subset. They are sorted by the difference in
+    accuracy@1, mean over seeds, then by the difference in rank. The texts come from the corpus of the runs.
 
     Raises
     ------
     InputError
-        When that corpus is no longer there, or is another one by now.
+        When that corpus is missing or has changed.
     """
     by_name = {arm.name: arm for arm in comparison.arms}
     best = by_name[order[0]]
     corpus = load_corpus(best.runs[0].config.data)
-    if corpus.fingerprint() != best.runs[0].result["data_fingerprint"]:
-        raise InputError(f"data.path={best.runs[0].config.data.path}: holds another corpus than the runs used")
+    if corpus.fingerprint() != best.runs[0].result.data_fingerprint:
+        raise InputError(f"data.path={best.runs[0].config.data.path}: is not the corpus that the runs used")
     cell = comparison.monitor[:3]
     texts = _Texts(corpus, best.runs[0].cells[cell]["query"].tolist())
     result = []
@@ -74,12 +77,12 @@ def exchanges(comparison: Comparison, order: Sequence[str], queries: str, number
             [texts.example(best.name, other, *row) for row in part[columns].head(number).itertuples(index=False)]
             for part in (gained, lost)
         )
-        result.append(Exchange(other, *found))
+        result.append(ChangedQueries(other, *found))
     return result
 
 
 class _Texts:
-    """The texts of a comparison's test queries, which ranks name by id."""
+    """Find the texts of test queries and of ranked arguments by their ids."""
 
     def __init__(self, corpus: Corpus, queries: list[str]) -> None:
         split = corpus["test"]
@@ -87,12 +90,12 @@ class _Texts:
         self.queries, self.texts = queries, corpus.texts
         self.point = [split.point[row[query]] for query in queries]
         self.gold = [split.counter[row[query]] for query in queries]
-        self.of = {id_: text for text, id_ in argument_ids(split).items()}
+        self.text_of = {id_: text for text, id_ in argument_ids(split).items()}
         self.identity = split.identify(np.arange(len(corpus.texts)))
 
     def example(self, best: str, other: str, place: int, change: float, first: str, second: str) -> Example:
-        """Return the example of the query at a place, with the ids of what either arm's first run ranked first."""
-        gold, ranked = self.gold[place], [self.of[first], self.of[second]]
+        """Return an example of the query at a position. `first`, `second`: ids of what the two arms ranked first."""
+        gold, ranked = self.gold[place], [self.text_of[first], self.text_of[second]]
         query, point = self.queries[place], self.texts[self.point[place]]
         texts = [self.texts[text] for text in ranked]
         is_gold = [bool(self.identity[text] == self.identity[gold]) for text in ranked]
@@ -100,7 +103,7 @@ class _Texts:
 
 
 def _differences(cell: tuple[str, str, str], first: Arm, second: Arm) -> pd.DataFrame:
-    """Return by query its place, the difference of accuracy@1 and of ranks over seeds, and what was ranked first."""
+    """Return a row per query: position, differences in accuracy@1 and rank, and the ids that were ranked first."""
 
     def ranks(arm: Arm) -> np.ndarray:
         return np.stack([run.cells[cell]["rank"].to_numpy() for run in arm.runs])

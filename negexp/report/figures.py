@@ -1,4 +1,4 @@
-"""The figures: told apart by line style, marker and hatch as well as by colour, so that they survive a grey printer."""
+"""The figures. Arms differ in line style, marker and hatch as well as in colour, so a grey printout is readable."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.ranking import STAGES
 from negexp.report.arms import Arm, Comparison
-from negexp.report.compare import SEEN, Numbers
+from negexp.report.compare import QUERY_SUBSETS, Numbers
+from negexp.report.runs import Run
 from negexp.tracking.run_folder import PHASES
 
 COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
@@ -32,25 +34,25 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "svg.hashsalt": "negexp",  # the same figure is the same file
+    "svg.hashsalt": "negexp",  # the same figure gives the same file
     "svg.fonttype": "path",
 }
 
 
 def draw_figures(comparison: Comparison, numbers: Numbers) -> dict[str, tuple[str, Figure]]:
-    """Return name -> (caption, figure) of all figures of a comparison."""
+    """Return caption and figure of each figure of a comparison, by name."""
     leaks = (numbers.arms["queries"] != "all").any()
     makers = {name: make for name, make in FIGURES.items() if leaks or name != "leakage"}
     with mpl.rc_context(STYLE):
         figures = {name: make(comparison, numbers) for name, make in makers.items()}
         for _, figure in figures.values():
-            figure.draw_without_rendering()  # lays it out, once for both kinds of file: that is most of the work
+            figure.draw_without_rendering()  # compute the slow layout once, for both file formats
             figure.set_layout_engine(None)
     return figures
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """Return a figure as the bytes of an `svg` or `png` file, the same ones every time."""
+    """Return a figure as the bytes of an `svg` or `png` file. The same figure gives the same bytes."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with mpl.rc_context(STYLE):
@@ -63,9 +65,9 @@ def _learning(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
     for column, stage in enumerate(STAGES):
-        name = f"validation/{protocol}/{stage}/{task}/{metric}"
+        monitor = comparison.monitor._replace(stage=stage)
         for number, arm in enumerate(comparison.arms):
-            curves = [_with_untrained(run.result, run.epochs[name], protocol, stage, task, metric) for run in arm.runs]
+            curves = [_with_untrained(run, monitor) for run in arm.runs]
             _band(axes[0, column], _table(curves) * 100, number, arm.name)
             rates = _table([run.epochs["random_rate"] for run in arm.runs])
             rates.index = rates.index + 1
@@ -78,8 +80,8 @@ def _learning(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
     axes[1, 0].set_ylabel("random rate")
     _legend(figure, axes[0, 0], comparison.arms)
     return (
-        f"Validation {task} {metric} ({protocol}) per epoch, mean over seeds with one standard deviation as a band; "
-        "below, the share of pairs whose negatives are drawn at random. 0 epochs is the model before training.",
+        f"Top: validation {task} {metric} ({protocol}) after each epoch, mean over seeds; the band is one standard "
+        "deviation. Bottom: the share of pairs whose negatives are drawn at random. 0 epochs means before training.",
         figure,
     )
 
@@ -88,11 +90,11 @@ def _negatives(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
     panels = {
         "negative_distance": "distance to the negative",
         "nearer_share": "nearer than the gold (%)",
-        "neighbour_rank": "rank of mined ones",
-        "negatives_replaced": "replaced since before (%)",
+        "neighbour_rank": "rank of mined negatives",
+        "negatives_replaced": "replaced since last epoch (%)",
         "gold_copy_share": "copies of the gold (%)",
         "debate_share": "from the pair's debate (%)",
-        "theme_share": "from its theme only (%)",
+        "theme_share": "from its theme, other debate (%)",
         "elsewhere_share": "from elsewhere (%)",
     }
     figure = Figure(figsize=(11, 5.2), layout="constrained")
@@ -112,8 +114,8 @@ def _negatives(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
         axis.set_xlabel("epoch")
     _legend(figure, axes[0, 0], comparison.arms)
     return (
-        "The negatives of every epoch, as they were sampled: means over pairs, then seeds. In the first panel thin "
-        "lines without markers are the distance to the gold counter.",
+        "The negatives of each epoch when they were sampled: means over pairs, then over seeds. Thin lines without "
+        "markers in the first panel show the distance to the gold counter.",
         figure,
     )
 
@@ -139,7 +141,7 @@ def _tasks(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
         axis.set_xlabel("task")
     axes[0].set_ylabel("test accuracy@1 (%)")
     _legend(figure, axes[0], comparison.arms)
-    return f"Test accuracy@1 of every task ({protocol}, {SEEN[numbers.queries]}) with 95 % intervals.", figure
+    return f"Test accuracy@1 of every task ({protocol}, {QUERY_SUBSETS[numbers.queries]}) with 95 % intervals.", figure
 
 
 def _seconds(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
@@ -155,7 +157,7 @@ def _seconds(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
     axis.set_xlabel("seconds an epoch")
     axis.grid(axis="y", visible=False)
     figure.legend(ncols=len(PHASES), loc="outside upper center")
-    return "Where an epoch's time goes, mean over epochs and seeds.", figure
+    return "Seconds of an epoch by phase, mean over epochs and seeds.", figure
 
 
 def _accuracy_against_seconds(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
@@ -163,16 +165,15 @@ def _accuracy_against_seconds(comparison: Comparison, _: Numbers) -> tuple[str, 
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     for number, arm in enumerate(comparison.arms):
-        scores = _table([run.epochs[f"validation/{'/'.join(comparison.monitor)}"] for run in arm.runs]).mean(
-            axis=1, skipna=False
-        )
+        column = comparison.monitor.column("validation")
+        scores = _table([run.epochs[column] for run in arm.runs]).mean(axis=1, skipna=False)
         phases = [f"seconds_{phase}" for phase in PHASES]
         seconds = _table([run.epochs[phases].sum(axis=1).cumsum() for run in arm.runs]).mean(axis=1, skipna=False)
         axis.plot(seconds, scores * 100, label=arm.name, **_line(number))
     axis.set_xlabel("seconds of all epochs so far")
     axis.set_ylabel(f"validation {task} {metric} (%)")
     _legend(figure, axis, comparison.arms)
-    return f"Validation {task} {metric} ({protocol}, {stage}) against the time it took, mean over seeds.", figure
+    return f"Validation {task} {metric} ({protocol}, {stage}) against training time, mean over seeds.", figure
 
 
 def _leakage(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
@@ -181,7 +182,7 @@ def _leakage(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
     axes = figure.subplots(1, 2, sharey=True)
     table = numbers.arms
     table = table[(table["stage"] == stage) & (table["task"] == task) & (table["metric"] == "accuracy@1")]
-    subsets = [subset for subset in SEEN if (table["queries"] == subset).any()]
+    subsets = [subset for subset in QUERY_SUBSETS if (table["queries"] == subset).any()]
     width = 0.8 / len(subsets)
     for axis, protocol in zip(axes, PROTOCOLS, strict=True):
         for place, subset in enumerate(subsets):
@@ -189,7 +190,7 @@ def _leakage(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
             rows = rows.loc[[arm.name for arm in comparison.arms]]
             x = np.arange(len(rows)) + (place - (len(subsets) - 1) / 2) * width
             errors = np.abs(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])) * 100
-            label = f"{SEEN[subset]} ({rows['query_count'].iloc[0]})" if protocol == PROTOCOLS[0] else None
+            label = f"{QUERY_SUBSETS[subset]} ({rows['query_count'].iloc[0]})" if protocol == PROTOCOLS[0] else None
             style = {"color": GREYS[place], "hatch": ("", "////", "xxxx")[place], "edgecolor": "black"}
             axis.bar(x, rows["mean"] * 100, width, yerr=errors, capsize=2, label=label, **style)
         axis.set_xticks(np.arange(len(comparison.arms)), [arm.name for arm in comparison.arms], rotation=15, ha="right")
@@ -197,8 +198,8 @@ def _leakage(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
     axes[0].set_ylabel(f"test {task} accuracy@1 (%)")
     figure.legend(loc="outside upper center", ncols=len(subsets))
     return (
-        f"What leaks is worth: test {task} accuracy@1 ({stage}) of queries with and without a text that stands in the "
-        "training pairs; 95 % intervals, number of published queries in brackets.",
+        f"The effect of leaks: test {task} accuracy@1 ({stage}) of queries with and without a text of the training "
+        "pairs, with 95 % intervals. In brackets: the number of published queries.",
         figure,
     )
 
@@ -209,16 +210,13 @@ def _negative_column(epochs: pd.DataFrame, column: str) -> pd.Series:
     return epochs[column]
 
 
-def _with_untrained(
-    result: dict[str, Any], scores: pd.Series, protocol: str, stage: str, task: str, metric: str
-) -> pd.Series:
-    """Return a run's scores by number of epochs trained, from 0 on."""
-    untrained = result["untrained"]["validation"][protocol][stage][task][metric]
-    return pd.Series([untrained, *scores])
+def _with_untrained(run: Run, monitor: Monitor) -> pd.Series:
+    """Return a run's validation scores after 0, 1, 2, ... epochs of training."""
+    return pd.Series([monitor.value(run.result.untrained), *run.epochs[monitor.column("validation")]])
 
 
 def _table(series: Sequence[pd.Series]) -> pd.DataFrame:
-    """Return values by epoch (rows) and run (columns); means end where the first run stopped."""
+    """Return values by epoch (rows) and run (columns). Shorter runs end in NaN, so means end there."""
     return pd.concat([one.reset_index(drop=True) for one in series], axis=1).astype(float)
 
 
@@ -232,7 +230,9 @@ def _band(axis: Axes, table: pd.DataFrame, number: int, label: str) -> None:
 
 def _line(number: int) -> dict[str, Any]:
     place = number % len(COLOURS)
-    shift = (number + number // len(COLOURS)) % len(LINES)  # more arms than colours: the same colour in another line
+    shift = (number + number // len(COLOURS)) % len(
+        LINES
+    )  # with more arms than colours, a colour returns with another line style
     return {"color": COLOURS[place], "linestyle": LINES[shift], "marker": MARKERS[shift], "markersize": 4}
 
 

@@ -1,4 +1,4 @@
-"""Finished runs, read from their folders; whatever cannot be used is left out with a reason."""
+"""Read finished runs from their folders. A run that cannot be used is skipped, and the reason is kept."""
 
 from __future__ import annotations
 
@@ -14,26 +14,56 @@ import pandas as pd
 
 from negexp.config import TrainConfig, load_run_config
 from negexp.errors import InputError
-from negexp.evaluation.metrics import Metrics, flatten, summarise
+from negexp.evaluation.metrics import Metrics, metric_columns, summarise
 from negexp.tracking import RunFolder
 from negexp.tracking.reading import read_csv, read_json, read_parquet
 from negexp.tracking.run_folder import PHASES
 
-TEXT = ["query", "protocol", "stage", "task", "first"]
-RANKS = [*TEXT, "rank", "candidates", "group", "seen_in_training"]
-RESULT = ("data_fingerprint", "versions", "untrained", "test", "overrides", "corpus_summary")
+TEXT_COLUMNS = ["query", "protocol", "stage", "task", "first"]
+RANK_COLUMNS = [*TEXT_COLUMNS, "rank", "candidates", "group", "seen_in_training"]
+RESULT_KEYS = ("data_fingerprint", "versions", "untrained", "test", "overrides", "corpus_summary")
 NEGATIVES = ("negative_distance", "positive_distance", "nearer_share", "neighbour_rank", "negatives_replaced")
 SHARES = ("gold_copy_share", "debate_share", "theme_share")
-EPOCH = ("epoch", "random_rate", *NEGATIVES, *SHARES, *(f"seconds_{phase}" for phase in PHASES))
+EPOCH_COLUMNS = ("epoch", "random_rate", *NEGATIVES, *SHARES, *(f"seconds_{phase}" for phase in PHASES))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The values of result.json that a report uses.
+
+    untrained, test: metrics of the validation split before training, and of the test split. runtime: device, threads
+    and precision.
+    """
+
+    data_fingerprint: str
+    corpus_summary: str
+    overrides: list[str]
+    versions: dict[str, str]
+    untrained: Metrics
+    test: Metrics
+    runtime: str
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> RunResult:
+        """Take the values from the contents of result.json, which `_find_wrong_type` has checked."""
+        return cls(
+            values["data_fingerprint"],
+            values["corpus_summary"],
+            values["overrides"],
+            values["versions"],
+            values["untrained"]["validation"],
+            values["test"],
+            str(values.get("runtime", "")),
+        )
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its configuration, result, epochs (a row each) and the ranks of the test queries."""
+    """One finished run: its configuration, result, epochs (one row each) and the ranks of the test queries."""
 
     folder: Path
     config: TrainConfig
-    result: dict[str, Any]
+    result: RunResult
     epochs: pd.DataFrame
     ranks: pd.DataFrame
 
@@ -44,32 +74,32 @@ class Run:
 
     @cached_property
     def cells(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        """Return (protocol, stage, task) -> the ranks of its queries, in the order of the split."""
+        """Return the ranks of each (protocol, stage, task), in the order of the split."""
         parts = self.ranks.groupby(["protocol", "stage", "task"], sort=False, observed=True)
         return {(str(key[0]), str(key[1]), str(key[2])): part for key, part in parts}
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A run folder that the report leaves out, and why."""
+    """A run folder that the report does not use, and the reason."""
 
     folder: Path
     reason: str
 
 
 def find_runs(patterns: str) -> list[Path]:
-    """Return the run folders that comma-separated folders and globs hold, themselves or anywhere below, in order.
+    """Return all run folders at or below the given folders and globs, sorted. Commas separate folders and globs.
 
-    A comma may be part of a name, as in a sweep's job folders: the longest stretch that exists is taken.
+    A name may contain a comma, as the job folders of a sweep do. So the longest part that exists is taken as one name.
 
     Raises
     ------
     InputError
-        When a folder or glob matches nothing, or when no run is found.
+        When a folder or glob matches nothing, or no run is found.
     """
     pieces, found = patterns.split(","), []
     if "" in (piece.strip() for piece in pieces):
-        raise InputError(f"runs={patterns}: names an empty folder; take the comma out, or write . for this one")
+        raise InputError(f"runs={patterns}: has an empty part; remove the comma, or write . for the current folder")
     while pieces:
         for end in range(len(pieces), 0, -1):
             paths = _expand(",".join(pieces[:end]))
@@ -80,12 +110,12 @@ def find_runs(patterns: str) -> list[Path]:
         found += [run for path in paths for run in _runs_below(path)]
         pieces = pieces[end:]
     if not found:
-        raise InputError(f"runs={patterns}: holds no run; a run's folder has a config.yaml")
+        raise InputError(f"runs={patterns}: contains no run; the folder of a run has a config.yaml")
     return sorted(set(found))
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
-    """Read every folder; return the runs that can be reported, and those that cannot."""
+    """Read every folder. Return the runs that can be reported, and the folders that cannot."""
     runs, skipped = [], []
     for folder in folders:
         try:
@@ -96,12 +126,12 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
 
 
 class _UnusableError(Exception):
-    """Why a run folder is left out."""
+    """The reason why a run folder is not used."""
 
 
 def _expand(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
-    if path.is_dir():  # a name may hold the characters of a glob
+    if path.is_dir():  # a folder name may contain glob characters
         return [path]
     return [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_dir()]
 
@@ -111,7 +141,7 @@ def _runs_below(path: Path) -> list[Path]:
     for folder, below, files in os.walk(path):
         if "config.yaml" in files:
             found.append(Path(folder).resolve())
-            below.clear()  # what a run holds is no run
+            below.clear()  # folders inside a run are not runs
     return found
 
 
@@ -124,27 +154,27 @@ def _read_run(folder: Path) -> Run:
     except InputError as error:
         raise _UnusableError(f"damaged, or written by another version: {error}") from None
     try:
-        result = read_json(paths.result, folder)
+        values = read_json(paths.result, folder)
         epochs = read_csv(paths.metrics, folder)
-        ranks = read_parquet(paths.evaluation / "test-ranks.parquet", folder, RANKS)
+        ranks = read_parquet(paths.evaluation / "test-ranks.parquet", folder, RANK_COLUMNS)
     except InputError as error:
         raise _UnusableError(f"damaged: {error}") from None
-    missing = [key for key in RESULT if key not in result]
-    missing += [f"metrics.csv's {column}" for column in EPOCH if column not in epochs]
-    missing += [f"test-ranks.parquet's {column}" for column in RANKS if column not in ranks]
+    missing = [key for key in RESULT_KEYS if key not in values]
+    missing += [f"metrics.csv's {column}" for column in EPOCH_COLUMNS if column not in epochs]
+    missing += [f"test-ranks.parquet's {column}" for column in RANK_COLUMNS if column not in ranks]
     if missing:
         raise _UnusableError(f"written by another version: it has no {', '.join(missing)}")
-    wrong = _wrong_types(result, epochs, ranks)
+    wrong = _find_wrong_type(values, epochs, ranks)
     if wrong is not None:
-        raise _UnusableError(f"damaged: {wrong} is not what a run writes there")
-    if not _agree(result["test"], summarise(ranks)):
+        raise _UnusableError(f"damaged: {wrong} has the wrong type")
+    if not _same_metrics(values["test"], summarise(ranks)):
         raise _UnusableError("damaged: evaluation/test-ranks.parquet does not give the test metrics of result.json")
-    ranks = ranks[RANKS].astype(dict.fromkeys(TEXT, "category"))  # so that a hundred runs fit in memory
-    return Run(folder, config, result, epochs, ranks)
+    ranks = ranks[RANK_COLUMNS].astype(dict.fromkeys(TEXT_COLUMNS, "category"))  # a hundred runs must fit in memory
+    return Run(folder, config, RunResult.of(values), epochs, ranks)
 
 
-def _wrong_types(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.DataFrame) -> str | None:
-    """Return the name of a value that is not of the kind a run writes; a folder may come from a stranger."""
+def _find_wrong_type(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.DataFrame) -> str | None:
+    """Return the name of a value whose type is not the one that a run writes. The folder may come from a stranger."""
     for key in ("data_fingerprint", "corpus_summary"):
         if not isinstance(result[key], str):
             return f"result.json's {key}"
@@ -155,31 +185,32 @@ def _wrong_types(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.DataFra
         return "result.json's versions"
     scores = [str(column) for column in epochs if str(column).startswith("validation/")]
     try:
-        untrained = flatten(result["untrained"]["validation"], "validation")
+        untrained = metric_columns(result["untrained"]["validation"], "validation")
         float(sum(untrained[column] for column in scores))
     except (AttributeError, KeyError, TypeError):
         return "result.json's untrained"
-    for column in [*EPOCH, *scores]:
+    for column in [*EPOCH_COLUMNS, *scores]:
         if not pd.api.types.is_numeric_dtype(epochs[column]):
             return f"metrics.csv's {column}"
-    for column in RANKS:
-        kinds = {"seen_in_training": pd.api.types.is_bool_dtype, **dict.fromkeys(TEXT, pd.api.types.is_string_dtype)}
+    kinds = dict.fromkeys(TEXT_COLUMNS, pd.api.types.is_string_dtype)
+    kinds["seen_in_training"] = pd.api.types.is_bool_dtype
+    for column in RANK_COLUMNS:
         if not kinds.get(column, pd.api.types.is_integer_dtype)(ranks[column]):
             return f"test-ranks.parquet's {column}"
     return None if len(epochs) and len(ranks) else "an empty table"
 
 
-def _agree(stored: Metrics, computed: Metrics) -> bool:
+def _same_metrics(stored: Metrics, computed: Metrics) -> bool:
+    """Return whether two nested metrics have the same keys, numbers of queries and values."""
     try:
-        wanted, found = flatten(stored, ""), flatten(computed, "")
-        sizes = [
+        first, second = metric_columns(stored, ""), metric_columns(computed, "")
+        same_sizes = all(
             stored[protocol][stage][task]["queries"] == values["queries"]
             for protocol, stages in computed.items()
             for stage, tasks in stages.items()
             for task, values in tasks.items()
-        ]
-        return (
-            all(sizes) and wanted.keys() == found.keys() and all(abs(wanted[key] - found[key]) < 1e-9 for key in found)
         )
+        same_keys = first.keys() == second.keys()
+        return same_sizes and same_keys and all(abs(first[key] - second[key]) < 1e-9 for key in second)
     except (AttributeError, KeyError, TypeError):
         return False

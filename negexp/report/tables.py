@@ -1,4 +1,4 @@
-"""What a person reads: a comparison's numbers as small tables of text, the same ones for Markdown and HTML."""
+"""The numbers of a comparison as small tables of text, for Markdown and for HTML."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.ranking import STAGES
 from negexp.report.arms import Arm, Comparison
-from negexp.report.compare import SEEN, Numbers, best_first, primary, signed
+from negexp.report.compare import QUERY_SUBSETS, CellKey, Numbers, arms_best_first, headline_rows, signed
 
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table of text; the first column names the row."""
+    """A titled table of text. The first column names the row."""
 
     title: str
     header: list[str]
@@ -29,42 +29,47 @@ class Table:
 
 
 def main_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table:
-    """Return the headline's metric by arm, in both protocols and stages, and what an epoch costs."""
+    """Return the headline's metric of each arm, in both protocols and stages, and the seconds of an epoch."""
     protocol, stage, task, metric = comparison.monitor
     columns = [
         (one, other) for one in dict.fromkeys([protocol, *PROTOCOLS]) for other in dict.fromkeys([stage, *STAGES])
     ]
-    order = best_first(numbers.arms, comparison, queries)["arm"]
+    order = arms_best_first(numbers.arms, comparison, queries)["arm"]
     by_name = {arm.name: arm for arm in comparison.arms}
     rows = []
     for name in order:
         arm = by_name[name]
-        cells = [_cell(numbers, arm.name, one, queries, other, task, metric) for one, other in columns]
+        keys = [CellKey(name, one, queries, other, task, metric) for one, other in columns]
+        cells = [_cell_text(numbers, key) for key in keys]
         rows.append([name, str(len(arm.runs)), *cells, f"{_seconds(arm):.1f}"])
     header = ["arm", "seeds", *(f"{one}, {other}" for one, other in columns), "seconds an epoch"]
-    return Table(f"Test {task} {metric} in %, mean ± sd over seeds [95 % interval], {SEEN[queries]}", header, rows)
+    title = f"Test {task} {metric} in %, mean ± sd over seeds [95 % interval], {QUERY_SUBSETS[queries]}"
+    return Table(title, header, rows)
 
 
 def seen_table(comparison: Comparison, numbers: Numbers) -> Table | None:
-    """Return the headline's metric on queries seen and unseen in training; None when training saw none of them."""
-    subsets = [subset for subset in SEEN if (numbers.arms["queries"] == subset).any()]
+    """Return the headline's metric on queries seen and unseen in training. None when training saw no query."""
+    subsets = [subset for subset in QUERY_SUBSETS if (numbers.arms["queries"] == subset).any()]
     if len(subsets) == 1:
         return None
     _, stage, task, metric = comparison.monitor
     sizes = _protocols_and_subsets(numbers)
     header = ["arm"] + [f"{protocol}, {subset} ({size})" for (protocol, subset), size in sizes.items()]
-    rows = [
-        [arm.name, *(_cell(numbers, arm.name, protocol, subset, stage, task, metric) for protocol, subset in sizes)]
-        for arm in comparison.arms
-    ]
+    rows = []
+    for arm in comparison.arms:
+        keys = [CellKey(arm.name, protocol, subset, stage, task, metric) for protocol, subset in sizes]
+        rows.append([arm.name, *(_cell_text(numbers, key) for key in keys)])
     return Table(f"Test {task} {metric} in % ({stage}) by whether training saw a text of the query", header, rows)
 
 
 def pair_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table | None:
-    """Return the tests in the headline's cell, of all pairs of arms or of the best arm's; None for one arm."""
+    """Return the tests of the pairs of arms in the headline's cell. None for one arm.
+
+    With many arms, only the pairs of the best arm are tested.
+    """
     if numbers.pairs.empty:
         return None
-    pairs = primary(numbers.pairs, comparison, queries)
+    pairs = headline_rows(numbers.pairs, comparison, queries)
     rows = [
         [
             f"{pair['first']} - {pair['second']}",
@@ -76,50 +81,46 @@ def pair_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table 
         for _, pair in pairs.iterrows()
     ]
     protocol, stage, task, metric = comparison.monitor
-    title = f"Pairs of arms: test {task} {metric} in points ({protocol}, {stage}, {SEEN[queries]})"
+    title = f"Pairs of arms: test {task} {metric} in points ({protocol}, {stage}, {QUERY_SUBSETS[queries]})"
     return Table(title, ["difference of", "points", "95 % interval", "p", "p (all pairs)"], rows)
 
 
 def task_tables(comparison: Comparison, numbers: Numbers) -> list[Table]:
-    """Return accuracy@1 of every task by arm: a table for each protocol, stage and subset of queries."""
+    """Return accuracy@1 of every task by arm: one table for each protocol, stage and subset of queries."""
     tables = []
     for protocol, subset in _protocols_and_subsets(numbers):
         part = numbers.arms[(numbers.arms["protocol"] == protocol) & (numbers.arms["queries"] == subset)]
         for stage in STAGES:
-            tasks = list(dict.fromkeys(part["task"]))
-            rows = [
-                [
-                    task,
-                    *(_cell(numbers, arm.name, protocol, subset, stage, task, "accuracy@1") for arm in comparison.arms),
-                ]
-                for task in tasks
-            ]
-            title = f"Test accuracy@1 in %, {protocol}, {stage}, {SEEN[subset]}"
+            rows = []
+            for task in dict.fromkeys(part["task"]):
+                keys = [CellKey(arm.name, protocol, subset, stage, task, "accuracy@1") for arm in comparison.arms]
+                rows.append([task, *(_cell_text(numbers, key) for key in keys)])
+            title = f"Test accuracy@1 in %, {protocol}, {stage}, {QUERY_SUBSETS[subset]}"
             tables.append(Table(title, ["task", *(arm.name for arm in comparison.arms)], rows))
     return tables
 
 
 def settings_table(comparison: Comparison) -> Table | None:
-    """Return the keys in which arms differ; None for one arm."""
+    """Return the keys whose values differ between arms. None for one arm."""
     differing = comparison.differing()
     if not differing:
         return None
     rows = [[key, *(json.dumps(value) for value in values)] for key, values in differing.items()]
-    return Table("What differs", ["key", *(arm.name for arm in comparison.arms)], rows)
+    return Table("Settings that differ", ["key", *(arm.name for arm in comparison.arms)], rows)
 
 
 def versions_table(comparison: Comparison) -> Table:
-    """Return the versions and machines that the runs name; several values where they differ."""
+    """Return the versions and devices of the runs, with all values where they differ."""
     found: dict[str, dict[str, None]] = {}
     for run in comparison.runs:
-        values = {**run.result["versions"], "device": run.result.get("runtime", "")}
+        values = {**run.result.versions, "device": run.result.runtime}
         for name, value in values.items():
             found.setdefault(str(name), {})[str(value)] = None
     return Table("Versions", ["package", "version"], [[name, "; ".join(values)] for name, values in found.items()])
 
 
 def curves(comparison: Comparison) -> pd.DataFrame:
-    """Return all epochs of all runs, as metrics.csv has them, with arm and seed."""
+    """Return the rows of metrics.csv of all runs, with arm and seed."""
     frames = []
     for arm in comparison.arms:
         for run in arm.runs:
@@ -131,20 +132,20 @@ def curves(comparison: Comparison) -> pd.DataFrame:
 
 
 def _protocols_and_subsets(numbers: Numbers) -> dict[tuple[str, str], int]:
-    """Return (protocol, subset of queries) -> number of queries, of all that were computed."""
+    """Return the number of queries of each (protocol, subset of queries) that was computed."""
     each = numbers.arms.drop_duplicates(["protocol", "queries"])
     keys = zip(each["protocol"].tolist(), each["queries"].tolist(), strict=True)
     return dict(zip(keys, each["query_count"].tolist(), strict=True))
 
 
-def _cell(numbers: Numbers, arm: str, protocol: str, queries: str, stage: str, task: str, metric: str) -> str:
-    """Return `41.2 ± 0.8 [38.9, 43.5]`, in percent; empty where no query is in the subset."""
-    value = numbers.by_cell.get((arm, protocol, queries, stage, task, metric))
+def _cell_text(numbers: Numbers, key: CellKey) -> str:
+    """Return `41.2 ± 0.8 [38.9, 43.5]`, in percent. Empty where the subset has no query."""
+    value = numbers.by_cell.get(key)
     if value is None:
         return ""
-    deviation = "" if np.isnan(value["sd"]) else f" ± {100 * value['sd']:.1f}"
-    interval = "" if np.isnan(value["low"]) else f" [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-    return f"{100 * value['mean']:.1f}{deviation}{interval}"
+    deviation = "" if np.isnan(value.sd) else f" ± {100 * value.sd:.1f}"
+    interval = "" if np.isnan(value.low) else f" [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return f"{100 * value.mean:.1f}{deviation}{interval}"
 
 
 def _seconds(arm: Arm) -> float:

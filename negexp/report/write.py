@@ -1,4 +1,4 @@
-"""From folders of runs to the files of a report."""
+"""Read the folders of runs and write the files of a report."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import jinja2
 
 from negexp import __version__
 from negexp.errors import InputError
-from negexp.report.arms import Comparison, compare_what_can_be
-from negexp.report.compare import MANY_ARMS, Numbers, best_first, compute
-from negexp.report.examples import Exchange, exchanges
+from negexp.report.arms import Comparison, group_into_comparisons
+from negexp.report.compare import MANY_ARMS, Numbers, arms_best_first, compute
+from negexp.report.examples import ChangedQueries, changed_queries
 from negexp.report.figures import FIGURES, draw_figures, render
 from negexp.report.runs import Skipped, find_runs, read_runs
 from negexp.report.tables import (
@@ -38,7 +38,7 @@ OWN_FILES = re.compile(rf"(\d+-)?((arms|pairs|epochs)\.csv|({'|'.join(FIGURES)})
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as it is shown: its files, and the SVG itself for the page."""
+    """A figure as the page shows it: file name, caption, and the SVG as a data URI."""
 
     name: str
     caption: str
@@ -47,43 +47,43 @@ class Picture:
 
 @dataclass
 class Section:
-    """All that the report says of one comparison."""
+    """Everything that the report shows for one comparison."""
 
     comparison: Comparison
     numbers: Numbers
     prefix: str
     pictures: list[Picture] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)
+    changed_queries: list[ChangedQueries] = field(default_factory=list)
     no_examples: str | None = None
 
     @cached_property
     def main(self) -> list[Table]:
-        """Return the tables that stand at the top, of the queries that the headline is about."""
-        about = self.numbers.queries
+        """Return the top tables, for the queries of the headline."""
+        queries = self.numbers.queries
         tables = [
-            main_table(self.comparison, self.numbers, about),
+            main_table(self.comparison, self.numbers, queries),
             seen_table(self.comparison, self.numbers),
-            pair_table(self.comparison, self.numbers, about),
+            pair_table(self.comparison, self.numbers, queries),
         ]
         return [table for table in tables if table is not None]
 
     @cached_property
     def more(self) -> list[Table]:
-        """Return the top tables of the other queries, where training saw some, and the tables by task."""
+        """Return the top tables for the other subsets of queries, if there are any, and the tables by task."""
         others = [subset for subset in self.numbers.arms["queries"].unique() if subset != self.numbers.queries]
         tables = [make(self.comparison, self.numbers, one) for one in others for make in (main_table, pair_table)]
         return [table for table in tables if table is not None] + task_tables(self.comparison, self.numbers)
 
     @cached_property
     def settings(self) -> list[Table]:
-        """Return what differs between arms, and the versions."""
+        """Return the table of settings that differ, and the table of versions."""
         tables = [settings_table(self.comparison), versions_table(self.comparison)]
         return [table for table in tables if table is not None]
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a report came to: its folder, one headline a comparison, and what it left out."""
+class WrittenReport:
+    """A written report: its folder, one headline per comparison, remarks, number of runs, and skipped runs."""
 
     folder: Path
     headlines: list[str]
@@ -92,24 +92,24 @@ class Written:
     skipped: list[Skipped]
 
 
-def write_report(runs: str, output: str | None, texts: bool, examples: int) -> Written:
+def write_report(runs: str, output: str | None, texts: bool, examples: int) -> WrittenReport:
     """Read runs and write `report.html`, `report.md`, `tables/`, `figures/` and, with `texts`, `examples.jsonl`.
 
     Raises
     ------
     InputError
-        When no run is found, none is left that can be reported, or `output` cannot be written.
+        When there is no run, no run can be reported, or `output` cannot be written.
     """
     folders = find_runs(runs)
     usable, skipped = read_runs(folders)
     if not usable:
         reasons = "; ".join(f"{one.folder}: {one.reason}" for one in skipped[:3])
         more = "" if len(skipped) <= 3 else f"; and {len(skipped) - 3} more"
-        raise InputError(f"runs={runs}: no finished run is left to report ({reasons}{more})")
-    comparisons, remarks = compare_what_can_be(usable)
-    folder = Path(output).expanduser() if output is not None else _beside(runs, folders)
+        raise InputError(f"runs={runs}: no run can be reported ({reasons}{more})")
+    comparisons, remarks = group_into_comparisons(usable)
+    folder = Path(output).expanduser() if output is not None else _default_folder(runs, folders)
     try:
-        _clear(folder, chosen=output is not None)
+        _prepare_folder(folder, chosen=output is not None)
     except OSError as error:
         raise InputError(f"output={folder}: cannot be written ({error.strerror}); give another folder") from None
     sections = []
@@ -121,30 +121,26 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
             _find_examples(section, examples)
         sections.append(section)
     if texts:
-        found = [
-            one for section in sections for exchange in section.exchanges for one in exchange.gained + exchange.lost
-        ]
-        lines = [json.dumps(example.row(), ensure_ascii=False) for example in found]
-        write_bytes(folder / "examples.jsonl", "".join(f"{line}\n" for line in lines).encode())
+        _write_examples(sections, folder / "examples.jsonl")
     _write_pages(folder, sections, remarks, skipped)
     headlines = [" ".join(section.numbers.headline) for section in sections]
-    return Written(folder, headlines, remarks, len(usable), skipped)
+    return WrittenReport(folder, headlines, remarks, len(usable), skipped)
 
 
-def _beside(runs: str, folders: Sequence[Path]) -> Path:
-    """Return `report/` in the one folder that was given, else in the closest folder that holds all runs."""
+def _default_folder(runs: str, folders: Sequence[Path]) -> Path:
+    """Return `report/` in the given folder, or for several folders in the closest folder that contains all runs."""
     given = Path(runs).expanduser()
     return (given if given.is_dir() else Path(os.path.commonpath(folders))) / "report"
 
 
-def _clear(folder: Path, chosen: bool) -> None:
-    """Make the report's folders, and remove what an earlier one left there: it may have shown other runs, or texts.
+def _prepare_folder(folder: Path, chosen: bool) -> None:
+    """Make the folders of the report, and remove the files of an earlier report. It may have shown other runs or texts.
 
-    A run's folder may come from a stranger, so links in it are not followed; a folder that the user chose may be one.
+    The folder of a run may come from a stranger, so links in it are not followed. An `output` folder may be a link.
     """
     for part in (folder, folder / "tables", folder / "figures"):
         if part.is_symlink() and (part != folder or not chosen):
-            raise InputError(f"{part}: is a link, which a report does not follow; remove it, or give output=FOLDER")
+            raise InputError(f"{part}: is a link, and reports do not follow links; remove it, or give output=FOLDER")
         part.mkdir(parents=True, exist_ok=True)
     (folder / "examples.jsonl").unlink(missing_ok=True)
     for path in [*(folder / "tables").iterdir(), *(folder / "figures").iterdir()]:
@@ -169,13 +165,19 @@ def _draw(section: Section, folder: Path) -> None:
 
 
 def _find_examples(section: Section, number: int) -> None:
-    """Compare the best arm with the next ones."""
-    order = best_first(section.numbers.arms, section.comparison, section.numbers.queries)
+    """Find the queries that the best arm gains and loses against the next arms."""
+    order = arms_best_first(section.numbers.arms, section.comparison, section.numbers.queries)
     names = order["arm"].tolist()[: 1 + MANY_ARMS]
     try:
-        section.exchanges = exchanges(section.comparison, names, section.numbers.queries, number)
+        section.changed_queries = changed_queries(section.comparison, names, section.numbers.queries, number)
     except InputError as error:
         section.no_examples = f"no texts: {error}"
+
+
+def _write_examples(sections: Sequence[Section], path: Path) -> None:
+    changed = [one for section in sections for one in section.changed_queries]
+    lines = [json.dumps(example.row(), ensure_ascii=False) for one in changed for example in one.gained + one.lost]
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _write_pages(folder: Path, sections: list[Section], remarks: list[str], skipped: list[Skipped]) -> None:

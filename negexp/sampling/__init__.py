@@ -1,4 +1,4 @@
-"""Sampling: which negatives a pair may have, which it gets, and when; on arrays, without a model or a trainer."""
+"""Sampling: the candidates of each pair, the negatives chosen from them, and when. Works on arrays, without a model."""
 
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden

@@ -1,4 +1,4 @@
-"""Which arguments may not be a pair's negative."""
+"""The arguments that must not be a negative of a pair."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Ints = NDArray[np.int64]
 
 
 class Forbidden:
-    """Which (pair, argument) combinations are forbidden; they follow from the texts, so none of them is stored.
+    """The forbidden combinations of pair and argument, computed from the texts on demand.
 
     Parameters
     ----------
     arguments
-        The training pairs' arguments; copies of a text have one identity.
+        The training pairs' arguments.
     exclude
-        `self`: the pair's own two arguments. `duplicates`: every argument whose text is a copy of either, and the
-        counters of every pair whose point text is a copy of the pair's point.
+        `self`: the pair's own two arguments. `duplicates`: every copy of these two, and the counters of every pair
+        whose point is a copy of the pair's point.
     """
 
     def __init__(self, arguments: Arguments, exclude: Collection[str]) -> None:
@@ -29,7 +29,7 @@ class Forbidden:
         self._point, self._counter = (arguments.identity[arguments.table(name)] for name in ("point", "counter"))
 
     def contains(self, pair: Ints, argument: Ints) -> NDArray[np.bool_]:
-        """Return whether each argument is forbidden to its pair; the two are broadcast against each other."""
+        """Return whether each argument is forbidden for its pair; `pair` and `argument` are broadcast."""
         row = self.arguments.row(argument)
         forbidden: NDArray[np.bool_] = row == pair
         if self._duplicates:
@@ -39,13 +39,13 @@ class Forbidden:
         return forbidden
 
     def count(self, table: str) -> Ints:
-        """Return how many arguments of table `point` or `counter` are forbidden to each pair (pairs,)."""
+        """Return the number of forbidden arguments of table `point` or `counter` for each pair (pairs,)."""
         point, counter = self._point, self._counter
         if not self._duplicates:
             return np.ones(self.pairs, dtype=np.int64)
         if table == "point":
             return _occurrences(point, point) + np.where(point != counter, _occurrences(counter, point), 0)
-        # counters of copies of the point, counters with the point's text, counters with the counter's: each row once
+        # counters of copies of the point, or with the point's text, or with the counter's text; each row once
         base = 1 + max(int(point.max(initial=0)), int(counter.max(initial=0)))
         both = point * base + counter
         with_points_text = _occurrences(point, counter) - _occurrences(point * base + point, both)
@@ -53,7 +53,7 @@ class Forbidden:
         return _occurrences(point, point) + with_points_text + np.where(point != counter, with_counters_text, 0)
 
 
-def _occurrences(wanted: Ints, table: Ints) -> Ints:
-    """Return how often each wanted value stands in a table."""
+def _occurrences(values: Ints, table: Ints) -> Ints:
+    """Return how often each value occurs in a table."""
     ordered = np.sort(table)
-    return np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
+    return np.searchsorted(ordered, values, "right") - np.searchsorted(ordered, values, "left")

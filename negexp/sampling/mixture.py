@@ -1,4 +1,4 @@
-"""Strategies that draw for some pairs and mine for the others."""
+"""Strategies that draw random negatives for some pairs and mine hard negatives for the others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from negexp.sampling.sampler import NegativeSampler
 
 
 class Mixture(NegativeSampler):
-    """Each pair independently: random with probability `random_rate`, else hard."""
+    """For each pair independently: random negatives with probability `random_rate`, else hard ones."""
 
     def choose(self, round_: SamplingRound) -> Negatives:
-        """Decide for each pair, then draw for some and mine for the others."""
+        """Decide for each pair whether to draw or to mine, then do so."""
         rate = self.random_rate(round_.progress, round_.validation)
         at_random = round_.rng.random(round_.pairs) < rate
         drawn, mined = np.flatnonzero(at_random), np.flatnonzero(~at_random)

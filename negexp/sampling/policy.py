@@ -1,4 +1,4 @@
-"""What a mining policy is: it decides which of a point's neighbours count as hard negatives."""
+"""The base class of mining policies, which decide which neighbours of a point are hard negatives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from negexp.sampling.round import Negatives, Neighbours, SamplingRound
 
 
 class MiningPolicy(ABC):
-    """Base of all mining policies: a subclass says in `select` which neighbours become negatives."""
+    """Base of all mining policies: a subclass selects negatives among the neighbours in `select`."""
 
     Options: type[MiningConfig] = MiningConfig
 
@@ -20,24 +20,24 @@ class MiningPolicy(ABC):
         self.options = options
 
     def depth(self, round_: SamplingRound) -> int:
-        """Return how many allowed neighbours of each point `select` needs to see; k by default."""
+        """Return the number of allowed neighbours per point that `select` needs; k by default."""
         return round_.num_negatives
 
     @abstractmethod
     def select(self, neighbours: Neighbours, round_: SamplingRound) -> Negatives:
-        """Return the negatives of `neighbours.pair`; `take_first` makes them from a mask."""
+        """Return the negatives of `neighbours.pair`; `take_first` builds them from a mask."""
 
 
-def take_first(neighbours: Neighbours, wanted: NDArray[np.bool_], k: int) -> Negatives:
-    """Return the k nearest of the wanted neighbours (pairs, width); where there are fewer, weight 0."""
-    wide = max(0, k - wanted.shape[1])
-    order = np.argsort(~wanted, axis=1, kind="stable")[:, :k]
+def take_first(neighbours: Neighbours, eligible: NDArray[np.bool_], k: int) -> Negatives:
+    """Return the k nearest eligible neighbours (pairs, width); if a pair has fewer, the rest has weight 0."""
+    missing_columns = max(0, k - eligible.shape[1])
+    order = np.argsort(~eligible, axis=1, kind="stable")[:, :k]
 
     def pick(values: np.ndarray, filler: float) -> np.ndarray:
         taken = np.take_along_axis(values, order, axis=1)
-        return np.pad(taken, ((0, 0), (0, wide)), constant_values=filler)
+        return np.pad(taken, ((0, 0), (0, missing_columns)), constant_values=filler)
 
-    found = pick(wanted, 0)
+    found = pick(eligible, 0)
     argument = np.where(found, pick(neighbours.argument, 0), neighbours.pair[:, None])
     rank, distance = np.where(found, pick(neighbours.rank, 0), 0), np.where(found, pick(neighbours.distance, 0), np.nan)
     return Negatives(argument, rank, found.astype(np.float32), distance)

@@ -1,4 +1,4 @@
-"""What a strategy sees when negatives are sampled: neighbours with their metadata, distances, draws."""
+"""The data of one refresh of the negatives: neighbours with metadata, distances, random draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from negexp.sampling.arguments import TABLES, Arguments
+from negexp.corpus.argument_numbers import TABLES
+from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
 
 if TYPE_CHECKING:
@@ -19,28 +20,28 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-TABLES_OF = {"both": TABLES, "points": ("point",), "counters": ("counter",)}  # by `sampler.candidates`
-DISTANCES_AT_A_TIME = 2**22  # numbers of float64
+TABLES_OF = {"both": TABLES, "points": ("point",), "counters": ("counter",)}  # by value of `sampler.candidates`
+BLOCK_NUMBERS = 2**22  # float64 numbers in a block of differences
 
 
 class Index(Protocol):
-    """What a round asks of a neighbour index; see `negexp.index.base.NeighbourIndex`."""
+    """The part of `negexp.index.base.NeighbourIndex` that a round uses."""
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return distances and rows (queries, k) of the k nearest, nearest first, the lower row first among equals."""
+        """Return distances and rows (queries, k) of the k nearest, nearest first; ties in the order of rows."""
         ...
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """The k negatives of some pairs, nearest first where they were mined.
+    """The k negatives of some pairs; mined ones are nearest first.
 
-    argument (pairs, k): see `Arguments`.
-    neighbour_rank (pairs, k): place among all neighbours of the point but itself (in the tables that
-    `sampler.candidates` names), 1 = nearest, forbidden ones counted; 0 for a random draw.
-    weight (pairs, k): of each negative in the loss; 0 where none was found, so that the argument there has no meaning.
-    distance (pairs, k): Euclidean, from the point as a query, in the embeddings they were sampled from; NaN where
-    nobody computed it.
+    argument (pairs, k): numbers as in `Arguments`.
+    neighbour_rank (pairs, k): rank among the other arguments of the tables in `sampler.candidates`, 1 = nearest;
+    forbidden arguments count, the point itself does not; 0 for a random draw.
+    weight (pairs, k): weight of each negative in the loss; 0 if none was found, and then `argument` has no meaning.
+    distance (pairs, k): Euclidean distance from the point as a query, in the embeddings at the time of sampling; NaN if
+    it was not computed.
     """
 
     argument: Ints
@@ -62,12 +63,12 @@ class Negatives:
 
     @property
     def found(self) -> NDArray[np.bool_]:
-        """Return whether there is a negative (pairs, k); a mining policy may leave fewer than k."""
+        """Return whether there is a negative (pairs, k); a mining policy may find fewer than k."""
         return self.weight > 0
 
     @classmethod
     def join(cls, parts: Sequence[tuple[Ints, Negatives]]) -> Negatives:
-        """Return the negatives of all pairs from parts: (places, negatives of the pairs at these places)."""
+        """Return the negatives of all pairs from parts: (positions of the pairs, negatives of these pairs)."""
         size = sum(len(place) for place, _ in parts)
         order = np.empty(size, dtype=np.int64)
         order[np.concatenate([place for place, _ in parts])] = np.arange(size)
@@ -76,10 +77,10 @@ class Negatives:
 
 
 class Neighbours(NamedTuple):
-    """The nearest arguments of some points, nearest first, ties in the order of argument numbers.
+    """The nearest arguments of some points, nearest first; ties in the order of argument numbers.
 
-    pair (pairs,); argument, distance, rank (1 = nearest) and allowed (pairs, width). Rows end where no more was asked
-    for: there `argument` is the pair's own point, `rank` 0, `distance` infinite and `allowed` false.
+    pair (pairs,); argument, distance, rank (1 = nearest) and allowed (pairs, width). Shorter rows are filled up:
+    `argument` is the pair's own point there, `rank` 0, `distance` infinite and `allowed` false.
     """
 
     pair: Ints
@@ -91,7 +92,7 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """Retrieval embeddings at the moment of sampling, and the indexes over them, built when first asked for.
+    """Retrieval embeddings at the time of sampling, and the indexes over them, built on first use.
 
     query (pairs, dim): the points as queries. candidate: table -> (pairs, dim). build: vectors -> index.
     """
@@ -112,16 +113,16 @@ class EmbeddingSpace:
 
 
 class SamplingRound:
-    """One refresh of the negatives: what a strategy and a mining policy can see, and the two ways to get negatives.
+    """One refresh of the negatives: the data for strategies and mining policies, with `mine` and `draw`.
 
     Attributes
     ----------
     progress : epochs trained before this refresh, with a fraction within an epoch.
     num_negatives : k.
     arguments : the candidates with text, theme, debate and stance; `arguments.debate[pair]` is the pair's own.
-    forbidden : which arguments may not be a pair's negative.
-    validation : values of the monitored metric, one for each epoch so far.
-    rng : the only source of randomness.
+    forbidden : the arguments that must not be a negative of a pair.
+    validation : value of the monitored metric for each finished epoch.
+    rng : the generator for all random draws of the round.
     """
 
     def __init__(
@@ -141,13 +142,13 @@ class SamplingRound:
         self.validation: Sequence[float] = ()
 
     def at(self, progress: float, validation: Sequence[float] = ()) -> SamplingRound:
-        """Set when this round takes place, and return it."""
+        """Set `progress` and `validation`, and return the round."""
         self.progress, self.validation = progress, validation
         return self
 
     @property
     def span(self) -> tuple[int, int]:
-        """Return the lowest candidate, and the highest + 1."""
+        """Return the lowest candidate and the highest candidate + 1."""
         return self.arguments.table(self.tables[0]).start, self.arguments.table(self.tables[-1]).stop
 
     @cached_property
@@ -157,63 +158,63 @@ class SamplingRound:
         return self.distance(pair, self.arguments.number("counter", pair[:, None]))[:, 0]
 
     def distance(self, pair: Ints, argument: Ints) -> Floats:
-        """Return Euclidean distances (pairs, k) of points as queries to arguments (pairs, k)."""
-        found = np.empty(argument.shape)
+        """Return Euclidean distances (pairs, k) from points as queries to arguments (pairs, k)."""
+        distances = np.empty(argument.shape)
         dim = self.space.query.shape[1]
-        for some in _blocks(len(pair), DISTANCES_AT_A_TIME // (dim * max(1, argument.shape[1]))):
+        for some in _blocks(len(pair), BLOCK_NUMBERS // (dim * max(1, argument.shape[1]))):
             row, is_counter = self.arguments.row(argument[some]), self.arguments.is_counter(argument[some])
             vectors = self.space.candidate["point"][row]
             vectors[is_counter] = self.space.candidate["counter"][row[is_counter]]
             difference = vectors.astype(np.float64) - self.space.query[pair[some]][:, None]
-            found[some] = np.linalg.norm(difference, axis=2)
-        return found
+            distances[some] = np.linalg.norm(difference, axis=2)
+        return distances
 
     def measured(self, negatives: Negatives) -> Negatives:
-        """Return negatives of all pairs with their distances in this round's embeddings."""
+        """Return the negatives of all pairs, with their distances in this round's embeddings."""
         distance = self.distance(np.arange(self.pairs), negatives.argument)
         return replace(negatives, distance=np.where(negatives.found, distance, np.nan))
 
     def neighbours(self, pair: Ints, allowed: int) -> Neighbours:
-        """Return the nearest arguments of each pair's point, up to the `allowed`-th that is not forbidden.
+        """Return the nearest arguments of each pair's point, until `allowed` of them are not forbidden.
 
-        A row has fewer allowed ones only where the tables have no more. Forbidden arguments in between are part of the
-        answer; the point itself is not.
+        A row has fewer allowed arguments only if the tables have no more. The result includes forbidden arguments in
+        between, but not the point itself.
         """
-        # A table's nearest k + f, f of them forbidden, hold its nearest k that are allowed.
+        # With f forbidden arguments in a table, its nearest k + f include its nearest k allowed arguments.
         extra = np.max([self.forbidden.count(table)[pair] for table in self.tables], axis=0)
         width = min(allowed + int(extra.max(initial=0)), self.pairs)
-        found = [self.space.index(table).search(self.space.query[pair], width) for table in self.tables]
-        distance = np.concatenate([distances for distances, _ in found], axis=1)
-        rows = [self.arguments.number(table, row) for table, (_, row) in zip(self.tables, found, strict=True)]
+        results = [self.space.index(table).search(self.space.query[pair], width) for table in self.tables]
+        distance = np.concatenate([distances for distances, _ in results], axis=1)
+        rows = [self.arguments.number(table, row) for table, (_, row) in zip(self.tables, results, strict=True)]
         argument = np.concatenate(rows, axis=1)
         order = np.lexsort((argument, distance), axis=1)
         argument, distance = (np.take_along_axis(values, order, axis=1) for values in (argument, distance))
         other = argument != pair[:, None]
         rank = np.cumsum(other, axis=1)
-        free = ~self.forbidden.contains(pair[:, None], argument)
-        known = other & (np.cumsum(free, axis=1) - free < allowed)  # beyond, a table may have nearer ones
-        return _cut(Neighbours(pair, argument, distance, rank, free), known)
+        permitted = ~self.forbidden.contains(pair[:, None], argument)
+        known = other & (np.cumsum(permitted, axis=1) - permitted < allowed)  # farther ones may be incomplete
+        return _compact(Neighbours(pair, argument, distance, rank, permitted), known)
 
     def mine(self, pair: Ints, policy: MiningPolicy) -> Negatives:
-        """Return the negatives that a policy selects from the neighbours of each given pair.
+        """Return the negatives that a policy selects among the neighbours of each given pair.
 
-        Pairs with about the same number of forbidden arguments are searched together, so that one text with many
-        copies does not widen the search for all.
+        Pairs with a similar number of forbidden arguments are searched together. So a text with many copies widens the
+        search for few pairs only.
         """
         extra = np.max([self.forbidden.count(table)[pair] for table in self.tables], axis=0)
         width_class = np.ceil(np.log2(extra + 1)).astype(np.int64)
         parts = []
         for value in np.unique(width_class):
             place = np.flatnonzero(width_class == value)
-            found = self.neighbours(pair[place], policy.depth(self))
-            parts.append((place, policy.select(found, self)))
+            neighbours = self.neighbours(pair[place], policy.depth(self))
+            parts.append((place, policy.select(neighbours, self)))
         return Negatives.join(parts)
 
     def draw(self, pair: Ints) -> Negatives:
-        """Draw `num_negatives` different arguments for each given pair, uniformly over what is not forbidden.
+        """Draw `num_negatives` different arguments for each given pair, uniformly among its allowed arguments.
 
-        By rejection: an argument that is forbidden, or already drawn for the pair, is drawn again. The caller has made
-        sure, with `NegativeSampler.check_candidates`, that every pair has enough; otherwise this would not end.
+        Forbidden and repeated arguments are rejected and drawn again. This ends only if every pair has enough allowed
+        arguments, which `NegativeSampler.check_candidates` makes sure of.
         """
         low, high = self.span
         argument = np.full((len(pair), self.num_negatives), -1, dtype=np.int64)
@@ -227,21 +228,21 @@ class SamplingRound:
         return Negatives(argument, np.zeros_like(argument), distance=self.distance(pair, argument))
 
 
-def _cut(found: Neighbours, known: NDArray[np.bool_]) -> Neighbours:
-    """Return the entries that are known, moved to the left, in arrays as wide as the longest row."""
+def _compact(neighbours: Neighbours, known: NDArray[np.bool_]) -> Neighbours:
+    """Return the known entries, moved to the left, in arrays as wide as the longest row."""
     width = int(known.sum(axis=1).max(initial=0))
     order = np.argsort(~known, axis=1, kind="stable")[:, :width]
-    there = np.take_along_axis(known, order, axis=1)
+    filled = np.take_along_axis(known, order, axis=1)
 
     def pick(values: np.ndarray, filler: np.ndarray | float) -> np.ndarray:
-        return np.where(there, np.take_along_axis(values, order, axis=1), filler)
+        return np.where(filled, np.take_along_axis(values, order, axis=1), filler)
 
     return Neighbours(
-        found.pair,
-        pick(found.argument, found.pair[:, None]),
-        pick(found.distance, np.inf),
-        pick(found.rank, 0),
-        pick(found.allowed, False),
+        neighbours.pair,
+        pick(neighbours.argument, neighbours.pair[:, None]),
+        pick(neighbours.distance, np.inf),
+        pick(neighbours.rank, 0),
+        pick(neighbours.allowed, False),
     )
 
 

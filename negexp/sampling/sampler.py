@@ -1,4 +1,4 @@
-"""What a sampling strategy is: it decides which negatives the pairs get, and when they are refreshed."""
+"""The base class of sampling strategies, which choose the negatives of the pairs and when to refresh them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from negexp.sampling.round import TABLES_OF, Ints, Negatives, SamplingRound
 
 
 class NegativeSampler(ABC):
-    """Base of all strategies: a subclass says in `choose` which negatives the pairs get.
+    """Base of all strategies: a subclass chooses the negatives of the pairs in `choose`.
 
-    The base class checks what `choose` returns, so that a strategy cannot leak a gold counter.
+    The base class checks the result of `choose`, so that a strategy cannot use a gold counter as a negative.
     """
 
     Options: type[SamplerConfig] = SamplerConfig
@@ -30,40 +30,40 @@ class NegativeSampler(ABC):
     def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
         """Return the probability that a pair's negatives are drawn at random after `progress` epochs.
 
-        `validation` holds the monitored value after each of these epochs.
+        `validation` holds the monitored value of each of these epochs.
         """
         return 0.0
 
     def refreshes(self, epoch: int) -> bool:
-        """Return whether negatives are sampled anew at the start of this epoch; otherwise the last ones stay."""
+        """Return whether negatives are sampled at the start of this epoch; if not, the previous ones stay."""
         return epoch % self.options.refresh.epochs == 0
 
     def sampled_epoch(self, epoch: int) -> int:
-        """Return the epoch in which the negatives of an epoch were sampled: the last one that refreshed them."""
+        """Return the epoch in which the negatives used in an epoch were sampled."""
         while epoch > 0 and not self.refreshes(epoch):
             epoch -= 1
         return epoch
 
     @abstractmethod
     def choose(self, round_: SamplingRound) -> Negatives:
-        """Return the negatives of all pairs, made by `mine` and `round_.draw`."""
+        """Return the negatives of all pairs, from `mine` and `round_.draw`."""
 
     def mine(self, round_: SamplingRound, pair: Ints) -> Negatives:
         """Return the hard negatives of the given pairs, by the mining policy."""
         return round_.mine(pair, self.policy)
 
     def statistics(self) -> dict[str, float]:
-        """Return what is worth a column in refreshes.csv beside the ledger's statistics."""
+        """Return further columns for refreshes.csv, beside the ledger's statistics."""
         return {}
 
     def check_candidates(self, forbidden: Forbidden) -> None:
-        """Raise `InputError` when some pair has fewer allowed arguments than `num_negatives`."""
-        tables, wanted = TABLES_OF[self.options.candidates], self.options.num_negatives
+        """Raise `InputError` if a pair has fewer allowed arguments than `num_negatives`."""
+        tables, required = TABLES_OF[self.options.candidates], self.options.num_negatives
         allowed = sum(forbidden.pairs - forbidden.count(table) for table in tables)
         fewest = int(np.min(allowed))
-        if fewest < wanted:
+        if fewest < required:
             raise InputError(
-                f"sampler.num_negatives={wanted}: training pair {int(np.argmin(allowed))} has only {fewest} allowed "
+                f"sampler.num_negatives={required}: training pair {int(np.argmin(allowed))} has only {fewest} allowed "
                 f"candidates (sampler.candidates={self.options.candidates}); lower it or give more pairs"
             )
 
@@ -76,12 +76,12 @@ class NegativeSampler(ABC):
         name = f"{type(self).__name__}.choose"
         if (((argument < low) | (argument >= high)) & found).any():
             raise ValueError(
-                f"{name} returned an argument outside of {low} .. {high - 1} "
+                f"{name} returned an argument outside {low} .. {high - 1} "
                 f"(sampler.candidates={self.options.candidates})"
             )
         ordered = np.sort(np.where(found, argument, -1 - np.arange(argument.shape[1])), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():
-            raise ValueError(f"{name} returned one argument twice for a pair")
+            raise ValueError(f"{name} returned the same argument twice for a pair")
         if (round_.forbidden.contains(np.arange(round_.pairs)[:, None], argument) & found).any():
             raise ValueError(f"{name} returned a forbidden argument")
         return round_.measured(negatives) if np.isnan(negatives.distance[found]).any() else negatives

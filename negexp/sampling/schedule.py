@@ -1,4 +1,4 @@
-"""What a schedule is: a number that changes while training."""
+"""The base class of schedules: numbers that change during training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from negexp.config import ScheduleConfig
 
 
 class Schedule(ABC):
-    """Base of all schedules. A schedule keeps no state: the same arguments give the same number."""
+    """Base of all schedules. A schedule has no state: equal arguments give equal numbers."""
 
     Options: type[ScheduleConfig] = ScheduleConfig
 
@@ -18,4 +18,4 @@ class Schedule(ABC):
 
     @abstractmethod
     def value(self, progress: float, validation: Sequence[float]) -> float:
-        """Return the number after `progress` epochs; `validation` holds the monitored value after each of them."""
+        """Return the number after `progress` epochs; `validation` holds the monitored value of each finished epoch."""

@@ -1,4 +1,4 @@
-"""What a run writes: its folder, the metrics, the negative ledger, the result."""
+"""The output of a run: its folder, metrics, negative ledgers and result, and the listeners that receive events."""
 
 from negexp.tracking.ledger import build_ledger
 from negexp.tracking.run_folder import RunFolder, write_evaluation

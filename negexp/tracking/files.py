@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent: temporary name, flush, fsync, rename, fsync of the folder."""
+"""Write files and folders atomically: temporary name, flush, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def _nothing(operation: str, path: Path) -> None:
     pass
 
 
-# Called before every operation on a file that a run writes: `write`, `sync`, `rename`, `sync folder`, `remove`. Tests
-# put a function here that kills the process, fails, or looks at what others would see at that moment.
+# Called before every file operation of a run: `write`, `sync`, `rename`, `sync folder`, `remove`. Tests replace it with
+# a function that kills the process, fails, or inspects the folder at that moment.
 before_operation: Callable[[str, Path], None] = _nothing
 
 
@@ -33,14 +33,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises
     ------
     InputError
-        When the system refuses, as a full disk does; what stood there before still does.
+        When the system refuses, for example because the disk is full. The earlier file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         try:
             before_operation("write", temporary)
             temporary.unlink(missing_ok=True)
-            with open(temporary, "xb") as file:  # x: a link that somebody laid there is not followed
+            with open(temporary, "xb") as file:  # x: does not follow a link that already exists there
                 file.write(data)
                 file.flush()
                 before_operation("sync", temporary)
@@ -48,13 +48,13 @@ def write_bytes(path: Path, data: bytes) -> None:
             before_operation("rename", path)
             os.replace(temporary, path)
         except Exception:
-            temporary.unlink(missing_ok=True)  # a full disk stays full otherwise
+            temporary.unlink(missing_ok=True)  # otherwise a full disk stays full
             raise
         sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; a value that JSON does not have (NaN, infinity) is a defect and raises."""
+    """Write JSON atomically. NaN and infinity are defects and raise ValueError."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -66,13 +66,13 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically; floats keep all their digits."""
+    """Write a table as CSV, atomically. Floats keep all digits."""
     write_bytes(path, frame.to_csv(index=False).encode())
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; it takes the place of `path` when all went well, and is removed when not."""
+    """Yield a temporary folder to fill. On success it replaces `path`; on failure it is removed."""
     temporary = start_folder(path)
     with filling(temporary):
         yield temporary
@@ -82,7 +82,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def start_folder(path: Path) -> Path:
-    """Make the empty temporary folder that is to become `path`."""
+    """Make the empty temporary folder that will become `path`."""
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         remove_folder(temporary)
@@ -93,7 +93,7 @@ def start_folder(path: Path) -> Path:
 
 @contextmanager
 def filling(temporary: Path) -> Iterator[None]:
-    """Remove a temporary folder when what fills it fails: a full disk stays full otherwise."""
+    """Remove a temporary folder when filling it fails. Otherwise a full disk stays full."""
     with _explained(temporary):
         try:
             yield
@@ -103,7 +103,7 @@ def filling(temporary: Path) -> Iterator[None]:
 
 
 def finish_folder(temporary: Path, path: Path) -> None:
-    """Give a temporary folder, whose files are synced, its name; what stood there before goes."""
+    """Rename a temporary folder, whose files are synced, to `path`. An earlier folder there is removed."""
     with filling(temporary):
         sync_folder(temporary)
         remove_folder(path)
@@ -111,7 +111,7 @@ def finish_folder(temporary: Path, path: Path) -> None:
 
 
 def rename_folder(path: Path, target: Path) -> None:
-    """Give a folder another name beside its own, and make that last."""
+    """Rename a folder within its parent folder, and sync the parent folder."""
     with _explained(path):
         before_operation("rename", target)
         os.replace(path, target)
@@ -119,7 +119,7 @@ def rename_folder(path: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, if it is there, and what a removal that was killed left of it, which does not look like it."""
+    """Remove a folder if it exists, and the hidden remains of an earlier removal that was killed."""
     doomed = path if path.name.startswith(".") else path.with_name(f".{path.name}.old")
     if doomed != path:
         remove_folder(doomed)
@@ -134,7 +134,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there, and make that last."""
+    """Remove a file if it exists, and sync its folder."""
     with _explained(path):
         before_operation("remove", path)
         path.unlink(missing_ok=True)
@@ -142,14 +142,14 @@ def remove_file(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make a file that another library wrote survive a power cut."""
+    """Sync a file that another library wrote, so that it survives a power cut."""
     before_operation("sync", path)
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, and make that last."""
+    """Make a folder and its parents, and sync its parent folder."""
     with _explained(path):
         before_operation("write", path)
         path.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut, where the system can."""
+    """Sync a folder, so that a rename in it survives a power cut. Only POSIX systems can do this."""
     if os.name != "posix":
         return
     with _explained(folder):
@@ -177,19 +177,19 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing into one line."""
+    """Turn a system error about writing into a one-line `InputError`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception as error:
-        code = re.search(r"\(os error (\d+)\)", str(error))  # how safetensors passes on what the system said
+        code = re.search(r"\(os error (\d+)\)", str(error))  # safetensors passes on system errors in this form
         if code is None:
             raise
         reason = os.strerror(int(code[1]))
     else:
         return
     raise InputError(
-        f"{path}: cannot be written ({reason}); what was complete is untouched. Make room or mend it, and run the same "
-        "command on the same folder again"
+        f"{path}: cannot be written ({reason}); all complete files are unchanged. Free space or repair the disk, then "
+        "run the same command on the same folder again"
     )

@@ -1,4 +1,4 @@
-"""The ledger: which negatives every pair had in an epoch, and how near they were."""
+"""The ledger: the negatives of every pair in an epoch, and their distances."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ Floats = NDArray[np.float64]
 def build_ledger(
     arguments: Arguments, negatives: Negatives, positive_distance: Floats, sampled_epoch: int
 ) -> pd.DataFrame:
-    """Return a row per pair and negative; places where none was found have no row.
+    """Return one row per pair and negative. There is no row where no negative was found.
 
-    Distances are of the embeddings at this refresh; ranks are of `sampled_epoch`, in which the negatives were sampled.
+    Distances belong to the embeddings of this refresh. Ranks belong to `sampled_epoch`, in which the negatives were
+    sampled.
 
     Parameters
     ----------
     negatives
-        Of all pairs, with their distances.
+        The negatives of all pairs, with distances.
     positive_distance
-        (pairs,) distance of each point to its own counter.
+        (pairs,) distance between each point and its own counter.
 
     Returns
     -------
     DataFrame
         `pair`, `negative` (0 .. k-1), `source`, `row`, `mined`, `distance`, `positive_distance` (Euclidean),
-        `neighbour_rank` (1 = nearest of all but the point itself; null for random draws), `gold_copy` (its text is a
-        copy of the gold counter's), `origin` (`debate`, `theme`, `elsewhere`: what it shares with the pair; null where
-        the corpus names neither) and `sampled_epoch`.
+        `neighbour_rank` (1 = nearest argument except the point itself; null for random draws), `gold_copy` (the text is
+        a copy of the gold counter), `origin` (`debate` or `theme` if the negative shares it with the pair, else
+        `elsewhere`; null where the corpus has neither) and `sampled_epoch`.
     """
     pair, place = np.nonzero(negatives.found)
     argument, rank = negatives.argument[pair, place], negatives.neighbour_rank[pair, place]
@@ -64,10 +65,10 @@ def _origin(arguments: Arguments, pair: Ints, argument: Ints) -> pd.Series:
 
 
 def ledger_statistics(ledger: pd.DataFrame) -> dict[str, float | None]:
-    """Return an epoch's negative statistics for metrics.csv.
+    """Return the statistics of an epoch's negatives for metrics.csv.
 
-    `nearer_share` is the share of negatives that are nearer to their point than its own counter. `debate_share` are
-    from the pair's own debate, `theme_share` from its theme but another debate, the rest from elsewhere.
+    `nearer_share`: negatives that are nearer to their point than its own counter. `debate_share`: negatives from the
+    pair's debate. `theme_share`: negatives from another debate of the pair's theme.
     """
     return {
         "mined_share": _mean(ledger["mined"]),
@@ -83,7 +84,7 @@ def ledger_statistics(ledger: pd.DataFrame) -> dict[str, float | None]:
 
 
 def replaced_share(negatives: Negatives, previous: Negatives | None) -> float | None:
-    """Return the share of negatives that the pair did not have in the epoch before; null in the first."""
+    """Return the share of negatives that the pair did not have before. None without earlier negatives."""
     if previous is None:
         return None
     same = (negatives.argument[:, :, None] == previous.argument[:, None, :]) & previous.found[:, None, :]
@@ -91,6 +92,6 @@ def replaced_share(negatives: Negatives, previous: Negatives | None) -> float | 
 
 
 def _mean(values: pd.Series) -> float | None:
-    """Return the mean of what is not null; null when nothing is."""
+    """Return the mean of the values that are not null; None when all are null."""
     known = values.dropna()
     return float(known.mean()) if len(known) else None

@@ -1,4 +1,4 @@
-"""What a run tells the outside: the console, the run folder, the profile and every tracker are listeners."""
+"""Listeners receive the events of a run. The console, the run folder, the profile and every tracker are listeners."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from negexp.evaluation.metrics import Metrics
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known when a run starts, or goes on.
+    """The state of a run when it starts or continues.
 
-    folder: of the run. config: every key with its value. epochs, refreshes: rows of metrics.csv and refreshes.csv that
-    are committed already. untrained: metrics by split of the model before training. seconds: what came before.
+    folder: the run's folder. config: every key with its value. epochs, refreshes: the committed rows of metrics.csv and
+    refreshes.csv. untrained: metrics of the model before training, by split. seconds: time spent before this start.
     """
 
     folder: Path
@@ -31,9 +31,9 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Refresh:
-    """Negatives that were sampled, or kept, before optimizer step `step` of an epoch.
+    """The negatives that were sampled or kept before optimizer step `step` of an epoch.
 
-    statistics: their row of refreshes.csv. ledger: see `negexp.tracking.ledger`; it is made when it is asked for.
+    statistics: their row of refreshes.csv. ledger: their table, see `negexp.tracking.ledger`.
     """
 
     epoch: int
@@ -44,7 +44,7 @@ class Refresh:
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that is committed: its row of metrics.csv, all rows so far, all refreshes so far, metrics by split."""
+    """A committed epoch: its row of metrics.csv, all rows and refreshes so far, and its metrics by split."""
 
     number: int
     row: Mapping[str, Any]
@@ -54,33 +54,33 @@ class Epoch:
 
 
 class Listener:
-    """Base of all listeners: every method does nothing. Nothing that a listener does changes the run.
+    """The base of all listeners. Every method does nothing. A listener does not change the run.
 
-    A tracker is a listener that a configuration names; it is made from its options.
+    A tracker is a listener that the configuration names. It is built from its options.
     """
 
     Options: type[ListenerConfig] = ListenerConfig
 
     def started(self, run: RunInfo) -> None:
-        """Hear that the run starts, or goes on after its last commit."""
+        """Handle the start of the run, or its continuation after the last commit."""
 
     def refreshed(self, refresh: Refresh) -> None:
-        """Hear that negatives are ready; training on them follows. The epoch may still be lost to a kill."""
+        """Handle new negatives, before training on them. The epoch is not committed yet: a kill may undo it."""
 
     def step(self, number: int, losses: Mapping[str, Any]) -> None:
-        """Hear of an optimizer batch: its number in the epoch, and its losses, `loss` and `loss_<part>`.
+        """Handle an optimizer batch: its number in the epoch, and its losses `loss` and `loss_<part>`.
 
-        Losses are tensors on the device; `float()` waits for a GPU.
+        Losses are tensors on the device. `float()` waits for a GPU.
         """
 
     def trained(self, epoch: int) -> None:
-        """Hear that an epoch's last step was taken."""
+        """Handle the end of the last step of an epoch."""
 
     def committed(self, epoch: Epoch) -> None:
-        """Hear that an epoch is committed: it is on the disk, whole, and no kill can undo it.
+        """Handle a committed epoch. It is complete on the disk, and no kill can undo it.
 
-        A run that goes on does not repeat the epochs before, so nothing is heard twice.
+        A continued run does not repeat committed epochs, so a listener receives each epoch once.
         """
 
     def finished(self, result: Mapping[str, Any]) -> None:
-        """Hear that the run is finished, with the contents of result.json."""
+        """Handle the end of the run. `result` has the contents of result.json."""

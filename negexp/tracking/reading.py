@@ -1,4 +1,4 @@
-"""Reading a run's files, which may come from a stranger: bounded, inside the run's folder, and nothing in them runs."""
+"""Read the files of a run, which may come from a stranger: with size limits, inside the run's folder, without code."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pyarrow.parquet as pq
 
 from negexp.errors import InputError
 
-LARGEST_TEXT = 256 * 2**20  # bytes of a JSON or CSV file; 200 epochs of ArguAna have a hundredth of that
-LARGEST_TABLE = 2 * 2**30  # bytes of a Parquet table once it is unpacked; a million queries have a fifth of that
+LARGEST_TEXT = 256 * 2**20  # bytes of a JSON or CSV file; 200 epochs of ArguAna need a hundredth of this
+LARGEST_TABLE = 2 * 2**30  # bytes of an unpacked Parquet table; a million queries need a fifth of this
 
 
 def own_file(path: Path, folder: Path) -> Path:
-    """Return `path` when it is a regular file inside the run's `folder`, links followed.
+    """Return `path` if it is a regular file inside the run's `folder`, after following links.
 
     Raises
     ------
     InputError
-        When it is not there, no regular file (a device or a pipe could be read for ever), or lies elsewhere.
+        When the file is missing, lies elsewhere, or is not a regular file (reading a device or a pipe may never end).
     """
     if not path.exists():
-        raise InputError(f"{path}: not found; the run has not come that far, or its folder is damaged")
+        raise InputError(f"{path}: not found; the run has not reached this point, or its folder is damaged")
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{path}: is a link out of the run's folder; nothing is read through it")
+        raise InputError(f"{path}: is a link out of the run's folder; such links are not read")
     if not path.is_file():
-        raise InputError(f"{path}: is no regular file")
+        raise InputError(f"{path}: is not a regular file")
     return path
 
 
@@ -42,7 +42,7 @@ def read_json(path: Path, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds no JSON object")
+        raise InputError(f"{path}: does not contain a JSON object")
     return value
 
 
@@ -51,12 +51,12 @@ def read_csv(path: Path, folder: Path) -> pd.DataFrame:
     _check_size(own_file(path, folder))
     try:
         return pd.read_csv(path)
-    except (OSError, ValueError, OverflowError) as error:  # the reader's own and UTF-8's are ValueErrors
+    except (OSError, ValueError, OverflowError) as error:  # errors of the CSV reader and of UTF-8 are ValueErrors
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def read_parquet(path: Path, folder: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the given columns that are there of a Parquet file inside a run's folder, or raise `InputError`."""
+    """Return those of the given columns that a Parquet file inside a run's folder has, or raise `InputError`."""
     own_file(path, folder)
     try:
         file = pq.ParquetFile(path)
@@ -65,7 +65,7 @@ def read_parquet(path: Path, folder: Path, columns: Sequence[str]) -> pd.DataFra
         if max(size, 8 * rows * len(columns)) > LARGEST_TABLE:
             raise InputError(f"{path}: has {rows} rows; no run writes such a file")
         names = [column for column in columns if file.schema_arrow.names.count(column) == 1]
-        # texts that repeat are one in memory as in the file: else a small file could become an endless table
+        # repeated texts stay shared in memory, otherwise a small file could become a huge table
         text = [name for name in names if _is_text(file.schema_arrow.field(name).type)]
         table = pq.ParquetFile(path, read_dictionary=text).read(columns=names)
         return pd.DataFrame(table.to_pandas(ignore_metadata=True))

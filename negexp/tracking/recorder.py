@@ -7,13 +7,13 @@ from negexp.tracking.run_folder import RunFolder
 
 
 class Recorder(Listener):
-    """Writes metrics.csv and refreshes.csv after each commit, and a ledger for each refresh where it is wanted."""
+    """Write metrics.csv and refreshes.csv after each commit and, if enabled, a ledger for each refresh."""
 
     def __init__(self, folder: RunFolder, ledger: bool) -> None:
         self.folder, self.ledger = folder, ledger
 
     def started(self, run: RunInfo) -> None:
-        """Write the tables up to the last commit: a kill may have come between the commit and them."""
+        """Write the tables up to the last commit, because a kill may have come before they were written."""
         if run.epochs:
             self.folder.write_metrics(run.epochs, run.refreshes)
 
@@ -23,5 +23,5 @@ class Recorder(Listener):
             self.folder.write_ledger(refresh.epoch, refresh.step, refresh.ledger)
 
     def committed(self, epoch: Epoch) -> None:
-        """Write all rows so far."""
+        """Write all committed rows."""
         self.folder.write_metrics(epoch.epochs, epoch.refreshes)

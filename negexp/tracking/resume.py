@@ -1,4 +1,4 @@
-"""May this configuration go on where the folder's run stopped? Decided before anything is loaded."""
+"""Decide whether a configuration may continue the run of a folder, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from negexp.errors import InputError
 from negexp.tracking.run_folder import RunFolder
 
 
-class Standing(Enum):
-    """How far the run of a folder is."""
+class RunState(Enum):
+    """The state of the run in a folder."""
 
     NEW = "new"
     UNFINISHED = "unfinished"
     FINISHED = "finished"
 
 
-def find_standing(folder: RunFolder, config: TrainConfig) -> Standing:
-    """Return how far the folder's run is, as `config.resume` allows; a finished one may be given more epochs.
+def find_run_state(folder: RunFolder, config: TrainConfig) -> RunState:
+    """Return the state of the folder's run. A finished run with more `trainer.epochs` counts as unfinished.
 
     Raises
     ------
     InputError
-        When there is nothing and there must be, something and there must not be, or when the run was begun with
-        another configuration: what changed is listed.
+        When `config.resume` forbids the state, when the folder has files of something else, or when the run was started
+        with another configuration. The message lists the changes.
     """
     if not folder.config.exists():
         if config.resume == "must":
-            raise InputError(f"resume=must: {folder.path} holds no run; give its hydra.run.dir, or leave resume=auto")
+            raise InputError(f"resume=must: {folder.path} holds no run; give its hydra.run.dir, or use resume=auto")
         foreign = folder.foreign()
         if foreign:
             raise InputError(
-                f"hydra.run.dir={folder.path}: holds {', '.join(foreign)} but no config.yaml, so no run; give another "
-                "folder, nothing is overwritten"
+                f"hydra.run.dir={folder.path}: contains {', '.join(foreign)} but no config.yaml, so it is not a run "
+                "and is not overwritten; give another folder"
             )
-        return Standing.NEW
+        return RunState.NEW
     finished = folder.result.exists()
     if config.resume == "never":
         state = "a finished" if finished else "an unfinished"
         raise InputError(
-            f"resume=never: {folder.path} holds {state} run already, which is not overwritten; give another "
+            f"resume=never: {folder.path} already contains {state} run, which is not overwritten; give another "
             "hydra.run.dir (in a sweep: name=...)"
         )
     earlier = load_run_config(folder.config)
     changes = _changes(earlier, config)
     if changes:
         raise InputError(
-            f"hydra.run.dir={folder.path}: its run was begun with another configuration: {'; '.join(changes)}. Give "
-            "another folder, or take the change back"
+            f"hydra.run.dir={folder.path}: its run was started with another configuration: {'; '.join(changes)}. "
+            "Give another folder, or undo the change"
         )
-    grown = config.trainer.epochs > earlier.trainer.epochs
-    return Standing.FINISHED if finished and not grown else Standing.UNFINISHED
+    extended = config.trainer.epochs > earlier.trainer.epochs
+    return RunState.FINISHED if finished and not extended else RunState.UNFINISHED
 
 
 def refuse_other_data(folder: RunFolder, before: dict[str, list[Any]], now: dict[str, list[Any]]) -> None:
-    """Raise `InputError` when the pairs of a split are not those of before; see `Corpus.contents`."""
+    """Raise `InputError` when the pairs of a split have changed; see `Corpus.contents`."""
     changes = []
     for split, (pairs, digest) in now.items():
         pairs_before, digest_before = before.get(split, [0, ""])
@@ -67,21 +67,21 @@ def refuse_other_data(folder: RunFolder, before: dict[str, list[Any]], now: dict
             changes.append(f"{split} has other texts or ids, or another order")
     if changes:
         raise InputError(
-            f"hydra.run.dir={folder.path}: its run was begun with other data: {'; '.join(changes)}. Give another "
+            f"hydra.run.dir={folder.path}: its run was started with other data: {'; '.join(changes)}. Give another "
             "folder, or the earlier data"
         )
 
 
 def _changes(earlier: TrainConfig, now: TrainConfig) -> list[str]:
-    """Say what differs and decides the result; the corpus may lie elsewhere, its texts are compared on their own."""
+    """List the changed keys that decide the result. `data.path` may change: texts are compared separately."""
     before = flatten(asdict(earlier))
     changes = []
     for key, value in flatten(asdict(now)).items():
-        was = before.get(key)
-        if value == was or key == "data.path" or not decides_result(key):
+        earlier_value = before.get(key)
+        if value == earlier_value or key == "data.path" or not decides_result(key):
             continue
         if key != "trainer.epochs":
-            changes.append(f"{key} was {was}, now {value}")
-        elif value < was:
-            changes.append(f"{key} was {was}, now {value} (it may only grow)")
+            changes.append(f"{key} was {earlier_value}, now {value}")
+        elif value < earlier_value:
+            changes.append(f"{key} was {earlier_value}, now {value} (it may only grow)")
     return changes

@@ -1,4 +1,4 @@
-"""A run's folder: where each file is, how it is written, and who may write."""
+"""The folder of a run: the paths of its files, their writers, and the lock."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from negexp.tracking.files import (
     write_parquet,
 )
 
-# what an epoch's seconds are counted by: `seconds_<phase>` in metrics.csv
+# the phases of an epoch, with their times in the columns `seconds_<phase>` of metrics.csv
 PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
 PACKAGE = Path(__file__).parent.parent
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy", "pandas", "hydra-core")
 
 
 class RunFolder:
-    """The paths of a run and the writers of all its files but the checkpoints."""
+    """The paths of a run, and the writers of all its files except the checkpoints."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,17 +53,19 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer of this folder within; the system frees the lock when the process dies.
+        """Lock this folder against other writers. The system frees the lock when the process dies.
 
         Raises
         ------
         InputError
-            When another process is writing.
+            When another process is writing into the folder.
         """
         make_folder(self.path)
         for part in self.folders:
             if part.is_symlink():
-                raise InputError(f"{part}: is a link; nothing is written outside of a run's folder, so put it there")
+                raise InputError(
+                    f"{part}: is a link; nothing is written outside of a run's folder; replace the link by a folder"
+                )
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(blocking=False)
@@ -79,8 +81,8 @@ class RunFolder:
             lock.release()
 
     def create(self, config: TrainConfig, save_encoder: Callable[[Path], None]) -> None:
-        """Begin a run: save its configuration, take away what an attempt without a commit left, save the encoder."""
-        self.save_config(config)  # first: by it the rest is known as ours
+        """Start a run: save its configuration, remove the remains of an uncommitted attempt, save the encoder."""
+        self.save_config(config)  # first, because it marks the folder as a run
         for folder in (self.negatives, self.evaluation):
             remove_folder(folder)
             make_folder(folder)
@@ -92,7 +94,7 @@ class RunFolder:
             save_encoder(temporary)
 
     def foreign(self) -> list[str]:
-        """Return what lies where a run writes, though there is no run: somebody else's, and not to be overwritten."""
+        """Return existing files and folders that a run would overwrite; without a config.yaml they are not a run's."""
         found = [folder.name for folder in self.folders if folder.is_dir() and any(folder.iterdir())]
         return found + [file.name for file in (self.metrics, self.refreshes, self.result) if file.exists()]
 
@@ -101,12 +103,12 @@ class RunFolder:
         write_bytes(self.config, to_yaml(config).encode())
 
     def write_ledger(self, epoch: int, step: int, ledger: pd.DataFrame) -> None:
-        """Write `negatives/epoch-NNN.parquet`; of a later refresh in the epoch, `epoch-NNN-step-NNNNN.parquet`."""
+        """Write `negatives/epoch-NNN.parquet`, or `epoch-NNN-step-NNNNN.parquet` for a later refresh in the epoch."""
         name = f"epoch-{epoch:03d}-step-{step:05d}" if step else f"epoch-{epoch:03d}"
         write_parquet(self.negatives / f"{name}.parquet", ledger)
 
     def write_metrics(self, epochs: list[dict[str, Any]], refreshes: list[dict[str, Any]]) -> None:
-        """Write metrics.csv and refreshes.csv, all rows that are committed."""
+        """Write all committed rows to metrics.csv and refreshes.csv."""
         write_csv(self.metrics, pd.DataFrame(epochs))
         write_csv(self.refreshes, pd.DataFrame(refreshes))
 
@@ -131,14 +133,14 @@ def write_evaluation(folder: Path, split: str, ranks: pd.DataFrame) -> Metrics:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on."""
     packages = {name: version(name) for name in PACKAGES}
     return {"negexp": f"{__version__} ({_code()})", "python": platform.python_version(), **packages}
 
 
 @cache
 def _code() -> str:
-    """Return a digest of negexp's own code: a version number says little of a checkout that one works on."""
+    """Return a digest of negexp's own code, because the version number of a working copy says little."""
     digest = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*.py")):
         digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())

@@ -1,7 +1,16 @@
-"""Training: the epoch loop, one epoch of steps, and checkpoints."""
+"""Training: the epoch loop, the optimizer steps of an epoch, and checkpoints."""
 
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
-from negexp.training.origin import Origin, training_pairs
-from negexp.training.run import Start, Trained, train
+from negexp.training.provenance import Provenance, training_pairs
+from negexp.training.run import StartingPoint, TrainingResult, train
 
-__all__ = ["CheckpointStore", "Commit", "Origin", "Start", "Trained", "load_weights", "train", "training_pairs"]
+__all__ = [
+    "CheckpointStore",
+    "Commit",
+    "Provenance",
+    "StartingPoint",
+    "TrainingResult",
+    "load_weights",
+    "train",
+    "training_pairs",
+]

@@ -1,4 +1,4 @@
-"""From pairs and their negatives to an embedded batch, the input of a loss."""
+"""Pairs and their negatives to a `TextBatch`, the input of a loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from negexp.corpus import Split
 from negexp.embedding import TextEncoder
-from negexp.model.loss import Embedded, TextBatch
+from negexp.model import TextBatch, Vectors
 from negexp.sampling import Arguments, Forbidden, Negatives
 
 Ints = NDArray[np.int64]
@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """Embeds batches of the training pairs; `points_are_candidates` as the loss says."""
+    """Builds batches of the training pairs; `points_are_candidates` comes from the loss."""
 
     encoder: TextEncoder
     train: Split
@@ -28,9 +28,9 @@ class BatchBuilder:
     points_are_candidates: bool = False
 
     def build(self, pair: Ints, negatives: Negatives) -> TextBatch:
-        """Return the batch of some pairs: all their texts are encoded together, each distinct one once per role.
+        """Return the batch of some pairs, with all their texts embedded together, each distinct text once per role.
 
-        `negatives` are those of all pairs.
+        `negatives` holds the negatives of all training pairs.
         """
         own = negatives.argument[pair]  # (pairs, k)
         column = np.concatenate([self._columns(pair), own.ravel()])  # the argument in each candidate column
@@ -53,12 +53,12 @@ class BatchBuilder:
         tables = ("counter", "point") if self.points_are_candidates else ("counter",)
         return np.concatenate([self.arguments.number(table, pair) for table in tables])
 
-    def _embed(self, points: Ints, column: Ints) -> tuple[Embedded, Embedded]:
+    def _embed(self, points: Ints, column: Ints) -> tuple[Vectors, Vectors]:
         texts, pairs = self.arguments.text[column], len(points)
         if self.encoder.model.shared:
-            both = self.encoder.encode("query", np.concatenate([points, texts]))
-            return Embedded(*(part[:pairs] for part in both)), Embedded(*(part[pairs:] for part in both))
-        return Embedded(*self.encoder.encode("query", points)), Embedded(*self.encoder.encode("candidate", texts))
+            vectors = self.encoder.encode("query", np.concatenate([points, texts]))
+            return vectors.rows(slice(pairs)), vectors.rows(slice(pairs, None))
+        return self.encoder.encode("query", points), self.encoder.encode("candidate", texts)
 
     def _codes(self, codes: Ints | None, pair: Ints) -> Tensor | None:
         return None if codes is None else self.encoder.runtime.to_device(torch.from_numpy(codes[pair]))

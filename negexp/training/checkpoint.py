@@ -1,8 +1,8 @@
-"""Commits: model, optimizer and the loop's state at the end of an epoch, whole or absent.
+"""Commits: the model, the optimizer and the loop's state at the end of an epoch, complete or absent.
 
-A commit is a folder that is filled under a temporary name, flushed, described by a manifest with the SHA-256 of every
-file, and renamed; it is never written to again. `index.json` then names the last and the best. Tensors are
-safetensors, the rest is JSON: nothing that is loaded can execute.
+A commit is a folder. It is written under a temporary name and flushed, with a manifest of the SHA-256 of every file.
+Then it is renamed, and never changed again. `index.json` names the last and the best commit. Tensors are stored as
+safetensors and all else as JSON, so that loading a commit cannot run code.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ STEPS, STATE = "steps.json", "state.json"
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit that verified, and the state that the loop wrote into it."""
+    """A verified commit, with the state that the loop wrote."""
 
     folder: Path
     state: dict[str, Any]
 
     def value(self, key: str) -> Any:
-        """Return what the loop wrote under a key, or raise `InputError` when it did not."""
+        """Return the value of a key in the state, or raise `InputError` if it is missing."""
         if key not in self.state:
             raise InputError(f"{self.folder / STATE}: has no {key}; another version of negexp wrote it")
         return self.state[key]
 
     @property
     def weights(self) -> Path:
-        """Return the file of the model's weights."""
+        """Return the path of the model's weights."""
         return self.folder / MODEL
 
 
 class CheckpointStore:
-    """The commits of a run: the newest `keep` and the best."""
+    """The commits of a run: the newest `keep` commits and the best one."""
 
     def __init__(self, run: Path, keep: int) -> None:
         self.run = run
@@ -73,7 +73,7 @@ class CheckpointStore:
     # --- writing --------------------------------------------------------------------------------------------------
 
     def begin(self, epoch: int, trainee: Trainee, negatives: Negatives) -> Path:
-        """Write an epoch's tensors below a temporary name, which `finish` makes a commit."""
+        """Write the tensors of an epoch into a temporary folder, and return it; `finish` turns it into a commit."""
         temporary = start_folder(self.folder / _name(epoch))
         optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
         tensors = {
@@ -90,9 +90,9 @@ class CheckpointStore:
         return temporary
 
     def finish(self, temporary: Path, state: dict[str, Any]) -> None:
-        """Add the loop's state and the manifest, rename, and let go of the commits that are not needed any more.
+        """Add the loop's state and the manifest, rename the folder, and remove commits that are no longer needed.
 
-        `state` has `epoch` and `best_epoch`, and whatever else the loop needs to go on.
+        `state` has `epoch`, `best_epoch`, and all else that the loop needs to continue.
         """
         epoch, best_epoch = state["epoch"], state["best_epoch"]
         with filling(temporary):
@@ -100,28 +100,28 @@ class CheckpointStore:
             digests = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
             write_json(temporary / "manifest.json", {"epoch": epoch, "sha256": digests})
         finish_folder(temporary, self.folder / _name(epoch))
-        self._settle(epoch, best_epoch)
+        self._update_index(epoch, best_epoch)
 
-    def _settle(self, epoch: int, best_epoch: int) -> None:
-        """Point `last` and `best` to what they now are, and remove the commits that neither they nor `keep` need."""
+    def _update_index(self, epoch: int, best_epoch: int) -> None:
+        """Write `last` and `best` to index.json, and remove commits that are neither the best nor among the newest."""
         write_json(self.folder / "index.json", {"last": _name(epoch), "best": _name(best_epoch)})
-        wanted = {_name(best_epoch), *(_name(kept) for kept in range(epoch - self.keep + 1, epoch + 1))}
+        needed = {_name(best_epoch), *(_name(recent) for recent in range(epoch - self.keep + 1, epoch + 1))}
         for folder in self._commits():
-            if folder.name not in wanted:
+            if folder.name not in needed:
                 remove_folder(folder)
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     def newest(self) -> Commit | None:
-        """Return the newest commit that verifies together with its best epoch's, and make it the last one.
+        """Return the newest commit that is intact and whose best epoch is intact, and make it the last one.
 
-        Newer ones, which are damaged or whose best epoch's is, are reported and set aside as `epoch-NNN.damaged`;
-        what a kill left under a temporary name is removed.
+        Newer, damaged commits are logged and renamed to `epoch-NNN.damaged`. Temporary folders of a killed process are
+        removed.
 
         Raises
         ------
         InputError
-            When there are commits and none can be used; nothing is changed then.
+            When there are commits but all are damaged. Then no file is changed.
         """
         damages: dict[Path, InputError] = {}
         for folder in self._commits():
@@ -133,27 +133,27 @@ class CheckpointStore:
             self._set_aside(damages)
             for leftover in self.folder.glob(".epoch-*"):
                 remove_folder(leftover)
-            self._settle(commit.value("epoch"), commit.value("best_epoch"))
+            self._update_index(commit.value("epoch"), commit.value("best_epoch"))
             return commit
         if damages:
             raise InputError(
-                f"{next(iter(damages.values()))}. No commit can be used; mend it, or move {self.folder} away to start "
-                "over"
+                f"{next(iter(damages.values()))}. No commit can be used; repair it, or move {self.folder} away to "
+                "start again"
             )
         return None
 
     def _set_aside(self, damages: dict[Path, InputError]) -> None:
         for folder, damage in damages.items():
             aside = folder.with_name(f"{folder.name}.damaged")
-            log.warning(f"{damage}: that commit is set aside as {aside.name}, the one before is used")
+            log.warning(f"{damage}: this commit is renamed to {aside.name}, and the one before it is used")
             remove_folder(aside)
             rename_folder(folder, aside)
 
     def restore(self, commit: Commit, trainee: Trainee) -> Negatives:
-        """Put model, optimizer and schedule where they stood at the commit; return the negatives in force then."""
+        """Load model, optimizer and schedule from a commit; return its negatives."""
         load_weights(commit.weights, trainee.model)
         steps = read_json(commit.folder / STEPS, self.run)
-        with _fits_its_run(commit.folder):
+        with _report_mismatch(commit.folder):
             state = _join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
             trainee.optimizer.load_state_dict(state)
             trainee.schedule.load_state_dict(steps["schedule"])
@@ -161,12 +161,12 @@ class CheckpointStore:
             return Negatives(**{key: value.numpy().copy() for key, value in negatives.items()})
 
     def commit(self, which: str) -> Commit:
-        """Return the commit that is `best` or `last`, after checking its files against the manifest.
+        """Return the commit `best` or `last`, after checking its files against the manifest.
 
         Raises
         ------
         InputError
-            When there is no such checkpoint, or a file of it is damaged.
+            When there is no such commit, or one of its files is damaged.
         """
         index = read_json(self.folder / "index.json", self.run)
         folder = self.folder / Path(str(index.get(which))).name
@@ -174,16 +174,17 @@ class CheckpointStore:
         return Commit(folder, read_json(folder / STATE, self.run))
 
     def weights(self, which: str) -> Path:
-        """Return the file of the weights of `best` or `last`, checked, or raise `InputError`."""
+        """Return the path of the weights of `best` or `last`, verified, or raise `InputError`."""
         return self.commit(which).weights
 
     def _commits(self) -> list[Path]:
         """Return the folders of commits, newest first."""
-        found = [(int(name[1]), path) for path in self.folder.glob("epoch-*") if (name := COMMIT.fullmatch(path.name))]
-        return [path for _, path in sorted(found, reverse=True)]
+        matches = ((COMMIT.fullmatch(path.name), path) for path in self.folder.glob("epoch-*"))
+        epochs = [(int(match[1]), path) for match, path in matches if match]
+        return [path for _, path in sorted(epochs, reverse=True)]
 
     def _verified(self, folder: Path) -> Commit:
-        """Return the commit of a folder when its files and those of its best epoch are whole."""
+        """Return the commit in a folder, or raise `InputError` if it or its best epoch is damaged."""
         self._verify(folder)
         commit = Commit(folder, read_json(folder / STATE, self.run))
         best = self.folder / _name(commit.value("best_epoch"))
@@ -192,17 +193,17 @@ class CheckpointStore:
         return commit
 
     def _verify(self, folder: Path) -> None:
-        """Raise `InputError` unless every file of a commit has the SHA-256 of its manifest."""
+        """Raise `InputError` unless every file of a commit has the SHA-256 in its manifest."""
         digests = read_json(folder / "manifest.json", self.run).get("sha256")
         if not isinstance(digests, dict) or digests.keys() != {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}:
             raise InputError(f"{folder / 'manifest.json'}: does not name the files of a commit")
         for name, digest in digests.items():
             file = own_file(folder / name, self.run)
             try:
-                found = sha256(file)
+                actual = sha256(file)
             except OSError as error:
                 raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-            if found != digest:
+            if actual != digest:
                 raise InputError(f"{file}: does not match its manifest.json; the checkpoint is damaged")
 
 
@@ -214,14 +215,14 @@ def _name(epoch: int) -> str:
 
 
 def load_weights(weights: Path, model: BiEncoder) -> None:
-    """Load a checkpoint's weights into the model, or raise `InputError` when they do not fit it."""
-    with _fits_its_run(weights):
+    """Load the weights of a commit into the model, or raise `InputError` if they do not fit."""
+    with _report_mismatch(weights):
         model.load_state_dict(load_file(weights))
 
 
 @contextmanager
-def _fits_its_run(path: Path) -> Iterator[None]:
-    """Name the file that verified and yet cannot be used: other names or shapes than the configuration says."""
+def _report_mismatch(path: Path) -> Iterator[None]:
+    """Raise `InputError` if an intact file does not fit the configuration: other names or shapes."""
     try:
         yield
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -230,7 +231,7 @@ def _fits_its_run(path: Path) -> Iterator[None]:
 
 
 def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Split an optimizer's state into tensors, named `parameter.key`, and the groups, which JSON can hold."""
+    """Split an optimizer's state into tensors, named `parameter.key`, and its parameter groups, for JSON."""
     tensors = {
         f"{parameter}.{key}": value.contiguous()
         for parameter, values in state["state"].items()
@@ -243,5 +244,5 @@ def _join_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) ->
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         parameter, _, key = name.partition(".")
-        state.setdefault(int(parameter), {})[key] = value.clone()  # in memory of its own, not in the file's
+        state.setdefault(int(parameter), {})[key] = value.clone()  # a copy, so that the file's memory can be freed
     return {"state": state, "param_groups": groups}

@@ -1,4 +1,4 @@
-"""Seconds by phase."""
+"""Measure seconds by phase."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from negexp.runtime import Runtime
 
 
 class PhaseClock:
-    """Seconds by phase; a phase within another counts for itself only.
+    """Seconds by phase. The time of a nested phase does not count for the outer one.
 
-    Work that a GPU still has in its queue belongs to the phase that put it there.
+    A phase ends when the GPU has finished its queued work.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.seconds: dict[str, float] = defaultdict(float)
-        self._inner: list[float] = []  # seconds of the phases within each phase that is running
+        self._inner: list[float] = []  # for each running phase, the seconds of its nested phases
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Count what is done within for a phase."""
+        """Measure a block as part of a phase."""
         start = time.perf_counter()
         self._inner.append(0.0)
         yield
@@ -34,5 +34,5 @@ class PhaseClock:
             self._inner[-1] += whole
 
     def take(self, phases: Sequence[str]) -> dict[str, float]:
-        """Return `seconds_<phase>` of these phases since they were last taken, and start them anew."""
+        """Return `seconds_<phase>` of these phases since the last call, and reset them."""
         return {f"seconds_{phase}": self.seconds.pop(phase, 0.0) for phase in phases}

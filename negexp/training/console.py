@@ -1,4 +1,4 @@
-"""What a person reads of a run: one line an epoch, and at the end whether training helped."""
+"""Log lines of a run: one per epoch, and at the end a comparison with the untrained model."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ log = logging.getLogger("negexp")
 
 
 class Console(Listener):
-    """Logs a line before training, and one an epoch."""
+    """Logs a line before training, and a line per epoch."""
 
     def __init__(self, monitor: Monitor) -> None:
         self.monitor = monitor
 
     def started(self, run: RunInfo) -> None:
-        """Log how good the untrained model is; a run that goes on has said so before."""
+        """Log the metrics of the untrained model, unless the run continues: then an earlier process has logged them."""
         if not run.epochs:
             log.info(f"untrained  {_accuracies(run.untrained, self.monitor)}  {run.seconds:.1f} s")
 
     def committed(self, epoch: Epoch) -> None:
-        """Log the epoch."""
+        """Log the line of the epoch."""
         log.info(epoch_line(epoch.row, epoch.scores, self.monitor))
 
 
 def epoch_line(row: Mapping[str, Any], scores: Mapping[str, Metrics], monitor: Monitor) -> str:
-    """Return an epoch's line; accuracies are those of validation, for the protocol and task of the monitor."""
+    """Return the line of an epoch, with validation accuracies for the protocol and task of the monitor."""
     names = [str(name) for name in row if str(name).startswith("loss_")]
     parts = ", ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in names)
     seconds = sum(value for name, value in row.items() if str(name).startswith("seconds_"))
@@ -44,16 +44,16 @@ def epoch_line(row: Mapping[str, Any], scores: Mapping[str, Metrics], monitor: M
 def _accuracies(scores: Mapping[str, Metrics], monitor: Monitor) -> str:
     text = f"{monitor.protocol} {monitor.task}"
     for stage, tasks in scores["validation"][monitor.protocol].items():
-        found = tasks[monitor.task]
-        text += f"  {stage} @1 {found['accuracy@1']:.3f} @10 {found['accuracy@10']:.3f}"
+        metrics = tasks[monitor.task]
+        text += f"  {stage} @1 {metrics['accuracy@1']:.3f} @10 {metrics['accuracy@10']:.3f}"
     return text
 
 
 def before_and_after(result: Mapping[str, Any]) -> str:
-    """Return a table of accuracies before training beside those of the best epoch, on validation and on test.
+    """Return a table that compares the untrained model with the best epoch, on validation and test.
 
-    It is for the protocol and task of the monitor. A split of which `result["untrained"]` has nothing is left out: runs
-    of version 0.1 have no test there.
+    It has the protocol and task of the monitor. A split without untrained metrics is left out: runs of version 0.1 have
+    none for test.
     """
     protocol, monitored_stage, task, monitored = Monitor.of_result(result["monitor"])
     before = {split: scores.get(protocol, {}) for split, scores in result["untrained"].items()}

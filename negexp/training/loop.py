@@ -12,14 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from negexp.components import build
-from negexp.components import flatten as flatten_config
+from negexp.components import build, flatten
 from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
 from negexp.evaluation import summarise
-from negexp.evaluation.evaluator import evaluate_split, sample_queries
-from negexp.evaluation.metrics import Metrics, flatten
+from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
+from negexp.evaluation.metrics import Metrics, metric_columns
 from negexp.evaluation.monitor import Monitor
 from negexp.index import NeighbourIndex
 from negexp.model.loss import Loss
@@ -32,8 +31,8 @@ from negexp.tracking.run_folder import PHASES
 from negexp.training.batch import BatchBuilder
 from negexp.training.checkpoint import CheckpointStore, Commit
 from negexp.training.clock import PhaseClock
-from negexp.training.origin import Origin
-from negexp.training.steps import EpochOfSteps, Trainee
+from negexp.training.provenance import Provenance
+from negexp.training.steps import Trainee, TrainingEpoch
 
 log = logging.getLogger("negexp")
 
@@ -42,35 +41,35 @@ REFRESH_PHASES = ("embed", "index", "sample", "train")
 
 @dataclass
 class Progress:
-    """What the loop carries from epoch to epoch, beside model and optimizer."""
+    """The state of the loop between epochs, beside model and optimizer."""
 
     COMMITTED: ClassVar = ("history", "refreshes", "best_epoch", "best_value", "untrained")
-    LATER: ClassVar[dict[str, Any]] = {"refreshes": []}  # not in the commits of version 0.1
+    MISSING_IN_0_1: ClassVar[dict[str, Any]] = {"refreshes": []}  # defaults for commits of version 0.1
 
-    history: list[dict[str, Any]] = field(default_factory=list)  # a row of metrics.csv for every committed epoch
-    refreshes: list[dict[str, Any]] = field(default_factory=list)  # a row of refreshes.csv for each of their refreshes
+    history: list[dict[str, Any]] = field(default_factory=list)  # rows of metrics.csv, one per committed epoch
+    refreshes: list[dict[str, Any]] = field(default_factory=list)  # rows of refreshes.csv, one per refresh
     negatives: Negatives | None = None
     best_epoch: int = -1
     best_value: float = -math.inf
     untrained: dict[str, Metrics] = field(default_factory=dict)
-    earlier_seconds: float = 0.0  # of the processes before this one, up to their last commits
+    earlier_seconds: float = 0.0  # of earlier processes, up to their last commits
 
     @classmethod
-    def of(cls, commit: Commit, negatives: Negatives) -> Progress:
-        """Return the progress that a commit's state holds."""
-        state = {**cls.LATER, **commit.state}
+    def from_commit(cls, commit: Commit, negatives: Negatives) -> Progress:
+        """Return the progress stored in a commit."""
+        state = {**cls.MISSING_IN_0_1, **commit.state}
         committed = {key: state[key] if key in state else commit.value(key) for key in cls.COMMITTED}
         return cls(negatives=negatives, earlier_seconds=commit.value("seconds"), **committed)
 
     def committed(self) -> dict[str, Any]:
-        """Return what a commit's state has to hold."""
+        """Return the entries for the state of a commit."""
         return {key: getattr(self, key) for key in self.COMMITTED}
 
 
 class Experiment:
     """One run, with its phases as methods.
 
-    listeners hear what happens; the loop itself knows neither files nor the console.
+    The loop reports events to its listeners. Apart from checkpoints, it writes nothing itself.
     """
 
     def __init__(
@@ -96,33 +95,34 @@ class Experiment:
         self.progress = Progress()
         self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
-    def begin(self, origin: Origin) -> None:
-        """Stand at the beginning."""
-        self.origin = origin
+    def begin(self, provenance: Provenance) -> None:
+        """Start a new run."""
+        self.provenance = provenance
 
-    def restore(self, commit: Commit, origin: Origin) -> None:
-        """Stand where the run stood at a commit: all that the next epochs depend on."""
-        self.progress, self.origin = Progress.of(commit, self.store.restore(commit, self.trainee)), origin
+    def restore(self, commit: Commit, provenance: Provenance) -> None:
+        """Restore the state of the run at a commit: all that the next epochs depend on."""
+        self.progress = Progress.from_commit(commit, self.store.restore(commit, self.trainee))
+        self.provenance = provenance
 
     def run(self) -> Progress:
-        """Train the epochs that are left, or until validation has not improved for `trainer.patience` of them."""
-        embeddings = None if self.over() else self.embed("train")
+        """Train the remaining epochs, or until validation has not improved for `trainer.patience` epochs."""
+        embeddings = None if self.finished() else self.embed("train")
         if embeddings is not None and not self.progress.history:
-            # of test for the comparison with the best epoch only: nothing is chosen by it
+            # test is only for the comparison with the best epoch: no choice depends on it
             self.progress.untrained = summarise_all(self.evaluate(embeddings, ("validation", "test")))
-        self.tell_started()
-        while embeddings is not None and not self.over():
+        self.notify_started()
+        while embeddings is not None and not self.finished():
             epoch = len(self.progress.history)
             losses, refreshes = self.train(epoch, embeddings)
-            embeddings = self.embed("train")  # of the model as it stands when the next epoch starts
+            embeddings = self.embed("train")  # for the evaluation, and for the next epoch's refresh
             self.commit(epoch, losses, refreshes, self.evaluate(embeddings))
             check_stop()
         if len(self.progress.history) < self.config.trainer.epochs:
             log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
         return self.progress
 
-    def over(self) -> bool:
-        """Return whether all epochs are done, or early stopping is on and due."""
+    def finished(self) -> bool:
+        """Return whether all epochs are done, or early stopping ends the run."""
         done, patience = len(self.progress.history), self.config.trainer.patience
         waited = done - 1 - self.progress.best_epoch
         return done >= self.config.trainer.epochs or (done > 0 and patience is not None and waited >= patience)
@@ -139,28 +139,28 @@ class Experiment:
         -------
         The mean losses, and a row of refreshes.csv for each refresh.
         """
-        steps = EpochOfSteps(self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch)
+        training = TrainingEpoch(self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch)
         rows: list[dict[str, Any]] = []
-        while not steps.over:
+        while not training.finished:
             if rows:
                 embeddings = self.embed("train")
-            row = self.refresh(epoch, steps, embeddings)
+            row = self.refresh(epoch, training, embeddings)
             assert self.progress.negatives is not None
             with self.clock("train"):
-                steps.train(self.progress.negatives, self.config.sampler.refresh.steps, self.tell_step)
+                training.train(self.progress.negatives, self.config.sampler.refresh.steps, self.notify_step)
             rows.append({**row, **self.clock.take(REFRESH_PHASES)})
         for listener in self.listeners:
             listener.trained(epoch)
-        return steps.means(), rows
+        return training.means(), rows
 
-    def refresh(self, epoch: int, steps: EpochOfSteps, embeddings: Embeddings) -> dict[str, Any]:
-        """Sample negatives from the embeddings, unless the last ones stay; return their statistics."""
+    def refresh(self, epoch: int, training: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
+        """Sample negatives from the embeddings, unless the previous ones stay; return their statistics."""
         sampled = self.sampler.sampled_epoch(epoch)
         values = [self.monitor.in_row(row) for row in self.progress.history]
-        progress = sampled + steps.done / len(steps.batches)
+        progress = sampled + training.done / len(training.batches)
         previous = self.progress.negatives
         with self.clock("sample"):
-            round_ = self.round(epoch, steps.steps, embeddings).at(progress, values[:sampled])
+            round_ = self.round(epoch, training.steps, embeddings).at(progress, values[:sampled])
             if previous is None or sampled == epoch:
                 negatives = self.sampler.sample(round_)
             else:
@@ -169,7 +169,7 @@ class Experiment:
             ledger = build_ledger(self.arguments, negatives, round_.positive_distance, sampled)
             statistics = {
                 "epoch": epoch,
-                "step": steps.steps,
+                "step": training.steps,
                 "random_rate": self.sampler.random_rate(progress, values[:sampled]),
                 "sampled_epoch": sampled,
                 **ledger_statistics(ledger),
@@ -177,11 +177,11 @@ class Experiment:
                 **self.sampler.statistics(),
             }
             for listener in self.listeners:
-                listener.refreshed(Refresh(epoch, steps.steps, statistics, ledger))
+                listener.refreshed(Refresh(epoch, training.steps, statistics, ledger))
         return statistics
 
     def round(self, epoch: int, step: int, embeddings: Embeddings) -> SamplingRound:
-        """Return what the strategy sees of the embeddings; the generator is of (seed, epoch, step)."""
+        """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""
         train, sampler = self.train_split, self.config.sampler
         candidate = {
             "point": embeddings.retrieval("candidate", train.point),
@@ -208,7 +208,7 @@ class Experiment:
             return index
 
     def evaluate(self, train: Embeddings, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
-        """Return the ranks on the given splits, and on the fixed sample of training queries."""
+        """Return the ranks of the given splits, and of the fixed sample of training queries."""
         embeddings = {split: self.embed(split) for split in splits}
         with self.clock("evaluate"):
             ranks = {split: self.rank(split, vectors) for split, vectors in embeddings.items()}
@@ -217,16 +217,10 @@ class Experiment:
         return ranks
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
-        """Return per-query ranks on a split."""
-        return evaluate_split(
-            self.trainee.model,
-            embeddings,
-            self.corpus[split],
-            self.train_split,
-            self.config.evaluation,
-            queries,
-            self.encoder.progress,
-        )
+        """Return the ranks of the queries of a split."""
+        pairs = self.corpus[split]
+        scorers = split_scorers(self.trainee.model, embeddings, pairs)
+        return evaluate_split(scorers, pairs, self.train_split, self.config.evaluation, queries, self.encoder.progress)
 
     def commit(
         self,
@@ -235,7 +229,7 @@ class Experiment:
         refreshes: list[dict[str, Any]],
         ranks: dict[str, pd.DataFrame],
     ) -> None:
-        """Write the checkpoint with the epoch's rows, then tell the listeners."""
+        """Write the commit of the epoch, then notify the listeners."""
         progress = self.progress
         scores = summarise_all(ranks)
         value = self.monitor.value(scores["validation"])
@@ -244,35 +238,35 @@ class Experiment:
         assert progress.negatives is not None
         with self.clock("checkpoint"):
             temporary = self.store.begin(epoch, self.trainee, progress.negatives)
-        # the row is part of the commit, so what is left of the commit counts with the next epoch
+        # the row is part of the commit, so the rest of the checkpoint phase counts for the next epoch
         row = epoch_row(refreshes, losses, self.clock.take(PHASES))
         for split, metrics in scores.items():
-            row |= flatten(metrics, split)
+            row |= metric_columns(metrics, split)
         progress.history.append(row)
         progress.refreshes += refreshes
         with self.clock("checkpoint"):
-            so_far = progress.earlier_seconds + time.perf_counter() - self.started
-            state = progress.committed() | self.origin.recorded() | {"seconds": so_far}
+            seconds = progress.earlier_seconds + time.perf_counter() - self.started
+            state = progress.committed() | self.provenance.recorded() | {"seconds": seconds}
             self.store.finish(temporary, {"epoch": epoch, **state})
             for listener in self.listeners:
                 listener.committed(Epoch(epoch, row, progress.history, progress.refreshes, scores))
 
-    def tell_started(self) -> None:
-        """Tell the listeners that training starts, or goes on."""
+    def notify_started(self) -> None:
+        """Notify the listeners that training starts or continues."""
         progress, seconds = self.progress, sum(self.clock.take(PHASES).values())
-        config = flatten_config(asdict(self.config))
+        config = flatten(asdict(self.config))
         run = RunInfo(self.store.run, config, progress.history, progress.refreshes, progress.untrained, seconds)
         for listener in self.listeners:
             listener.started(run)
 
-    def tell_step(self, number: int, losses: dict[str, Any]) -> None:
-        """Tell the listeners of a batch."""
+    def notify_step(self, number: int, losses: dict[str, Any]) -> None:
+        """Notify the listeners of a batch."""
         for listener in self.listeners:
             listener.step(number, losses)
 
 
 def epoch_row(refreshes: list[dict[str, Any]], losses: dict[str, float], seconds: dict[str, float]) -> dict[str, Any]:
-    """Return an epoch's row: the mean statistics of its refreshes, its losses, the sum of its seconds."""
+    """Return the row of an epoch: mean statistics of its refreshes, losses, and the sum of the seconds."""
     row: dict[str, Any] = {}
     for name in refreshes[0]:
         values = [refresh[name] for refresh in refreshes if refresh[name] is not None]

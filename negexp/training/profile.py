@@ -1,4 +1,4 @@
-"""Where an epoch's time goes: by phase, and for a few of its steps by part and by operator."""
+"""The time of an epoch by phase, and of a few of its steps by part and operator."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from negexp.tracking.listener import Epoch, Listener, Refresh
 
 log = logging.getLogger("negexp")
 
-PARTS = ("forward", "backward", "optimizer")  # of a step
-SKIPPED, WARM_UP, PROFILED = 1, 1, 3  # steps; the first ones allocate what later ones find
+PARTS = ("forward", "backward", "optimizer")  # parts of a step
+SKIPPED, WARM_UP, PROFILED = 1, 1, 3  # steps; the first ones allocate memory that later ones reuse
 
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Mark what a part of a step does, for a profiler that may be running."""
+    """Mark a part of a step for the profiler."""
     with record_function(f"negexp.{name}"):
         yield
 
 
 class StepProfile:
-    """Profiles a few steps; `step` is to be called after each one of an epoch."""
+    """Profiles a few steps of an epoch. Call `step` after each step."""
 
     def __init__(self, runtime: Runtime) -> None:
         activities = [ProfilerActivity.CPU]
         if runtime.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        self.steps, self.own_seconds = 0, 0.0  # the latter: what profiling itself took
+        self.steps, self.own_seconds = 0, 0.0  # own_seconds: the time of the profiling itself
         self._profiler = profile(
             activities=activities,
             schedule=schedule(skip_first=SKIPPED, wait=0, warmup=WARM_UP, active=PROFILED, repeat=1),
-            on_trace_ready=self._keep,
+            on_trace_ready=self._store_results,
         )
         self.operators = pd.DataFrame(columns=["operator", "calls", "seconds", "self_seconds", "share"])
         self.parts: dict[str, float] = {}
 
     def start(self) -> None:
-        """Start; the steps follow."""
+        """Start before the first step."""
         self._profiler.start()
 
     def stop(self) -> None:
@@ -57,17 +57,17 @@ class StepProfile:
 
     @property
     def profiled(self) -> int:
-        """Return how many of the steps so far were profiled."""
+        """Return the number of profiled steps so far."""
         return max(0, min(PROFILED, self.steps - SKIPPED - WARM_UP))
 
     def step(self) -> None:
-        """Say that a step has ended."""
+        """Record the end of a step."""
         self.steps += 1
         start = time.perf_counter()
         self._profiler.step()
         self.own_seconds += time.perf_counter() - start
 
-    def _keep(self, profiler: profile) -> None:
+    def _store_results(self, profiler: profile) -> None:
         rows = []
         for event in profiler.key_averages():
             own = (event.self_cpu_time_total + event.self_device_time_total) / 1e6
@@ -83,7 +83,7 @@ class StepProfile:
 
 
 class ProfileListener(Listener):
-    """Profiles the first epoch of a process, and writes profile/ once it is committed."""
+    """Profiles the first epoch of a process, and writes profile/ after its commit."""
 
     def __init__(self, folder: RunFolder, runtime: Runtime) -> None:
         self.folder, self.runtime = folder, runtime
@@ -91,7 +91,7 @@ class ProfileListener(Listener):
         self.done = False
 
     def refreshed(self, refresh: Refresh) -> None:
-        """Start, once the first negatives are there."""
+        """Start after the first refresh of the negatives."""
         if not self.done and self.running is None:
             self.running = StepProfile(self.runtime)
             self.running.start()
@@ -102,7 +102,7 @@ class ProfileListener(Listener):
             self.running.step()
 
     def trained(self, epoch: int) -> None:
-        """Stop: one epoch is enough."""
+        """Stop after the first epoch."""
         if self.running is not None and not self.done:
             self.running.stop()
             self.done = True
@@ -119,18 +119,18 @@ class ProfileListener(Listener):
 
 
 def phase_table(seconds: dict[str, float], profiled: StepProfile) -> pd.DataFrame:
-    """Return the epoch's phases, the train phase by the parts of its steps: phase, seconds, share of the epoch.
+    """Return the phases of the epoch (phase, seconds, share); `train` is divided into the parts of a step.
 
-    `train/other` is what steps do beside their parts, and what lies between them; what profiling itself took is left
-    out. Without a profiled step (an epoch of very few) `train` stays one phase.
+    `train/other` is the rest of the train phase. The time of the profiling itself is left out. Without a profiled step
+    (in a very short epoch), `train` stays one phase.
     """
     rows = {name.removeprefix("seconds_"): value for name, value in seconds.items()}
     rows["train"] -= profiled.own_seconds
     inside = {name: profiled.parts.get(name, 0.0) for name in PARTS}
     if profiled.parts and profiled.profiled:
-        whole, as_often = rows.pop("train"), profiled.steps / profiled.profiled
-        as_often = min(as_often, whole / sum(inside.values()))  # profiled steps take a little longer
-        split = {f"train/{name}": value * as_often for name, value in inside.items()}
+        whole, scale = rows.pop("train"), profiled.steps / profiled.profiled
+        scale = min(scale, whole / sum(inside.values()))  # profiled steps are a little slower
+        split = {f"train/{name}": value * scale for name, value in inside.items()}
         rows |= split | {"train/other": max(0.0, whole - sum(split.values()))}
     table = pd.DataFrame({"phase": list(rows), "seconds": list(rows.values())})
     table["share"] = table["seconds"] / table["seconds"].sum()
@@ -138,12 +138,12 @@ def phase_table(seconds: dict[str, float], profiled: StepProfile) -> pd.DataFram
 
 
 def outside_passes(table: pd.DataFrame) -> float:
-    """Return the share of an epoch outside of the model's forward and backward passes; embedding is one of these."""
+    """Return the share of an epoch outside forward and backward passes; embedding counts as a forward pass."""
     inside = table["phase"].isin(["embed", "train", "train/forward", "train/backward"])
     return float(table.loc[~inside, "share"].sum())
 
 
 def profile_text(table: pd.DataFrame) -> str:
-    """Return the phases as a table for the log, and how much of the epoch lay outside of the model's passes."""
+    """Return the phases as a table for the log, with the share of the epoch outside forward and backward passes."""
     lines = table.to_string(index=False, float_format="{:.4f}".format)
-    return f"{lines}\noutside of forward and backward passes: {outside_passes(table):.1%}"
+    return f"{lines}\noutside forward and backward passes: {outside_passes(table):.1%}"

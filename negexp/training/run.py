@@ -1,4 +1,4 @@
-"""From a configuration and a run's folder to a trained model and its results."""
+"""Train as configured in a run folder, then evaluate the best epoch."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ from negexp.tracking.recorder import Recorder
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.console import Console
 from negexp.training.loop import Experiment, Progress
-from negexp.training.origin import Origin
 from negexp.training.profile import ProfileListener
+from negexp.training.provenance import Provenance
 from negexp.training.steps import build_trainee
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a run stands: its folder, what it began with, and the commit to go on from, None at the beginning."""
+class StartingPoint:
+    """Where a run starts: its folder, its provenance, and the commit to continue from (None for a new run)."""
 
     folder: RunFolder
-    origin: Origin
+    provenance: Provenance
     commit: Commit | None
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What the loop ended with, the metrics of validation and test with the best epoch, and who is to hear of it."""
+class TrainingResult:
+    """The final progress of the loop, the metrics of validation and test with the best epoch, and the listeners."""
 
     progress: Progress
     scores: dict[str, Metrics]
     listeners: Sequence[Listener]
 
 
-def train(config: TrainConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime, start: Start) -> Trained:
-    """Run the experiment, from a commit where there is one, then evaluate validation and test with the best epoch.
+def train(
+    config: TrainConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime, start: StartingPoint
+) -> TrainingResult:
+    """Train, from a commit if there is one, then evaluate the best epoch on validation and test.
 
-    The model holds the best epoch's weights afterwards.
+    Afterwards, the model holds the weights of the best epoch.
     """
     folder = start.folder
     trainee = build_trainee(built.model, config.trainer, runtime)
@@ -55,12 +57,12 @@ def train(config: TrainConfig, corpus: Corpus, built: BuiltModel, runtime: Runti
     encoder = TextEncoder(trainee.model, tokens, runtime, config.tracker.progress)
     store, listeners = CheckpointStore(folder.path, config.checkpoint.keep), _listeners(config, runtime, folder)
     experiment = Experiment(config, corpus, encoder, trainee, store, listeners)
-    if start.commit is None:  # not before all checks, so that a refused run leaves nothing behind
+    if start.commit is None:  # after all checks, so that a refused run leaves no files
         folder.create(config, built.save)
-        experiment.begin(start.origin.with_encoder(folder))
+        experiment.begin(start.provenance.with_encoder(folder))
     else:
-        experiment.restore(start.commit, start.origin)
-        remove_file(folder.result)  # a finished run that is given more epochs is unfinished again
+        experiment.restore(start.commit, start.provenance)
+        remove_file(folder.result)  # a finished run with more epochs to train is unfinished again
         folder.save_config(config)
     progress = experiment.run()
     load_weights(store.weights("best"), trainee.model)
@@ -68,11 +70,11 @@ def train(config: TrainConfig, corpus: Corpus, built: BuiltModel, runtime: Runti
     for split in ("validation", "test"):
         ranks = experiment.rank(split, experiment.embed(split))
         scores[split] = write_evaluation(folder.evaluation, split, ranks)
-    return Trained(progress, scores, listeners)
+    return TrainingResult(progress, scores, listeners)
 
 
 def _listeners(config: TrainConfig, runtime: Runtime, folder: RunFolder) -> list[Listener]:
-    """Return the run's own listeners and the trackers; files first, so that a tracker finds what it is told of."""
+    """Return the run's own listeners, then the trackers. The recorder is first, so that trackers find its files."""
     console = Console(Monitor.parse(config.trainer.monitor))
     listeners: list[Listener] = [Recorder(folder, config.tracker.ledger), console]
     if config.trainer.profile:

@@ -24,15 +24,15 @@ from negexp.training.batch import BatchBuilder
 from negexp.training.profile import part
 
 Ints = NDArray[np.int64]
-Heard = Callable[[int, dict[str, Tensor]], None]  # a batch's number in the epoch, and its losses
+BatchCallback = Callable[[int, dict[str, Tensor]], None]  # arguments: the number of the batch in the epoch, its losses
 
-# Reading a loss waits for the GPU, so it is read once in so many steps; a CPU has nothing to wait for.
+# Reading a loss waits for the GPU, so losses are read together after some steps; on a CPU there is no wait.
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 25, "mps": 25}
 
 
 @dataclass
 class Trainee:
-    """What training changes: the model, and the optimizer with its schedule."""
+    """The state that training changes: the model, and the optimizer with its schedule."""
 
     model: BiEncoder
     optimizer: Optimizer
@@ -40,7 +40,7 @@ class Trainee:
 
 
 def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> Trainee:
-    """Move the model to its device and give it an optimizer; the learning rate warms up linearly, then stays."""
+    """Move the model to its device and create its optimizer; the learning rate warms up linearly, then is constant."""
     model.to(runtime.device)
     groups = [
         {"params": parameters, "lr": lr}
@@ -53,11 +53,8 @@ def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> 
     return Trainee(model, optimizer, schedule)
 
 
-class EpochOfSteps:
-    """One epoch over all pairs, each once, in an order drawn from (seed, epoch); trained in one or several stretches.
-
-    heard is called after every batch.
-    """
+class TrainingEpoch:
+    """One epoch over all pairs, each once, in an order drawn from (seed, epoch). `train` may be called repeatedly."""
 
     def __init__(
         self, trainee: Trainee, loss: Loss, builder: BatchBuilder, config: TrainerConfig, seed: int, epoch: int
@@ -65,27 +62,27 @@ class EpochOfSteps:
         self.trainee, self.loss, self.builder, self.config, self.epoch = trainee, loss, builder, config, epoch
         order = generator(seed, epoch, "batches").permutation(builder.arguments.pairs)
         self.batches: list[Ints] = np.array_split(order, range(config.batch_size, len(order), config.batch_size))
-        self.done = 0  # batches
-        self.losses: list[dict[str, Tensor]] = []  # of every batch
+        self.done = 0  # batches trained so far
+        self.losses: list[dict[str, Tensor]] = []  # of each batch
         torch.manual_seed(derive(seed, epoch, "dropout"))
 
     @property
     def steps(self) -> int:
-        """Return how many optimizer steps were taken."""
+        """Return the number of optimizer steps so far."""
         return -(-self.done // self.config.accumulation)
 
     @property
-    def over(self) -> bool:
-        """Return whether every pair was trained on."""
+    def finished(self) -> bool:
+        """Return whether all batches are trained."""
         return self.done == len(self.batches)
 
-    def train(self, negatives: Negatives, steps: int | None, heard: Heard) -> None:
-        """Take so many optimizer steps, or all that are left.
+    def train(self, negatives: Negatives, steps: int | None, after_batch: BatchCallback) -> None:
+        """Take the given number of optimizer steps, or all remaining ones; call `after_batch` after each batch.
 
         Raises
         ------
         InputError
-            When a loss is not finite; epoch and step are named.
+            When a loss is not finite. The message has epoch and step.
         """
         self.trainee.model.train()
         stop = len(self.batches) if steps is None else self.done + steps * self.config.accumulation
@@ -102,11 +99,11 @@ class EpochOfSteps:
                 if self.done % read_every == 0 or self.done == stop:
                     self._check_finite(unread)
                     unread = self.done
-                heard(self.done - 1, losses)
+                after_batch(self.done - 1, losses)
                 bar.update()
 
     def means(self) -> dict[str, float]:
-        """Return the mean losses over the pairs trained on: `loss`, `loss_<part>`."""
+        """Return the mean losses over the trained pairs: `loss`, `loss_<part>`."""
         weight = torch.tensor([len(batch) for batch in self.batches[: self.done]], dtype=torch.float64)
         means = {}
         for name in self.losses[0]:
@@ -115,7 +112,7 @@ class EpochOfSteps:
         return means
 
     def _batch(self, negatives: Negatives) -> dict[str, Tensor]:
-        """Compute gradients of one batch, and take the step when it is the last of those that share one."""
+        """Compute the gradients of one batch, and take the optimizer step after the last batch of an accumulation."""
         batch, accumulation = self.batches[self.done], self.config.accumulation
         first = self.done - self.done % accumulation
         pairs = sum(map(len, self.batches[first : first + accumulation]))
@@ -125,7 +122,7 @@ class EpochOfSteps:
             parts = self.loss(self.builder.build(batch, negatives), classifier)
         with part("backward"):
             total = parts.pop("total")
-            (total / (pairs / len(batch))).backward()  # the step is that of one batch of all these pairs
+            (total / (pairs / len(batch))).backward()  # the sum equals the gradient of one batch with all these pairs
         if (self.done + 1) % accumulation == 0 or self.done + 1 == len(self.batches):
             with part("optimizer"):
                 _step(self.trainee, self.config.gradient_clip)

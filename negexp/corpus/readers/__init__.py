@@ -1,1 +1,1 @@
-"""Corpus readers, one a module."""
+"""Corpus readers, one per module."""

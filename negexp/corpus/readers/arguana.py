@@ -29,7 +29,7 @@ Key = tuple[str, str, str, str, str]
 
 
 class Arguana(CorpusReader):
-    """The corpus as a folder or as the archive."""
+    """The corpus as a folder or as an archive."""
 
     wants = "the unpacked corpus folder or its .tar.gz"
 
@@ -41,14 +41,14 @@ class Arguana(CorpusReader):
 def read_arguana(path: Path, limits: Limits) -> tuple[list[Record], dict[str, tuple[int, int]]]:
     """Read all pairs, ordered by (theme, debate, stance, number) as plain strings within each split.
 
-    A point without a counter, or a counter without a point, makes no pair and is left out; the second value counts
-    the points and the counters that were found in each split.
+    Points and counters without a partner are left out. The second value has the number of points and counters in the
+    files of each split.
 
     Raises
     ------
     InputError
-        When the path holds no such corpus or more than the limits, a split has no pair, a file is empty or not UTF-8,
-        or a name or link leads out of the corpus.
+        When the path is not such a corpus or exceeds the limits, a split has no pair, a file is empty or not UTF-8, or
+        a name or link points outside the corpus.
     """
     files = _folder_files(path, limits) if path.is_dir() else _archive_files(path, limits)
     points: dict[Key, str] = {}
@@ -60,25 +60,25 @@ def read_arguana(path: Path, limits: Limits) -> tuple[list[Record], dict[str, tu
         table = points if match[3] else counters
         text = decode(data, location).strip()
         if not text:
-            raise InputError(f"{location}: holds no text; unpack the corpus anew, or remove the file and its partner")
+            raise InputError(f"{location}: holds no text; unpack the corpus again, or remove the file and its partner")
         table[SPLIT_FOLDERS[split], theme, debate, stance, match[2]] = text
     if not points:
         raise InputError(
-            f"data.path={path}: is no ArguAna counterargs corpus; expected training/, validation/ and test/ with "
+            f"data.path={path}: is not an ArguAna counterargs corpus; expected training/, validation/ and test/ with "
             f"THEME/DEBATE/pro/pro01a-point.txt, in it or in its {INNER_FOLDER}/"
         )
     for folder, split in SPLIT_FOLDERS.items():
         if not any(key[0] == split for key in points.keys() & counters.keys()):
-            raise InputError(f"data.path={path}: {folder}/ holds no point-counter pair; unpack the corpus anew")
+            raise InputError(f"data.path={path}: {folder}/ holds no point-counter pair; unpack the corpus again")
     records = [
         Record(points[key], counters[key], key[0], *key[1:4], id=f"{key[1]}/{key[2]}/{key[3]}{key[4]}")
         for key in sorted(points.keys() & counters.keys())
     ]
-    found = {
+    counts = {
         split: (sum(key[0] == split for key in points), sum(key[0] == split for key in counters))
         for split in SPLIT_FOLDERS.values()
     }
-    return records, found
+    return records, counts
 
 
 def _folder_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, bytes]]:
@@ -90,7 +90,7 @@ def _folder_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, 
         parts = list(file.relative_to(root).parts)
         if _is_argument(parts) and file.is_file():
             if not file.resolve().is_relative_to(real):
-                raise InputError(f"{file}: is a link out of the corpus; put the file itself there")
+                raise InputError(f"{file}: is a link to a file outside the corpus; put the file itself there")
             size = file.stat().st_size
             check_length(size, str(file))
             limits.check_bytes(total := total + size, path)
@@ -98,7 +98,7 @@ def _folder_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, 
 
 
 def _archive_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str, bytes]]:
-    """Yield the argument files of a tar archive, read in place: nothing is written, only regular files count."""
+    """Yield the argument files of a tar archive without unpacking it; only regular files are read."""
     if not path.is_file():
         raise InputError(f"data.path={path}: is neither a folder nor a file; give the corpus, unpacked or as .tar.gz")
     try:
@@ -115,7 +115,7 @@ def _archive_files(path: Path, limits: Limits) -> Iterator[tuple[list[str], str,
                         content = archive.extractfile(member)
                         assert content is not None
                         yield parts, location, content.read()
-            while bounded.read(1 << 20):  # the archive ends before the stream does, whose checksum stands at its end
+            while bounded.read(1 << 20):  # read to the end of the stream, where its checksum is verified
                 pass
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError) as error:
         raise InputError(f"data.path={path}: cannot be read as a tar archive ({error}); download it again") from None
@@ -131,9 +131,9 @@ def _decompressed(path: Path) -> BinaryIO:
 
 
 def _check_member(member: tarfile.TarInfo, path: Path) -> None:
-    """Raise `InputError` for what no honest archive of texts has; nothing would be written there, but why trust it."""
+    """Raise `InputError` for members that no archive of texts should have: paths outside it, and sparse files."""
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise InputError(f"{path}:{member.name}: a name that leads out of the archive; do not trust this file")
+        raise InputError(f"{path}:{member.name}: a path outside the archive; do not trust this file")
     if member.issparse():
         raise InputError(f"{path}:{member.name}: is sparse, larger than what is stored; do not trust this file")
 

@@ -1,4 +1,4 @@
-"""The demo: debates that are shipped with the package."""
+"""The demo corpus, shipped with the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEMO = Path(__file__).parent.parent / "demo.jsonl"
 
 
 class Demo(CorpusReader):
-    """The shipped pairs; it takes no path."""
+    """The shipped pairs; `data.path` must not be set."""
 
     @property
     def path(self) -> Path:
@@ -21,7 +21,7 @@ class Demo(CorpusReader):
         return DEMO
 
     def check(self) -> None:
-        """Raise `InputError` when a path is given."""
+        """Raise `InputError` if a path is set."""
         if self.options.path is not None:
             raise InputError(
                 f"data.path={self.options.path}: data=demo ships its texts; a path needs data=arguana or data=pairs"

@@ -1,4 +1,4 @@
-"""Your own pairs: a table with columns point, counter, and where known theme, debate, stance and split."""
+"""Your own pairs: a table with columns point and counter; optional theme, debate, stance and split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from negexp.corpus.tables import read_pairs
 
 
 class Pairs(CorpusReader):
-    """A CSV, JSONL or Parquet table, a pair a row."""
+    """A CSV, JSONL or Parquet table with one pair per row."""
 
     wants = "a CSV, JSONL or Parquet table"
 

@@ -1,1 +1,1 @@
-"""Neighbour indexes, one a module."""
+"""Neighbour indexes, one per module."""

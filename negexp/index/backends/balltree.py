@@ -15,17 +15,16 @@ from negexp.index.base import Candidates, NeighbourIndex
 if TYPE_CHECKING:
     import torch
 
-# A tree computes distances in float64, in its own order: so much less, relative to the largest squared norm, than what
-# it says.
+# Bound on the rounding error of the tree's squared distances (float64), relative to the largest squared norm.
 ROUNDING = 1e-9
 
 
 class BallTreeIndex(NeighbourIndex):
-    """A tree of nested balls; `leaf_size` is where it turns to brute force. Queries are shared out among `threads`."""
+    """A tree of nested balls with brute force in leaves of `leaf_size`. Queries are divided among `threads`."""
 
     @classmethod
     def from_options(cls, options: IndexConfig, vectors: np.ndarray, device: torch.device, threads: int) -> Self:
-        """Return an index that searches with so many threads."""
+        """Return an index that searches with the given threads."""
         return cls(vectors, options.block_bytes, options.leaf_size, threads)
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, leaf_size: int, threads: int = 1) -> None:
@@ -38,25 +37,27 @@ class BallTreeIndex(NeighbourIndex):
         return self.most_candidates // (k + 1)
 
     def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
-        """Ask for one vector more than k, and for twice as many while the last one may still tie with the k-th."""
-        found = Candidates(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        """Search k + 1 vectors; double this number for queries whose last vector may tie with the k-th."""
+        candidates = Candidates(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         rounding = ROUNDING * (1 + np.maximum((queries.astype(np.float64) ** 2).sum(axis=1), self.largest_norm))
         todo, width = np.arange(len(queries)), min(k + 1, len(self.vectors))
         while len(todo):
-            if len(queries) > 1 and len(found.query) + len(todo) * width > self.most_candidates:
+            if len(queries) > 1 and len(candidates.query) + len(todo) * width > self.most_candidates:
                 return None
             distances, vectors = self._query(queries[todo], width)
             kth, last = distances[:, k - 1] ** 2, distances[:, -1] ** 2
             closed = (last - kth > 2 * rounding[todo]) | (width == len(self.vectors))
             query, vector = np.repeat(todo[closed], width), vectors[closed].ravel()
-            found = Candidates(np.concatenate([found.query, query]), np.concatenate([found.vector, vector]))
+            candidates = Candidates(
+                np.concatenate([candidates.query, query]), np.concatenate([candidates.vector, vector])
+            )
             todo, width = todo[~closed], min(2 * width, len(self.vectors))
-        order = np.argsort(found.query, kind="stable")
-        return Candidates(found.query[order], found.vector[order])
+        order = np.argsort(candidates.query, kind="stable")
+        return Candidates(candidates.query[order], candidates.vector[order])
 
     def _query(self, queries: np.ndarray, width: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         parts = np.array_split(queries, min(self.threads, len(queries)))
-        with ThreadPoolExecutor(self.threads) as pool:  # the tree lets go of Python's lock
-            found = list(pool.map(lambda part: self.tree.query(part, k=width), parts))
-        distances, vectors = (np.concatenate(part) for part in zip(*found, strict=True))
+        with ThreadPoolExecutor(self.threads) as pool:  # the tree releases Python's lock
+            results = list(pool.map(lambda part: self.tree.query(part, k=width), parts))
+        distances, vectors = (np.concatenate(part) for part in zip(*results, strict=True))
         return distances, vectors

@@ -1,9 +1,9 @@
-"""Exact search by blocks of the full distance matrix, in torch, on the GPU where there is one.
+"""Exact search by blocks of the full distance matrix, in torch, on the GPU if there is one.
 
-A vector x is the nearer to q, the larger its score q.x - |x|^2 / 2 is. Scores are computed in bfloat16 where the
-processor is fast at it, else in float32. The k-th best score so far, less a bound on what rounding can do, is what a
-score must reach for its vector to be a candidate; the base class compares candidates anew, in float64. So the result is
-exact whatever was rounded away; where bfloat16 leaves too many candidates, scores are computed again in float32.
+The nearest vector x to q has the largest score q.x - |x|^2 / 2. Scores are computed in bfloat16 if the processor is
+fast at it, else in float32. A vector is a candidate if its score reaches the k-th best score so far, minus a bound on
+the rounding error. The base class compares the candidates in float64, so the result is exact. If bfloat16 leaves too
+many candidates, the scores are computed again in float32.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from negexp.index.base import Candidates, NeighbourIndex
 from negexp.processor import fast_bfloat16
 from negexp.scratch import scratch
 
-TILE = 2**13  # columns whose scores exist at a time
-CHUNK = 16  # columns of which only the best score is looked at first; a divisor of TILE
-MOST_QUERIES, MOST_SCORES = 2**10, 2**21  # at a time: more are no faster, and take more memory
-ROOM = 16  # candidates there is room for, for each of the k: about k come from the first tile, few from later ones
-ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8}  # of one operation, relative; twice what it can be
-ONE_LENGTH = {torch.float32: 1e-6, torch.bfloat16: 1e-4}  # spread of norms, relative, that may be taken for none
-SAFETY = 1.02  # the bounds themselves are computed with rounding
-ROWS = 2**11  # that are converted at a time
+TILE = 2**13  # columns of a block of scores
+CHUNK = 16  # columns whose best score is compared first; a divisor of TILE
+MOST_QUERIES, MOST_SCORES = 2**10, 2**21  # in a block: larger blocks are not faster, and take more memory
+ROOM = 16  # expected candidates per neighbour, at most: about k come from the first tile, few from later ones
+ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8}  # relative error of one operation, twice its bound
+EQUAL_NORMS = {torch.float32: 1e-6, torch.bfloat16: 1e-4}  # relative spread of norms that counts as none
+SAFETY = 1.02  # for the rounding of the bounds themselves
+ROWS = 2**11  # rows converted at a time
 
 
 @dataclass(frozen=True)
-class Table:
-    """The vectors (n, dim) in one precision, and how far scores may be from true ones for their sake.
+class RoundedVectors:
+    """The vectors (n, dim) in one precision, with bounds on the error of their scores.
 
-    lost: the largest distance of a vector from what it was before rounding. half_squares: (n,), None where norms are so
-    nearly equal that products alone give the order; spread: by how much at most |x|^2 / 2 differs then, else 0.
+    rounding_error: the largest distance between a vector and its rounded copy.
+    half_squares: (n,) |x|^2 / 2, or None if the norms are so close that the products alone give the order.
+    spread: without `half_squares`, the largest difference between two |x|^2 / 2; else 0.
     """
 
     vectors: Tensor
-    lost: float
+    rounding_error: float
     half_squares: Tensor | None
     spread: float
 
     def scores(self, queries: Tensor, start: int) -> Tensor:
-        """Return the scores of a tile of columns (queries, CHUNK, chunks), -inf where there is no column.
+        """Return the scores of a tile of columns (queries, CHUNK, chunks), -inf beyond the last column.
 
-        A chunk is every `chunks`-th column of the tile: so the best of all chunks is found by whole rows. The
-        next scores take the place of these.
+        A chunk holds every `chunks`-th column of the tile, so that the maximum over chunks reads whole rows. The next
+        call overwrites the result.
         """
         tile = self.vectors[start : start + TILE]
         width = len(tile) + -len(tile) % CHUNK
@@ -65,9 +66,9 @@ class Table:
 
 
 class ExactIndex(NeighbourIndex):
-    """Brute force in matrix products; beside the vectors it holds them in bfloat16, and a tile of scores.
+    """Brute force with matrix products. In memory: the vectors, a bfloat16 copy of them, and a tile of scores.
 
-    Norms, of queries too, must be below 1e18, so that their products are numbers in float32.
+    Norms of vectors and queries must be below 1e18, so that products do not overflow float32.
     """
 
     @classmethod
@@ -77,84 +78,85 @@ class ExactIndex(NeighbourIndex):
 
     def __init__(self, vectors: np.ndarray, block_bytes: int, device: torch.device) -> None:
         super().__init__(vectors, block_bytes)
-        self._columns = min(TILE, len(self.vectors) + CHUNK)  # of a tile of scores
+        self._columns = min(TILE, len(self.vectors) + CHUNK)  # in a tile of scores
         exact = torch.from_numpy(self.vectors)
         norms = torch.from_numpy(np.sqrt(np.einsum("ij,ij->i", self.vectors, self.vectors, dtype=np.float64)))
         self.longest, shortest = float(norms.max()), float(norms.min())
 
-        def one_length(dtype: torch.dtype) -> bool:
-            return self.longest - shortest <= ONE_LENGTH[dtype] * self.longest
+        def equal_norms(dtype: torch.dtype) -> bool:
+            return self.longest - shortest <= EQUAL_NORMS[dtype] * self.longest
 
-        def table(vectors: Tensor) -> Table:
-            lost = _lost(exact, vectors)
-            if one_length(vectors.dtype):
-                return Table(vectors, lost, None, (self.longest**2 - shortest**2) / 2)
-            return Table(vectors, lost, (norms**2 / 2).to(device, vectors.dtype), 0.0)
+        def with_bounds(vectors: Tensor) -> RoundedVectors:
+            error = _rounding_error(exact, vectors)
+            if equal_norms(vectors.dtype):
+                return RoundedVectors(vectors, error, None, (self.longest**2 - shortest**2) / 2)
+            return RoundedVectors(vectors, error, (norms**2 / 2).to(device, vectors.dtype), 0.0)
 
-        self.tables = [table(exact.float().to(device))]  # on a CPU float32 vectors are not copied
-        if device.type == "cpu" and fast_bfloat16() and one_length(torch.bfloat16):  # squares would be rounded away
-            self.tables.insert(0, table(exact.bfloat16()))
+        self.precisions = [with_bounds(exact.float().to(device))]  # on a CPU this does not copy float32 vectors
+        # with unequal norms, scores need |x|^2 / 2, for which bfloat16 has too few bits
+        if device.type == "cpu" and fast_bfloat16() and equal_norms(torch.bfloat16):
+            self.precisions.insert(0, with_bounds(exact.bfloat16()))
 
     def _queries_at_a_time(self, k: int) -> int:
         most_scores = min(MOST_SCORES, self.block_bytes // 4)
         return min(MOST_QUERIES, most_scores // self._columns, self.most_candidates // (ROOM * k))
 
     def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
-        looks = (self._look(table, torch.from_numpy(queries), k) for table in self.tables)
-        return next((found for found in looks if found is not None), None)
+        attempts = (self._candidates_in(rounded, torch.from_numpy(queries), k) for rounded in self.precisions)
+        return next((candidates for candidates in attempts if candidates is not None), None)
 
     @torch.inference_mode()
-    def _look(self, table: Table, exact: Tensor, k: int) -> Candidates | None:
-        """Return the candidates that scores in a table's precision leave."""
-        queries = exact.to(table.vectors.device, table.vectors.dtype)
-        margin = self._margin(table, exact, queries).to(queries.device, torch.float32)
+    def _candidates_in(self, rounded: RoundedVectors, exact: Tensor, k: int) -> Candidates | None:
+        """Return the candidates by scores in one precision, None if there are too many."""
+        queries = exact.to(rounded.vectors.device, rounded.vectors.dtype)
+        margin = self._margin(rounded, exact, queries).to(queries.device, torch.float32)
         best = torch.full((len(queries), k), -torch.inf, device=queries.device)
         found: list[tuple[Tensor, Tensor, Tensor]] = []  # query, column and score
         candidates = 0
-        for start in range(0, len(table.vectors), TILE):
+        for start in range(0, len(rounded.vectors), TILE):
             with _full_precision(queries.device):
-                scores = table.scores(queries, start)
+                scores = rounded.scores(queries, start)
             chunk_best = scores.amax(dim=1)
-            # the best of enough chunks are nearly the best of all columns, and never better
+            # the best scores of many chunks are nearly the best scores of all columns, and never above them
             good = chunk_best if chunk_best.shape[1] >= 4 * k else scores.flatten(1)
             good = good.topk(min(k, good.shape[1]), dim=1).values.float()
             best = torch.cat([best, good], dim=1).topk(k, dim=1).values
             lowest = _rounded_down(best[:, -1] - margin, queries.dtype)
             query, chunk = (chunk_best >= lowest[:, None]).nonzero(as_tuple=True)
-            members = scores[query, :, chunk]  # (chunks found, CHUNK)
+            members = scores[query, :, chunk]  # (chunks, CHUNK)
             hit, member = (members >= lowest[query, None]).nonzero(as_tuple=True)
             column = start + chunk[hit] + member * chunk_best.shape[1]
             found.append((query[hit], column, members[hit, member]))
             candidates += len(hit)
-            if candidates > self.most_candidates and (len(queries) > 1 or table is not self.tables[-1]):
+            if candidates > self.most_candidates and (len(queries) > 1 or rounded is not self.precisions[-1]):
                 return None
         query, column, score = (torch.cat(parts) for parts in zip(*found, strict=True))
-        kept = score >= lowest[query]  # what the last tile asked for is the most: it only rises
-        query, order = query[kept].sort(stable=True)
-        return Candidates(query.cpu().numpy(), column[kept][order].cpu().numpy())
+        high = score >= lowest[query]  # the threshold rises from tile to tile; apply the last one to all
+        query, order = query[high].sort(stable=True)
+        return Candidates(query.cpu().numpy(), column[high][order].cpu().numpy())
 
-    def _margin(self, table: Table, exact: Tensor, queries: Tensor) -> Tensor:
-        """Return (queries,) how much lower than the k-th best score one of the k nearest may have.
+    def _margin(self, rounded: RoundedVectors, exact: Tensor, queries: Tensor) -> Tensor:
+        """Return (queries,) by how much the score of a k-nearest vector can be below the k-th best score.
 
-        Scores err by the rounding of vectors, queries, sums and results, by underflow where numbers are tiny, and the
-        distances that they stand for by rounding in float64; two of them are compared.
+        Errors come from rounding vectors, queries, sums and results, from underflow of tiny numbers, and from the
+        float64 distances that scores are compared with. A comparison has two scores, so the bound counts twice.
         """
         norms = torch.linalg.vector_norm(exact.double(), dim=1)
-        rounded = torch.linalg.vector_norm(exact.double() - queries.cpu().double(), dim=1)
-        factors = rounded * self.longest + norms * table.lost
+        query_error = torch.linalg.vector_norm(exact.double() - queries.cpu().double(), dim=1)
+        factors = query_error * self.longest + norms * rounded.rounding_error
         sums = (exact.shape[1] + 4) * ROUNDING[torch.float32] * (norms * self.longest + self.longest**2)
         results = ROUNDING[queries.dtype] * norms * self.longest
         rest = exact.shape[1] * (2.0**-126 * (1 + norms + self.longest) + 2.0**-52 * (norms + self.longest) ** 2)
-        margin: Tensor = 2 * SAFETY * (factors + sums + results + rest) + SAFETY * table.spread
-        return margin.clamp(max=torch.finfo(torch.float32).max / 4)  # then every vector is a candidate
+        margin: Tensor = 2 * SAFETY * (factors + sums + results + rest) + SAFETY * rounded.spread
+        return margin.clamp(max=torch.finfo(torch.float32).max / 4)  # with this margin every vector is a candidate
 
 
 def _rounded_down(values: Tensor, dtype: torch.dtype) -> Tensor:
     return (values - ROUNDING[dtype] * values.abs()).to(dtype)
 
 
-def _lost(exact: Tensor, rounded: Tensor) -> float:
-    """Return the largest distance of a vector from itself after rounding."""
+def _rounding_error(exact: Tensor, rounded: Tensor) -> float:
+    """Return the largest distance between a vector and its rounded copy."""
     if rounded.dtype == exact.dtype:
         return 0.0
     parts = zip(exact.split(ROWS), rounded.split(ROWS), strict=True)
@@ -163,7 +165,7 @@ def _lost(exact: Tensor, rounded: Tensor) -> float:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keep a GPU, and autocast, from rounding the factors of float32 products."""
+    """Disable TF32 and autocast, which round the factors of float32 products."""
     precision = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("highest")

@@ -1,7 +1,7 @@
-"""The CPU's fast paths: dropout, attention and packed texts, put into an encoder of transformers by one call.
+"""The CPU's fast paths: dropout, attention and packed texts. One call puts them into an encoder of transformers.
 
-The rest of the model knows nothing of them, and they know nothing of it. `README.md` beside this file says what they
-do, for which encoders, and by how much results differ.
+The rest of the model does not depend on them, nor they on it. `README.md` beside this file describes them, the encoders
+that they support, and how much results differ.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["fuse"]
 
 
 def fuse(encoder: PreTrainedModel) -> None:
-    """Give an encoder the CPU's fast paths; it is called as before, and on other devices computes as before.
+    """Give an encoder the CPU's fast paths. Callers need no change; on other devices the encoder computes as before.
 
-    Every encoder gets negexp's dropout, and those that can take packed texts get these with negexp's attention.
+    Every encoder gets negexp's dropout. Encoders that support packed texts get packing and negexp's attention as well.
     """
     replace_dropout(encoder)
     if can_pack(encoder.config):

@@ -1,8 +1,8 @@
-"""Attention on a CPU by whole score matrices of few rows at a time: they stay in the cache, products run at full rate.
+"""Attention on a CPU, in blocks of a few rows with whole score matrices.
 
-Torch's own kernels reach half of that rate where heads are small, and with dropout fall back to something slower still.
-Scores and their softmax are never computed in less than float32, and probabilities are rounded for products only, as in
-flash attention (Dao et al. 2022).
+A block stays in the processor's cache, so matrix products run at full rate. Torch's kernels reach half of that rate
+with small heads, and less with dropout. Scores and softmax are computed in float32 or better; probabilities are rounded
+for matrix products only, as in flash attention (Dao et al. 2022).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.autograd.function import once_differentiable
 from negexp.model.cpu.dropout import INTEGERS, drop_mask, kept_scale
 from negexp.scratch import scratch
 
-BLOCK_SCORES = 2**20  # at a time
+BLOCK_SCORES = 2**20  # scores in a block
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, real: Tensor | None, dropout: float, scaling: float) -> Tensor:
     """Return softmax(scaling query key^T) value, the probabilities with dropout; all (rows, length, dim).
 
-    `real` is (rows, 1, length), true where there is a key; without it there is one everywhere. Where gradients are
-    asked for, the probabilities (rows, length, length) are kept, in the precision of the inputs.
+    `real` is (rows, 1, length), false for padding; None means no padding. When a gradient is needed, the probabilities
+    (rows, length, length) are saved in the precision of the inputs.
     """
     output: Tensor = _Attention.apply(query, key, value, real, dropout, scaling)  # type: ignore[no-untyped-call]
     return output
@@ -95,7 +95,7 @@ def _blocks(rows: int, length: int) -> Iterator[slice]:
 
 
 def _mark_dropped(probabilities: Tensor, dropout: float) -> None:
-    """Give those probabilities that are dropped a negative sign: so one tensor is kept for the gradients, not two."""
+    """Give dropped probabilities a negative sign, so that one saved tensor holds both probabilities and mask."""
     integers = INTEGERS[probabilities.element_size()]
     sign = drop_mask(probabilities.shape, dropout).to(integers).bitwise_and_(torch.iinfo(integers).min)
     probabilities.view(integers).bitwise_or_(sign)

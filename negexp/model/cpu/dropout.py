@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) with random bits drawn in bulk: on a CPU, torch draws a number for each value."""
+"""Dropout (Srivastava et al. 2014) with random bits drawn in bulk; on a CPU, torch draws a number for each value."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-BITS, VALUES = 15, 1 << 15  # a value is dropped with probability p, rounded to so many bits
-INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by size of a value
+BITS, VALUES = 15, 1 << 15  # the dropout probability is rounded to 15 bits
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integer type by bytes per value
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, but on a CPU several times as fast, and with other draws from torch's generator."""
+    """`torch.nn.Dropout`, several times as fast on a CPU, where it draws other values from torch's generator."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the values, each zero with probability p, else 1 / (1 - p) times as large."""
+        """Return the values, each set to zero with probability p, otherwise scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return super().forward(input)
         dropped: Tensor = _Drop.apply(input, self.p)  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ class _Drop(torch.autograd.Function):
 
 
 def replace_dropout(module: nn.Module) -> None:
-    """Put this dropout in the place of every `torch.nn.Dropout` below a module."""
+    """Replace every `torch.nn.Dropout` below a module with this dropout."""
     for name, child in module.named_children():
         if isinstance(child, nn.Dropout):
             setattr(module, name, Dropout(child.p).train(child.training))
@@ -47,15 +47,15 @@ def replace_dropout(module: nn.Module) -> None:
 
 
 def drop_mask(shape: torch.Size, p: float) -> Tensor:
-    """Return an int16 for each value, -1 (all bits) where it is dropped, else 0; drawn from torch's generator."""
+    """Return an int16 for each value, drawn from torch's generator: -1 (all bits set) to drop the value, else 0."""
     size = shape.numel()
-    draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # four of 16 bits each
+    draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # four 16-bit draws each
     mask = draws.view(torch.int16)[:size].view(shape)
     return mask.bitwise_and_(VALUES - 1).sub_(_threshold(p)).bitwise_right_shift_(BITS)
 
 
 def kept_scale(p: float) -> float:
-    """Return one over the probability of being kept, by which what is kept grows."""
+    """Return 1 / (1 - p), with p rounded as in `drop_mask`: the factor for values that are not dropped."""
     return VALUES / (VALUES - _threshold(p))
 
 

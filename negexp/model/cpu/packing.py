@@ -1,9 +1,9 @@
-"""Texts without padding: the tokens of all texts in one row, and attention within each text only.
+"""Packed texts: the tokens of all texts in one row without padding, and attention within each text only.
 
-Every layer but attention treats tokens one by one, so there padding is work for nothing. Two hooks surround the
-encoder's forward pass: the first gives it one text of all tokens, each with its position in its own text; the second
-puts the hidden states back where the tokens were. In between, attention is called once for each group of texts of
-nearly the same length.
+Every layer except attention treats each token alone, so computing padding there is a waste. Two hooks surround the
+encoder's forward pass. The first replaces the batch by one row of all tokens, each with its position in its own text.
+The second moves the hidden states back to the places of their tokens. In between, attention is called once for each
+group of texts of similar length.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from negexp.model.cpu.attention import attend
 
-# Transformers' `sdpa`, but for calls with `packed_texts`: those get attention within each text.
+# With `packed_texts`, attention within each text; otherwise transformers' `sdpa`.
 ATTENTION = "negexp"
-# Encoders that take positions from outside and have no other tie between tokens than attention. All others keep the
-# attention that transformers chooses: some add the mask to the scores, which a boolean mask does not survive.
+# Encoders that accept positions as an input, and in which only attention connects tokens. All others keep the attention
+# that transformers chooses: some add the mask to the scores, which does not work with a boolean mask.
 PACKED_MODELS = ("bert",)
-# Texts are padded for attention to the longest of their group, which is at most so many tokens longer: a call for
-# every text costs more than that where texts are short.
+# Largest difference in tokens between texts of a group. For attention, texts are padded to the longest in their group:
+# for short texts this costs less than a call for each text.
 GROUP_WIDTH = 16
 
 
 class TextGroup(NamedTuple):
-    """Texts that stand next to each other and share an attention call.
+    """Consecutive texts that share an attention call.
 
-    texts, longest, tokens: how many, of how many tokens at most, and how many tokens in all. place: (texts * longest,)
-    token of each padded place, None where all are equally long; real: (texts, longest) where there is a token;
-    back: (tokens,) padded place of each token.
+    texts, longest, tokens: number of texts, tokens of the longest text, tokens of all texts.
+    place: (texts * longest,) token of each padded place. real: (texts, longest) whether a place holds a token.
+    back: (tokens,) padded place of each token. All three are None for texts of equal length.
     """
 
     texts: int
@@ -46,25 +46,25 @@ class TextGroup(NamedTuple):
 
 
 class PackedTexts(NamedTuple):
-    """Where the tokens of a packed batch belong: `real` is (texts, length), true where the padded batch has a token."""
+    """How to unpack a packed batch: `real` (texts, length) is true where the padded batch has a token."""
 
     real: Tensor
     groups: list[TextGroup]
 
 
 def can_pack(encoder_config: PreTrainedConfig) -> bool:
-    """Return whether encoders of this configuration can be given packed texts.
+    """Return whether encoders of this configuration support packed texts.
 
-    As a decoder, BERT looks at earlier tokens only, which attention within each text does not do.
+    BERT as a decoder does not: it attends to earlier tokens only, and `attend` has no causal mask.
     """
     return encoder_config.model_type in PACKED_MODELS and not encoder_config.is_decoder
 
 
 def pack_texts(encoder: PreTrainedModel) -> None:
-    """Pack what the encoder is given as `input_ids` and `attention_mask` on a CPU, and unpack what it returns.
+    """Make an encoder pack its `input_ids` and `attention_mask` on a CPU, and unpack its output.
 
-    Hidden states (texts, length, hidden) are zero where there was padding. A GPU loses more by many small calls than by
-    padding, so there nothing is packed.
+    Hidden states (texts, length, hidden) of padding are zero. On a GPU nothing is packed: many small calls would cost
+    more than padding.
     """
     encoder.set_attn_implementation(ATTENTION)
     assert encoder.config._attn_implementation == ATTENTION, "with another attention, packed texts would see each other"
@@ -76,7 +76,7 @@ def _pack(
     encoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     if args or kwargs.keys() != {"input_ids", "attention_mask"} or kwargs["input_ids"].device.type != "cpu":
-        return None  # other inputs go in as they are
+        return None  # leave other inputs unchanged
     ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
     real = mask.bool()
     return (), {
@@ -96,12 +96,12 @@ def _unpack(
     states = packed.new_zeros(*real.shape, packed.shape[1])
     states[real] = packed
     pooler = getattr(encoder, "pooler", None)
-    pooled = None if pooler is None else pooler(states)  # the encoder itself has pooled the first text only
+    pooled = None if pooler is None else pooler(states)  # the encoder itself pooled the first text only
     return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=pooled)
 
 
 def text_groups(lengths: list[int]) -> list[TextGroup]:
-    """Return the groups of texts of these lengths, in their order; texts that are sorted by length make few groups."""
+    """Return the groups of texts of these lengths, in order; texts sorted by length form few groups."""
     groups: list[TextGroup] = []
     start = 0
     while start < len(lengths):
@@ -131,9 +131,9 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    packed_texts: PackedTexts | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    packed_texts: PackedTexts | None = kwargs.pop("packed_texts", None)
     if packed_texts is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output

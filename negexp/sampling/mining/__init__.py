@@ -1,1 +1,1 @@
-"""Mining policies, one a module."""
+"""Mining policies, one per module."""

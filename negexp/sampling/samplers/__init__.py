@@ -1,1 +1,1 @@
-"""Sampling strategies, one a module."""
+"""Sampling strategies, one per module."""

@@ -1,4 +1,4 @@
-"""Each pair independently: random with a probability that falls by a step an epoch, else hard."""
+"""For each pair independently: random with a probability that falls by a step per epoch, else hard."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from negexp.sampling.mixture import Mixture
 
 @dataclass
 class DecayOptions(SamplerConfig):
-    """The random rate's line."""
+    """The first value, the step and the last value of the random rate."""
 
-    start_rate: float = option("random rate of the first epoch", low=0, high=1)
-    step: float = option("by how much the rate falls an epoch", low=0)
-    end_rate: float = option("where the rate stops falling", low=0, high=1)
+    start_rate: float = option("random rate in the first epoch", low=0, high=1)
+    step: float = option("decrease of the rate per epoch", low=0)
+    end_rate: float = option("lowest rate", low=0, high=1)
 
     def check(self) -> None:
-        """Raise `InputError` when the rate would have to rise."""
+        """Raise `InputError` if the rate would have to rise."""
         super().check()
         if self.start_rate < self.end_rate:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Uniform draws over the arguments that are not forbidden."""
+"""Uniform draws among the arguments that are not forbidden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each pair independently: random with a probability that follows a schedule, else hard."""
+"""For each pair independently: random with a probability that follows a schedule, else hard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from negexp.sampling.schedule import Schedule
 
 @dataclass
 class ScheduledOptions(SamplerConfig):
-    """A strategy whose random rate is a component."""
+    """The schedule of the random rate."""
 
     random_rate: ScheduleConfig = component("schedule", "probability that a pair's negatives are drawn at random")
 

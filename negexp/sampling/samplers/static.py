@@ -1,4 +1,4 @@
-"""Random draws of the first epoch, kept for all others."""
+"""Random draws of the first epoch, kept for all epochs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from negexp.sampling.sampler import NegativeSampler
 
 @dataclass
 class StaticOptions(SamplerConfig):
-    """No keys of its own."""
+    """The options of all strategies, without a refresh."""
 
     def check(self) -> None:
-        """Raise `InputError` when the negatives are to be refreshed."""
+        """Raise `InputError` if a refresh within an epoch is configured."""
         super().check()
         if self.refresh.steps is not None:
             raise InputError(
@@ -27,7 +27,7 @@ class StaticOptions(SamplerConfig):
 
 
 class Static(NegativeSampler):
-    """Random negatives that stay."""
+    """Random negatives that never change."""
 
     Options = StaticOptions
 

@@ -1,1 +1,1 @@
-"""Schedules, one a module."""
+"""Schedules, one per module."""

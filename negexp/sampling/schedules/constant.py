@@ -1,4 +1,4 @@
-"""The same number all the time."""
+"""A constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line that ends at a floor."""
+"""A linear decrease to a lowest value."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from negexp.sampling.schedule import Schedule
 class LinearOptions(ScheduleConfig):
     """max(end, start - step * progress)."""
 
-    start: float = option("value of the first epoch")
-    step: float = option("by how much it falls an epoch", low=0)
-    end: float = option("where it stops falling")
+    start: float = option("value in the first epoch")
+    step: float = option("decrease per epoch", low=0)
+    end: float = option("lowest value")
 
 
 class Linear(Schedule):

@@ -1,1 +1,1 @@
-"""Trackers, one a module; the run folder itself is written by `negexp.tracking.recorder`."""
+"""Trackers, one per module. `negexp.tracking.recorder` writes the run folder itself."""

@@ -1,4 +1,4 @@
-"""What a run began with: its texts, its encoder's files, its surroundings; whether it may go on with others."""
+"""The data, encoder files, versions and device of a run, and whether they allow the run to continue."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ log = logging.getLogger("negexp")
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Contents of the data, versions and device, those of earlier processes that differed, digests of `encoder/`."""
+class Provenance:
+    """The inputs and the environment of a run.
+
+    data: `Corpus.contents`. environment: versions and device of the current process. earlier_environments: those of
+    earlier processes of the run, if different. encoder: file name in `encoder/` -> SHA-256.
+    """
 
     data: dict[str, list[Any]]
     environment: dict[str, str]
@@ -31,23 +35,23 @@ class Origin:
     encoder: dict[str, str]
 
     @classmethod
-    def now(cls, corpus: Corpus, runtime: Runtime) -> Origin:
-        """Return the origin of a run that begins here."""
+    def current(cls, corpus: Corpus, runtime: Runtime) -> Provenance:
+        """Return the provenance of a run that starts now."""
         return cls(corpus.contents, versions() | {"runtime": runtime.describe()}, [], {})
 
-    def with_encoder(self, folder: RunFolder) -> Origin:
-        """Return this origin with the digests of the encoder's files, which no commit holds."""
+    def with_encoder(self, folder: RunFolder) -> Provenance:
+        """Return this provenance with the digests of the encoder's files, which are not part of a commit."""
         return replace(self, encoder={file.name: sha256(file) for file in sorted(folder.encoder.iterdir())})
 
-    def after(self, commit: Commit, folder: RunFolder) -> Origin:
-        """Return the origin of a run that goes on from a commit; what differs in the surroundings is logged and kept.
+    def continued_from(self, commit: Commit, folder: RunFolder) -> Provenance:
+        """Return the provenance of a run that continues from a commit; log and record changes of the environment.
 
         Raises
         ------
         InputError
-            When the data or the encoder's files are not those that the run began with.
+            When the data or the encoder's files have changed since the run began.
         """
-        earlier = Origin(**{key: commit.value(key) for key in asdict(self)})
+        earlier = Provenance(**{key: commit.value(key) for key in asdict(self)})
         refuse_other_data(folder, earlier.data, self.data)
         for name, digest in earlier.encoder.items():
             if sha256(own_file(folder.encoder / name, folder.path)) != digest:
@@ -55,40 +59,40 @@ class Origin:
         changes = _changes(earlier.environment, self.environment)
         if not changes:
             return earlier
-        log.warning(f"going on with {', '.join(changes)}: the numbers may differ from those of an undisturbed run")
+        log.warning(f"continuing with {', '.join(changes)}: the numbers may differ from those of an uninterrupted run")
         environments = [*earlier.earlier_environments, earlier.environment]
         return replace(earlier, environment=self.environment, earlier_environments=environments)
 
     def recorded(self) -> dict[str, Any]:
-        """Return what every commit's state holds of this."""
+        """Return the entries for the state of a commit."""
         return asdict(self)
 
 
 def training_pairs(commit: Commit, own: DataConfig, evaluated: DataConfig, corpus: Corpus) -> Split:
-    """Return the pairs that a run was trained on, with the identities that an evaluated corpus gives their texts.
+    """Return the training pairs of a run, with text identities that match those of an evaluated corpus.
 
     Parameters
     ----------
     commit
-        Any commit of the run: its state tells which pairs these were.
+        Any commit of the run; its state identifies the pairs.
     own
-        The run's own data configuration. When its path is gone, the place of the evaluated data is tried.
+        The run's own data configuration. If its path does not exist, the path of the evaluated data is tried.
     evaluated, corpus
-        The data configuration of what is evaluated, and the corpus that it gives.
+        The data configuration of the evaluation, and its corpus.
 
     Raises
     ------
     InputError
-        When no place has the training pairs of the run.
+        When no path has the training pairs of the run.
     """
     recorded = commit.value("data")
     limits = {key: max(getattr(own, key), getattr(evaluated, key)) for key in ("max_bytes", "max_files")}
     problems = []
     for path in dict.fromkeys([own.path, evaluated.path if evaluated.name == own.name else own.path]):
-        wanted = replace(own, path=path, **limits)
+        candidate = replace(own, path=path, **limits)
         place = f"data={own.name}" if path is None else f"data.path={path}"
         try:
-            trained = corpus if wanted == replace(evaluated, **limits) else load_corpus(wanted)
+            trained = corpus if candidate == replace(evaluated, **limits) else load_corpus(candidate)
         except InputError as error:
             problems.append(str(error))
             continue
@@ -96,8 +100,8 @@ def training_pairs(commit: Commit, own: DataConfig, evaluated: DataConfig, corpu
             return replace(trained["train"], identity=identities(trained.texts, corpus.match, known=corpus.texts))
         problems.append(f"{place}: has other training pairs than the run had")
     raise InputError(
-        f"{'; '.join(problems)}. So nobody can say which queries the run saw in training: put its corpus back, or name "
-        "its place with data.path"
+        f"{'; '.join(problems)}. So it is unknown which queries the run saw in training: restore its corpus, or give "
+        "its path with data.path"
     )
 
 
