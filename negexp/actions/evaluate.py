@@ -1,4 +1,4 @@
-"""`negexp evaluate`: all tasks for a run, or for an encoder as it comes."""
+"""`negexp evaluate`: all tasks for a run, or for a zero-shot encoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("negexp")
 
 @dataclass(frozen=True)
 class _Run:
-    """What is evaluated: a run's folder, its configuration and its best epoch's commit."""
+    """A run that is evaluated: its folder, its configuration and the commit of its best epoch."""
 
     folder: RunFolder
     config: TrainConfig

@@ -1,4 +1,4 @@
-"""`negexp train`: from a configuration to a finished run folder, from wherever the folder's run stands."""
+"""`negexp train`: from a configuration to a finished run folder. A run that was stopped continues."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEMORY_KEYS = "trainer.batch_size, trainer.tokens_per_batch or model.max_length"
 
 
 def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
-    """Train as configured, write everything below `folder`, and print the test table.
+    """Train, write everything below `folder`, and print the test table.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def _train(config: TrainConfig, run_folder: RunFolder, state: RunState, override
 
 
 def _last_commit(config: TrainConfig, run_folder: RunFolder) -> Commit | None:
-    """Return the commit to go on from; None when the run was stopped before its first one."""
+    """Return the commit to continue from; None when the run was stopped before its first commit."""
     commit = CheckpointStore(run_folder.path, config.checkpoint.keep).newest()
     if commit is not None:
         log.info(f"going on after epoch {commit.state['epoch']} of {run_folder.path}")
@@ -132,7 +132,7 @@ def _result(config: TrainConfig, corpus: Corpus, trained: TrainingResult) -> dic
 
 
 def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
-    """Print the result of a finished run; the corpus is read only where it may be another one."""
+    """Print the result of a finished run; the corpus is read only when its path changed."""
     result = read_json(run_folder.result, run_folder.path)
     missing = [key for key in SHOWN if key not in result]
     if missing:

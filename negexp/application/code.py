@@ -1,4 +1,4 @@
-"""What Hydra would call because a configuration names it: its own parts and its plugins, nothing else."""
+"""Refuses a configuration that names code to run, other than Hydra's own parts and its plugins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from negexp.errors import InputError
 
-PLUGINS = "hydra_plugins."  # launchers and sweepers that were installed as such
+PLUGINS = "hydra_plugins."  # the namespace of installed launchers and sweepers
 CALLABLE = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
@@ -20,15 +20,15 @@ CALLABLE = {
     "logging.FileHandler",
     "colorlog.ColoredFormatter",
 }
-NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")  # what Hydra calls by name
-# a text with references in it stays a text; anything else in ${} could become a mapping that names code
+NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")  # where Hydra calls what a value names
+# a text with references in it stays a text; any other ${} could become a mapping that names code
 TEXT_WITH_REFERENCES = re.compile(r"(?!\$\{[\w.]+\}$)([^$]|\$\{[\w.]+\})*")
 
 
 def refuse_code(hydra: DictConfig) -> None:
-    """Raise `InputError` when Hydra's own part of a configuration names something else to call.
+    """Raise `InputError` when Hydra's own part of a configuration names other code.
 
-    An overlay may come from a stranger too, and Hydra calls whatever `_target_` names; so does Python's logging with
+    An overlay may come from a stranger, and Hydra calls whatever `_target_` names. Python's logging does the same with
     `()` and `class`.
     """
     for node in NODES:
@@ -36,7 +36,7 @@ def refuse_code(hydra: DictConfig) -> None:
             names_code = key.endswith(("._target_", ".()", ".class"))
             allowed = value in CALLABLE or str(value).startswith(PLUGINS)
             if names_code and not allowed:
-                raise InputError(f"{key}={value}: names code to run, which no configuration of negexp may; take it out")
+                raise InputError(f"{key}={value}: names code to run, which no configuration may do; remove it")
             if isinstance(value, str) and not TEXT_WITH_REFERENCES.fullmatch(value):
                 raise InputError(f"{key}={value}: could come to name code to run; write the value itself")
 

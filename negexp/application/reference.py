@@ -138,7 +138,7 @@ def _values(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         return {}
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     found: dict[str, Any] = {}
     for default in values.pop("defaults", []):
         if isinstance(default, str) and default != "_self_":

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from negexp.errors import InputError
 from negexp.nearest import did_you_mean
 
-LARGEST = 2**62  # a larger count is a slip of the keyboard, and would not fit an array
+LARGEST = 2**62  # a larger count is a typing mistake, and would not fit an array
 
 
 @dataclass(frozen=True)

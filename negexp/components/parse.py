@@ -17,7 +17,7 @@ from negexp.nearest import did_you_mean
 MISSING = "???"  # what a YAML file says where a value must be given
 Section = TypeVar("Section", bound=Options)
 
-# What OmegaConf takes for a value of a type, so that `lr=1` and a YAML file's text `1e-5` are numbers.
+# OmegaConf's conversion to each type: `lr=1` and a YAML file's text `1e-5` are numbers.
 NODES: dict[Any, tuple[type[Any], str]] = {
     bool: (BooleanNode, "true or false"),
     int: (IntegerNode, "a whole number"),
@@ -42,7 +42,7 @@ def parse(
     kinds
         Kinds of components to parse; those of another kind stay plain mappings. None: all of them.
     owner
-        Whose keys these are, for messages.
+        The component that has these keys, for messages.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def _leaf(annotation: Any, rule: Rule, value: Any, key: str) -> Any:
         typed = node(value)._value()
     except ValidationError:
         raise InputError(f"{key}={value}: must be {what}") from None
-    if annotation is bool and not isinstance(value, bool):  # OmegaConf takes any integer, and "on", for one
+    if annotation is bool and not isinstance(value, bool):  # OmegaConf also accepts any integer, and "on"
         raise InputError(f"{key}={value}: must be {what}")
     rule.check(key, typed)
     return typed

@@ -26,9 +26,13 @@ PACKAGE = "negexp"
 class Kind:
     """A kind of component.
 
-    name: of the configuration group; what: as messages call one; folder: the package of negexp whose modules
-    are the built-in ones; base: `module:Class` that every component of the kind extends; group: of other packages'
-    entry points.
+    Attributes
+    ----------
+    name : the configuration group.
+    what : the word for such a component in messages.
+    folder : the package of negexp whose modules are the built-in components.
+    base : `module:Class` that every component of the kind extends.
+    group : the group of other packages' entry points.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Kind:
         return built_in + sorted(set(self._registered()) - set(built_in))
 
     def find(self, name: str, key: str) -> type[Any]:
-        """Return the class of a name; a built-in name cannot be taken over.
+        """Return the class of a name; another package cannot replace a built-in component.
 
         Raises
         ------
@@ -60,7 +64,9 @@ class Kind:
         try:
             found = entry.load()
         except Exception as error:
-            raise InputError(f"{key}={name}: {entry.value} cannot be imported ({error}); mend that package") from error
+            raise InputError(
+                f"{key}={name}: {entry.value} cannot be imported ({error}); repair that package"
+            ) from error
         if not (isinstance(found, type) and issubclass(found, base)):
             raise InputError(f"{key}={name}: {entry.value} is no {base.__name__} subclass")
         return found
@@ -98,9 +104,9 @@ def names(kind: str) -> list[str]:
 
 
 def build(kind: str, options: Options, **runtime: Any) -> Any:
-    """Return the component that options belong to; `runtime` is what the kind hands to all of its components.
+    """Return the component with these options; `runtime` holds the arguments that all components of the kind get.
 
-    It is made by its class's `from_options` where there is one, else by its constructor.
+    The class's `from_options` makes it, where there is one, else its constructor.
     """
     name = options.name  # type: ignore[attr-defined]
     found = KINDS[kind].find(name, f"{kind}.name")

@@ -1,4 +1,4 @@
-"""The typed configuration: a run's saved `config.yaml` passes the same door as the command line; nothing in it runs."""
+"""The typed configuration. A run's saved `config.yaml` is checked like the command line; nothing in it runs."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from negexp.config.sections import (
 )
 
 CONF_DIR = Path(__file__).parent.parent / "conf"
-if not CONF_DIR.is_dir():  # a checkout or an editable install: the wheel carries the folder, the tree has it beside
+if not CONF_DIR.is_dir():  # a checkout or an editable install has conf/ beside negexp/, a wheel inside it
     CONF_DIR = Path(__file__).parent.parent.parent / "conf"
 
 __all__ = [

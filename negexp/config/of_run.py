@@ -1,4 +1,4 @@
-"""What an evaluation takes from its run, and what the command line changes of that."""
+"""The configuration of an evaluation: its run's values, and those that the command line changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Group = TypeVar("Group", DataConfig, EvaluationConfig)
 
 
 def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[str]) -> EvaluateConfig:
-    """Return an evaluation's configuration with what its run brings.
+    """Return an evaluation's configuration with the values of its run.
 
-    Model and seed are the run's. Data, evaluation, precision and `fused` are the run's too, but for the keys that the
-    command line gives (`overrides`, as Hydra takes them). A group that it names, as in `data=arguana`, takes the place
-    of the run's.
+    Model and seed are the run's. Data, evaluation, precision and `fused` are the run's too, except for the keys that
+    the command line gives (`overrides`, in Hydra's syntax). A group on the command line, as in `data=arguana`, replaces
+    the run's group.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
 
 
 def _changed(group: str, own: Group, composed: Group, given: Collection[str]) -> Group:
-    """Return the run's own group with the given keys' values of the composed one, or that one where it was named."""
+    """Return the run's group with the values of the given keys, or the composed group where the group is given."""
     if group in given:
         return composed
     keys = [key.removeprefix(f"{group}.") for key in given if key.startswith(f"{group}.")]

@@ -1,4 +1,4 @@
-"""From what Hydra composed, or from a run's saved `config.yaml`, to typed and checked configurations, and back."""
+"""Turns Hydra's configuration, or a run's saved `config.yaml`, into a typed and checked one, and back."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from negexp.config.commands import TrainConfig
 from negexp.errors import InputError
 
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
-RAISED = "ValueError raised while resolving interpolation: "  # how OmegaConf begins what a resolver says
+RAISED = "ValueError raised while resolving interpolation: "  # OmegaConf's prefix of a resolver's error
 DEEPEST = 20  # levels of a configuration; a run's has three
-# Keys that no run of version 0.1 has, with the values that do what it did.
+# Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
     "trainer.fused": "auto",
@@ -72,15 +72,15 @@ def parse_train(config: DictConfig, kinds: Collection[str] | None = None) -> Tra
 
 
 def load_run_config(path: Path, kinds: Collection[str] | None = ("data",)) -> TrainConfig:
-    """Read a run folder's `config.yaml`, which may come from a stranger: nothing in it is executed or looked up.
+    """Read a run folder's `config.yaml`. It may come from a stranger: nothing in it is executed or looked up.
 
-    By default only the data's keys are parsed, see `parse_train`: neither a report nor an evaluation needs the others.
+    By default only components of the kind `data` are parsed, see `parse_config`: reports and evaluations need no other.
 
     Raises
     ------
     InputError
-        When it is too large, no YAML, has anchors (which can grow without end), interpolations (a run's configuration
-        is resolved), or keys that are not known.
+        When it is too large or no YAML, has anchors (which can grow without bound) or interpolations (a run's
+        configuration is resolved), or has unknown keys.
     """
     if not path.exists():
         raise InputError(f"{path}: not found; run= must name a folder that `negexp train` wrote")
@@ -103,7 +103,7 @@ def load_run_config(path: Path, kinds: Collection[str] | None = ("data",)) -> Tr
 
 
 def _bring_up_to_date(config: DictConfig) -> None:
-    """Give a run of version 0.1 the keys that came later, and take away those that say nothing."""
+    """Give a run of version 0.1 the keys of later versions, and remove its empty keys."""
     for key, value in LATER_KEYS.items():
         group, _, name = key.partition(".")
         node = config.get(group)
@@ -117,7 +117,7 @@ def _bring_up_to_date(config: DictConfig) -> None:
 
 
 def _bomb(text: str) -> str | None:
-    """Return what in a YAML text could take memory or time without end; events are looked at as they come."""
+    """Return what in a YAML text could take unbounded memory or time, or None; it is parsed event by event."""
     depth = 0
     for event in yaml.parse(text):
         if getattr(event, "anchor", None):
@@ -164,7 +164,7 @@ def config_hash(config: TrainConfig) -> str:
 
 @contextmanager
 def _without_environment() -> Iterator[None]:
-    """Refuse values that are looked up in the environment: they would be saved with the run."""
+    """Refuse values from environment variables: they would be saved with the run."""
 
     def refuse(name: str, default: object = None) -> None:
         raise ValueError(f"${{oc.env:{name}}} would be saved with the run; let the shell look it up: ${name}")

@@ -1,6 +1,6 @@
-"""Sections of the configuration: names, types, ranges and help of every key. Values live in `conf/` only.
+"""Sections of the configuration: name, type, range and help of every key. Values are in `conf/` only.
 
-A component's section here has the keys that all components of its kind share; the rest stand beside its class.
+The section of a component has the keys that all components of its kind share; its other keys are beside its class.
 """
 
 from __future__ import annotations
