@@ -13,18 +13,18 @@ from collections.abc import Callable
 
 from negexp.command import check_name, names, purpose
 from negexp.errors import InputError
-from negexp.streams import tolerate_closed_pipes
+from negexp.streams import OutputError, tolerate_closed_pipes
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     with tolerate_closed_pipes():
-        code = _dispatch(sys.argv[1:] if argv is None else argv)
         try:
+            code = _dispatch(sys.argv[1:] if argv is None else argv)
             print(end="", flush=True)
-        except OSError as error:  # a full disk
-            return _refuse(f"standard output cannot be written ({error.strerror})")
-        return code
+            return code
+        except OutputError as error:
+            return _refuse(f"standard output cannot be written ({error})")
 
 
 def _dispatch(arguments: list[str]) -> int:

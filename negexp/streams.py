@@ -13,17 +13,23 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 
+class OutputError(Exception):
+    """Output cannot be written, as on a full disk; the message is the system's."""
+
+
 class _Pipe(io.FileIO):
-    """A file descriptor that drops output after its reader has closed the pipe."""
+    """A file descriptor that drops output after its reader has closed the pipe, or after one error."""
 
     def write(self, data: Any, /) -> int:
         """Write the data, or drop them if the pipe is closed."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())  # later writes to this descriptor, as at exit, raise no error either
+            os.dup2(null, self.fileno())  # later writes to this descriptor, as at exit, raise no error
             os.close(null)
+            if not isinstance(error, BrokenPipeError):
+                raise OutputError(error.strerror) from None
             return len(data)
 
 

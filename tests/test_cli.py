@@ -166,11 +166,12 @@ def test_a_jobs_process_logs_into_a_closed_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"]])
-def test_a_full_disk_under_stdout_is_said_in_one_line(arguments: list[str]) -> None:
+def test_a_full_disk_under_stdout_is_said_in_one_line(arguments: list[str], unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "negexp", *arguments]
-        environment = os.environ | {"PYTHONUNBUFFERED": ""}
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert result.stderr == "negexp: standard output cannot be written (No space left on device)\n"
     assert result.returncode == 2

@@ -85,7 +85,7 @@ def test_the_pair_classifiers_loss_is_the_sum_of_two_cross_entropies(weight: Ten
         logits = classifier(
             query.retrieval[pair], query.pooled[pair], candidate.retrieval[column], candidate.pooled[column]
         )
-        return float(logits[label] - logits.exp().sum().log())
+        return float((logits[label] - logits.exp().sum().log()).detach())
 
     positive = -sum(log_probability(pair, pair, 1) for pair in range(PAIRS)) / PAIRS
     places = [(pair, place) for pair in range(PAIRS) for place in range(K)]
