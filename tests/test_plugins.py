@@ -288,3 +288,31 @@ def test_names_are_listed_without_importing_a_component(package: Path) -> None:
     assert "alternate" in names("sampler")
     assert names("mining")[-1] == "farther"
     assert not [module for module in sys.modules if module.startswith(f"{PACKAGE}.")]
+
+
+def test_a_tracker_that_fails_costs_a_warning_and_not_the_run(
+    package: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path := package.parent / "site" / PACKAGE / "lines.py").write_text(
+        path.read_text().replace("self.refreshes += 1", "raise ConnectionError('the service is down')")
+    )
+    smoke = ["experiment=smoke", "tracker=[default,lines]", *QUICK, "hydra.run.dir=run"]
+    assert main(["train", *smoke]) == 0
+    log = Path("run/train.log").read_text()
+    assert log.count("tracker lines: ConnectionError in refreshed (the service is down); the run continues") == 1
+    assert len(Path("run/lines.jsonl").read_text().splitlines()) == 1  # it was told of the start, and of nothing after
+    assert Path("run/result.json").exists()
+
+
+def test_a_tracker_that_there_is_not_gets_the_name_that_is_near(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "tracker=[default,linse]"]) == 2
+    error = capsys.readouterr().err
+    assert error == "negexp: In 'train': Could not load 'tracker/linse'; did you mean tracker=lines?\n"
+
+
+def test_a_name_alone_does_not_choose_another_component(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "sampler.name=hard"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("; sampler=hard as a whole brings its own keys, sampler.name alone keeps those of another\n")

@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.errors import MissingConfigException
 
+from negexp.components import KINDS, names
 from negexp.nearest import did_you_mean, nearest_key
 
 WRONG_KEY = re.compile(r"Could not override '(.+?)'|'(.+?)' does not exist")
@@ -35,7 +36,8 @@ def explain(error: Exception, known: Callable[[str], Mapping[str, Any]] = lambda
 def _suggestion(error: Exception, known: Callable[[str], Mapping[str, Any]]) -> str:
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return did_you_mean(option, error.options or [], f"{group}=")
+        options = error.options or (names(group) if group in KINDS else [])  # Hydra has none for a list of names
+        return did_you_mean(option, options, f"{group}=")
     found = WRONG_KEY.search(str(error))
     if found is None:
         return ""

@@ -55,9 +55,11 @@ def parse(
     prefix = f"{key}." if key else ""
     for name in values:
         if name not in declared:
-            near = did_you_mean(str(name), list(declared), prefix)
+            remedy = did_you_mean(str(name), list(declared), prefix)
+            if owner and not remedy:
+                remedy = f"; {owner} as a whole brings its own keys, {key}.name alone keeps those of another"
             whose = f" of {owner}" if owner else ""
-            raise InputError(f"{prefix}{name}: no such key{whose}; there are {', '.join(declared)}{near}")
+            raise InputError(f"{prefix}{name}: no such key{whose}; there are {', '.join(declared)}{remedy}")
     found = {name: _value(*declared[name], value, f"{prefix}{name}", kinds) for name, value in values.items()}
     for name in declared:
         if name not in values:
@@ -70,7 +72,7 @@ def parse(
 def parse_component(kind: str, values: Any, key: str, kinds: frozenset[str] | None = None) -> Options:
     """Return the options of the component that `values` names."""
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
-        raise InputError(f"{key}: needs a name; choose from {', '.join(KINDS[kind].names())}")
+        raise InputError(f"{key}: needs a name; choose from {', '.join(KINDS[kind].names()) or 'none, there is none'}")
     found = KINDS[kind].find(values["name"], f"{key}.name")
     options: Options = parse(found.Options, values, key, kinds, owner=f"{kind}={values['name']}")
     return options

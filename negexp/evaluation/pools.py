@@ -54,10 +54,9 @@ class Pool:
     """Queries that share their candidates. At most one column is excluded per query: its own point or a copy of it.
 
     query: rows of the split (queries,), with their texts and the texts and identities of their gold counters.
-    argument: the number of each candidate (columns,). In a split of n pairs, row r of the points has number r and row r
-    of the counters has number n + r. text: the text that is scored. identity: equal for all copies of a text, see
-    `Split.identity`. excluded: (queries,) the column that is no candidate of the query, -1 if there is none.
-    respelled: copies may have different spellings.
+    argument: the number of each candidate (columns,), see `ArgumentNumbers`. text: the text that is scored. identity:
+    equal for all copies of a text, see `Split.identity`. excluded: (queries,) the column that is no candidate of the
+    query, -1 if there is none. respelled: copies may have different spellings.
     """
 
     query: Ints

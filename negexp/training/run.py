@@ -16,6 +16,7 @@ from negexp.runtime import Runtime
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import remove_file
+from negexp.tracking.guarded import Guarded
 from negexp.tracking.listener import Listener
 from negexp.tracking.recorder import Recorder
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
@@ -79,4 +80,5 @@ def _listeners(config: TrainConfig, runtime: Runtime, folder: RunFolder) -> list
     listeners: list[Listener] = [Recorder(folder, config.tracker.ledger), console]
     if config.trainer.profile:
         listeners.append(ProfileListener(folder, runtime))
-    return listeners + [build("tracker", options) for options in config.tracker.listeners.values()]
+    trackers = config.tracker.listeners.items()
+    return listeners + [Guarded(build("tracker", options), name) for name, options in trackers]
