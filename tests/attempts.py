@@ -64,7 +64,8 @@ class Attempts:
         print(json.dumps([str(folder), arguments, fault]), file=self.server.stdin, flush=True)
         code, seconds = json.loads(self.server.stdout.readline())
         out, err = ((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        operations = (folder / "operations").read_text().splitlines()
+        recorded = folder / "operations"  # missing when the kill came before the process started to record
+        operations = recorded.read_text().splitlines() if recorded.exists() else []
         return Ended(code, out, err, operations, seconds)
 
 
