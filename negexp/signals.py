@@ -41,13 +41,24 @@ def check_stop() -> None:
 
 @contextmanager
 def stops_at_once() -> Iterator[None]:
-    """Make signals raise `Stopped` immediately."""
+    """Make a signal raise `Stopped` wherever the program is.
+
+    The signal may interrupt code of another library whose cleanup then fails and raises its own error. `Stopped` takes
+    the place of that error.
+    """
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         raise Stopped(number)
 
     with _handled_by(stop):
-        yield
+        try:
+            yield
+        except Exception:
+            if received:
+                raise Stopped(received[0]) from None
+            raise
 
 
 @contextmanager

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -32,6 +34,7 @@ from negexp.command import find, names, purpose
 from negexp.config import CONF_DIR, TrainConfig, flatten, to_yaml
 from negexp.errors import InputError
 from negexp.nearest import nearest_key
+from negexp.signals import Stopped, stops_at_once
 
 Run = Callable[[TrainConfig, Path, list[str]], None]
 Calls = list[tuple[Any, Path, list[str]]]  # a command's configuration, folder and overrides
@@ -509,3 +512,18 @@ def test_job_folder_is_that_of_the_configuration_not_of_the_command(calls: Calls
     assert digest("seed=0", "sampler=decay") == digest("seed=0", "trainer.lr=3e-5") == plain != digest("seed=1")
     digest("seed=0", "resume=must", "name=other", "tracker.progress=never", "checkpoint.keep=5")
     assert calls[-1][1].name == whole
+
+
+def test_a_signal_is_not_hidden_by_an_error_in_the_code_that_it_interrupts() -> None:
+    def cleanup_fails() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)  # the signal arrives here
+        finally:
+            raise AttributeError("half-done state")
+
+    with pytest.raises(Stopped) as stopped, stops_at_once():
+        cleanup_fails()
+    assert stopped.value.exit_code == 143
+    with pytest.raises(AttributeError), stops_at_once():  # without a signal the error stays
+        raise AttributeError
