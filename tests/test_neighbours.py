@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,9 +20,9 @@ from test_sampling import (
     some_examples,
 )
 
-from negexp.components import build
+from negexp.components import build, parse
 from negexp.components.parse import parse_component
-from negexp.config import MiningConfig
+from negexp.config import MiningConfig, SamplerConfig
 from negexp.corpus import Split
 from negexp.errors import InputError
 from negexp.sampling import Arguments, MiningPolicy, Negatives, Neighbours, SamplingRound, Schedule
@@ -150,6 +152,40 @@ def test_a_policy_may_find_fewer_than_k(k: int) -> None:
         assert np.isnan(negatives.distance[pair][~there]).all()
         fewer |= len(wanted) < k
     assert fewer == (k == 50)
+
+
+class NoNeighbour(MiningPolicy):
+    """Takes nothing."""
+
+    def select(self, neighbours: Neighbours, round_: SamplingRound) -> Negatives:
+        return take_first(neighbours, np.zeros_like(neighbours.allowed), round_.num_negatives)
+
+
+def test_places_without_a_negative_are_warned_of_and_a_round_without_any_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sampler = Hard(config(num_negatives=50))
+    sampler.policy = OddNumbers(MiningConfig("odd"))
+    problem = random_problem(12, k=50)
+    with caplog.at_level("WARNING"):
+        negatives = sampler.sample(new_round(problem, backend="exact"))
+    missing = (negatives.weight == 0).sum() / negatives.weight.size
+    assert f"{missing:.1%} of the negatives were not found" in caplog.text
+    sampler.policy = NoNeighbour(MiningConfig("none"))
+    with pytest.raises(InputError, match=r"sampler\.name=hard: found no negative for any pair; widen"):
+        sampler.sample(new_round(problem, backend="exact"))
+
+
+def test_a_subclass_cannot_forget_the_checks_of_the_shared_keys() -> None:
+    @dataclass
+    class Forgetful(SamplerConfig):
+        def check(self) -> None:
+            pass
+
+    values = asdict(config())
+    parse(Forgetful, values, "sampler")
+    with pytest.raises(InputError, match=r"sampler\.exclude=\[\]: must contain self"):
+        parse(Forgetful, {**values, "exclude": []}, "sampler")
 
 
 def test_parts_are_joined_in_the_order_of_their_places() -> None:

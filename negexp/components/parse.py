@@ -65,7 +65,9 @@ def parse(
         if name not in values:
             raise InputError(f"{prefix}{name}: has no value; give {prefix}{name}=...")
     options = schema(**found)
-    options.check()
+    for level in reversed(type(options).__mro__):  # a subclass cannot forget the checks of its base
+        if issubclass(level, Options) and "check" in vars(level):
+            level.check(options)
     return options
 
 

@@ -128,7 +128,7 @@ class SamplerConfig(Options):
     """The keys that all strategies share."""
 
     name: str
-    num_negatives: int = option("k negatives a pair: the k nearest", low=1)
+    num_negatives: int = option("k negatives a pair", low=1)
     candidates: str = option("the arguments to choose from", choices=("both", "points", "counters"))
     exclude: list[str] = option(
         "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from negexp.components import build
 from negexp.config import SamplerConfig
@@ -13,6 +15,8 @@ from negexp.errors import InputError
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.policy import MiningPolicy
 from negexp.sampling.round import TABLES_OF, Ints, Negatives, SamplingRound
+
+log = logging.getLogger("negexp")
 
 
 class NegativeSampler(ABC):
@@ -71,6 +75,7 @@ class NegativeSampler(ABC):
         """Return the negatives of all pairs (pairs, num_negatives), checked."""
         negatives = self.choose(round_)
         self._check_shapes(negatives, round_)
+        self._check_found(negatives.found)
         argument, found = negatives.argument, negatives.found
         low, high = round_.span
         name = f"{type(self).__name__}.choose"
@@ -85,6 +90,16 @@ class NegativeSampler(ABC):
         if (round_.forbidden.contains(np.arange(round_.pairs)[:, None], argument) & found).any():
             raise ValueError(f"{name} returned a forbidden argument")
         return round_.measured(negatives) if np.isnan(negatives.distance[found]).any() else negatives
+
+    def _check_found(self, found: NDArray[np.bool_]) -> None:
+        """Log a warning when pairs have fewer than k negatives; raise `InputError` when no pair has one."""
+        if not found.any():
+            raise InputError(
+                f"sampler.name={self.options.name}: found no negative for any pair; widen the search of the strategy "
+                "or of its mining policy"
+            )
+        if not found.all():
+            log.warning(f"{1 - found.mean():.1%} of the negatives were not found; their places have weight 0")
 
     def _check_shapes(self, negatives: Negatives, round_: SamplingRound) -> None:
         expected = (round_.pairs, round_.num_negatives)

@@ -21,7 +21,6 @@ class DecayOptions(SamplerConfig):
 
     def check(self) -> None:
         """Raise `InputError` if the rate would have to rise."""
-        super().check()
         if self.start_rate < self.end_rate:
             raise InputError(
                 f"sampler.start_rate={self.start_rate}: below sampler.end_rate={self.end_rate}; the rate falls, so "

@@ -19,7 +19,6 @@ class StaticOptions(SamplerConfig):
 
     def check(self) -> None:
         """Raise `InputError` if a refresh within an epoch is configured."""
-        super().check()
         if self.refresh.steps is not None:
             raise InputError(
                 f"sampler.refresh.steps={self.refresh.steps}: sampler=static keeps its negatives; use sampler=random"
