@@ -157,6 +157,12 @@ class SamplingRound:
         pair = np.arange(self.pairs)
         return self.distance(pair, self.arguments.number("counter", pair[:, None]))[:, 0]
 
+    @cached_property
+    def _most_forbidden(self) -> Ints:
+        """Return the number of arguments that are forbidden to each pair (pairs,), in the table with the most."""
+        most: Ints = np.max([self.forbidden.count(table) for table in self.tables], axis=0)
+        return most
+
     def distance(self, pair: Ints, argument: Ints) -> Floats:
         """Return Euclidean distances (pairs, k) from points as queries to arguments (pairs, k)."""
         distances = np.empty(argument.shape)
@@ -181,8 +187,7 @@ class SamplingRound:
         between, but not the point itself.
         """
         # With f forbidden arguments in a table, its nearest k + f include its nearest k allowed arguments.
-        extra = np.max([self.forbidden.count(table)[pair] for table in self.tables], axis=0)
-        width = min(allowed + int(extra.max(initial=0)), self.pairs)
+        width = min(allowed + int(self._most_forbidden[pair].max(initial=0)), self.pairs)
         results = [self.space.index(table).search(self.space.query[pair], width) for table in self.tables]
         distance = np.concatenate([distances for distances, _ in results], axis=1)
         rows = [self.arguments.number(table, row) for table, (_, row) in zip(self.tables, results, strict=True)]
@@ -201,8 +206,7 @@ class SamplingRound:
         Pairs with a similar number of forbidden arguments are searched together. So a text with many copies widens the
         search for few pairs only.
         """
-        extra = np.max([self.forbidden.count(table)[pair] for table in self.tables], axis=0)
-        width_class = np.ceil(np.log2(extra + 1)).astype(np.int64)
+        width_class = np.ceil(np.log2(self._most_forbidden[pair] + 1)).astype(np.int64)
         parts = []
         for value in np.unique(width_class):
             place = np.flatnonzero(width_class == value)
