@@ -12,6 +12,8 @@ from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import shares_text
 from negexp.embedding import TextEncoder
+from negexp.errors import InputError
+from negexp.evaluation import Combination
 from negexp.evaluation.evaluator import evaluate_split, split_scorers
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
@@ -40,6 +42,17 @@ class _Run:
         config = load_run_config(RunFolder(path).config)
         return cls(RunFolder(path), config, CheckpointStore(path, keep=1).commit("best"))
 
+    def combination(self, weight: float | None) -> Combination:
+        """Return how re-ranking combines its scores: the best epoch's scale and, unless one is given, weight."""
+        own = Combination.of_row(self.commit.value("history")[-1])
+        if own is None and weight not in (0, 1):
+            raise InputError(
+                f"evaluation.rerank_weight={'null' if weight is None else weight}: {self.folder.path} has no "
+                "rerank_scale, as runs of version 0.1; give 0 or 1"
+            )
+        own = own or Combination()
+        return own if weight is None else own._replace(weight=weight)
+
     def model(self, fused: str) -> BuiltModel:
         """Return the model with the best epoch's weights."""
         weights = self.commit.weights.stat().st_size
@@ -63,6 +76,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         train = training_pairs(run.commit, run.config.data, config.data, corpus)
         seen = int(shares_text(split, train).sum())
         log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
+    combination = Combination() if run is None else run.combination(config.evaluation.rerank_weight)
     missing = skipped_tasks_text(split)
     if missing is not None:
         log.info(missing)
@@ -73,7 +87,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
         model = built.model.to(runtime.device)
         embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
-        scorers = split_scorers(model, embeddings, split)
+        scorers = split_scorers(model, embeddings, split)._replace(combination=combination)
         ranks = evaluate_split(scorers, split, train, config.evaluation, progress=config.progress)
         metrics = write_evaluation(output / "evaluation", config.split, ranks)
         if config.trec:

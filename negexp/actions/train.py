@@ -127,6 +127,7 @@ def _result(config: TrainConfig, corpus: Corpus, trained: TrainingResult) -> dic
         "monitor": Monitor.parse(config.trainer.monitor).column("validation"),
         "best_value": progress.best_value,
         "untrained": progress.untrained,
+        **({} if trained.combination is None else trained.combination.columns()),
         **trained.scores,
     }
 

@@ -31,6 +31,7 @@ LATER_KEYS: dict[str, Any] = {
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
     "sampler.mining": {"name": "nearest"},
     "tracker.listeners": {},
+    "evaluation.rerank_weight": 0.0,
 }
 # Keys that version 0.1 wrote for every strategy, null or empty where a strategy did not have them.
 EARLIER_KEYS = ("start_rate", "step", "end_rate", "options")

@@ -12,7 +12,8 @@ from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.overlap import first_of_pair, shares_text
 from negexp.embedding import Embeddings
-from negexp.evaluation.ranking import Classifier, StageScorers, rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
+from negexp.evaluation.second_stage import Classifier
 from negexp.model import BiEncoder, PairClassifier, PairScores
 from negexp.randomness import generator
 

@@ -16,10 +16,11 @@ from negexp.components import build, flatten
 from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
-from negexp.evaluation import summarise
+from negexp.evaluation import Combination, StageScorers, summarise
 from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import Metrics, metric_columns
 from negexp.evaluation.monitor import Monitor
+from negexp.evaluation.weight import choose_combination
 from negexp.index import NeighbourIndex
 from negexp.model.loss import Loss
 from negexp.randomness import generator
@@ -93,6 +94,7 @@ class Experiment:
         self.builder = BatchBuilder(encoder, train, self.arguments, self.forbidden, self.loss.points_are_candidates)
         self.clock = PhaseClock(encoder.runtime)
         self.progress = Progress()
+        self.combination: Combination | None = None  # of the second stage, if there is one
         self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
     def begin(self, provenance: Provenance) -> None:
@@ -211,6 +213,9 @@ class Experiment:
         """Return the ranks of the given splits, and of the fixed sample of training queries."""
         embeddings = {split: self.embed(split) for split in splits}
         with self.clock("evaluate"):
+            scorers = self.scorers("validation", embeddings["validation"])
+            evaluation, validation = self.config.evaluation, self.corpus["validation"]
+            self.combination = choose_combination(scorers, validation, self.monitor, evaluation)
             ranks = {split: self.rank(split, vectors) for split, vectors in embeddings.items()}
             if len(self.train_queries):
                 ranks["train"] = self.rank("train", train, self.train_queries)
@@ -218,9 +223,13 @@ class Experiment:
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
         """Return the ranks of the queries of a split."""
-        pairs = self.corpus[split]
-        scorers = split_scorers(self.trainee.model, embeddings, pairs)
-        return evaluate_split(scorers, pairs, self.train_split, self.config.evaluation, queries, self.encoder.progress)
+        scorers, progress = self.scorers(split, embeddings), self.encoder.progress
+        return evaluate_split(scorers, self.corpus[split], self.train_split, self.config.evaluation, queries, progress)
+
+    def scorers(self, split: str, embeddings: Embeddings) -> StageScorers:
+        """Return the scorers of a split, with the combination in force."""
+        scorers = split_scorers(self.trainee.model, embeddings, self.corpus[split])
+        return scorers if self.combination is None else scorers._replace(combination=self.combination)
 
     def commit(
         self,
@@ -240,6 +249,7 @@ class Experiment:
             temporary = self.store.begin(epoch, self.trainee, progress.negatives)
         # the row is part of the commit, so the rest of the checkpoint phase counts for the next epoch
         row = epoch_row(refreshes, losses, self.clock.take(PHASES))
+        row |= {} if self.combination is None else self.combination.columns()
         for split, metrics in scores.items():
             row |= metric_columns(metrics, split)
         progress.history.append(row)

@@ -9,6 +9,7 @@ from negexp.components import build
 from negexp.config import TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import TextEncoder
+from negexp.evaluation import Combination
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
 from negexp.model import BuiltModel
@@ -38,10 +39,14 @@ class StartingPoint:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The final progress of the loop, the metrics of validation and test with the best epoch, and the listeners."""
+    """The final progress of the loop, the metrics of validation and test with the best epoch, and the listeners.
+
+    combination: how re-ranking combined its scores, chosen with the best epoch; None without a second stage.
+    """
 
     progress: Progress
     scores: dict[str, Metrics]
+    combination: Combination | None
     listeners: Sequence[Listener]
 
 
@@ -67,11 +72,12 @@ def train(
         folder.save_config(config)
     progress = experiment.run()
     load_weights(store.weights("best"), trainee.model)
+    experiment.combination = Combination.of_row(progress.history[progress.best_epoch])
     scores = {}
     for split in ("validation", "test"):
         ranks = experiment.rank(split, experiment.embed(split))
         scores[split] = write_evaluation(folder.evaluation, split, ranks)
-    return TrainingResult(progress, scores, listeners)
+    return TrainingResult(progress, scores, experiment.combination, listeners)
 
 
 def _listeners(config: TrainConfig, runtime: Runtime, folder: RunFolder) -> list[Listener]:

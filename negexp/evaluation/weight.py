@@ -1,0 +1,60 @@
+"""Choose how re-ranking combines both scores, on the validation split."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from negexp.config import EvaluationConfig
+from negexp.corpus.arguments import Split
+from negexp.evaluation.metrics import rank_metrics
+from negexp.evaluation.monitor import Monitor
+from negexp.evaluation.pools import TASKS
+from negexp.evaluation.ranking import StageScorers, shortlists
+from negexp.evaluation.second_stage import Combination, Shortlist
+
+WEIGHTS = tuple(step / 10 for step in range(11))  # from the re-ranker alone to the retrieval order
+
+
+def choose_combination(
+    scorers: StageScorers, validation: Split, monitor: Monitor, config: EvaluationConfig
+) -> Combination | None:
+    """Return the combination with the weight `evaluation.rerank_weight`; null: with the best weight on validation.
+
+    The lists of the monitored protocol and task decide the weight and the scale. Without a second stage, there is none.
+    """
+    if scorers.classify is None:
+        return None
+    task = next(task for task in TASKS if task.name == monitor.task)
+    nearest = shortlists(validation, monitor.protocol, task, scorers, config)
+    scale = spread_ratio(nearest)
+    if config.rerank_weight is not None:
+        return Combination(config.rerank_weight, scale)
+    return best_combination(nearest, scale, monitor.metric)
+
+
+def best_combination(nearest: Shortlist, scale: float, metric: str) -> Combination:
+    """Return the weight of `WEIGHTS` with the best metric, then the best MRR; of equal weights the largest.
+
+    The largest weight stays nearest to the retrieval order. As that order is one of the choices, the metric on
+    validation is never below retrieval's.
+    """
+    choices = [Combination(weight, scale) for weight in WEIGHTS]
+    found = [rank_metrics(nearest.reranked(choice)[0]) for choice in choices]
+    best = max(range(len(choices)), key=lambda one: (found[one][metric], found[one]["mrr"], choices[one].weight))
+    return choices[best]
+
+
+def spread_ratio(nearest: Shortlist) -> float:
+    """Return the standard deviation of the log-odds within the lists, divided by that of the retrieval scores.
+
+    Only differences within a list change its order. The ratio is 1 where either score is the same for all candidates.
+    """
+    classifier, retrieval = (_spread(scores) for scores in (nearest.classifier, nearest.retrieval))
+    return classifier / retrieval if classifier > 0 and retrieval > 0 else 1.0
+
+
+def _spread(scores: NDArray[np.float64]) -> float:
+    real = np.isfinite(scores)
+    mean = np.mean(scores, axis=1, where=real, keepdims=True, dtype=np.float64)
+    return float(np.sqrt(np.mean((scores - mean) ** 2, where=real)))
