@@ -27,7 +27,13 @@ DEEPEST = 20  # levels of a configuration; a run's has three
 # Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
+    "model.query_head": "none",
+    "model.freeze_layers": 0,
     "trainer.fused": "auto",
+    "trainer.warmup_share": 0.0,
+    "trainer.lr_schedule": "constant",
+    "trainer.average": "none",
+    "trainer.average_decay": 0.99,
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
     "sampler.mining": {"name": "nearest"},
     "tracker.listeners": {},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class TextBatch:
     weight : (pairs, k) weight of each negative; 0 where the mining policy found none.
     pair : (pairs,) row of each pair in the training split.
     debate, theme : (pairs,) codes of each pair, None where the corpus has none.
+    progress : epochs trained before this batch, with a fraction within an epoch.
+    validation : value of the monitored metric for each finished epoch.
     """
 
     query: Vectors
@@ -39,11 +42,16 @@ class TextBatch:
     pair: Tensor
     debate: Tensor | None
     theme: Tensor | None
+    progress: float = 0.0
+    validation: Sequence[float] = ()
+
+    def at(self, progress: float, validation: Sequence[float]) -> TextBatch:
+        """Return the same batch with `progress` and `validation`."""
+        return replace(self, progress=progress, validation=validation)
 
     def detach(self) -> TextBatch:
         """Return the same batch, with embeddings that pass no gradients to the encoder."""
-        parts = {**vars(self), "query": self.query.detach(), "candidate": self.candidate.detach()}
-        return TextBatch(**parts)
+        return replace(self, query=self.query.detach(), candidate=self.candidate.detach())
 
 
 class Loss(nn.Module):

@@ -5,7 +5,7 @@ from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.policy import MiningPolicy
 from negexp.sampling.round import EmbeddingSpace, Negatives, Neighbours, SamplingRound
 from negexp.sampling.sampler import NegativeSampler
-from negexp.sampling.schedule import Schedule
+from negexp.sampling.schedule import Schedule, ScheduledNumber
 
 __all__ = [
     "Arguments",
@@ -17,4 +17,5 @@ __all__ = [
     "Neighbours",
     "SamplingRound",
     "Schedule",
+    "ScheduledNumber",
 ]
