@@ -56,6 +56,11 @@ class TextBatch:
         first, last = len(self.positive), len(self.text) - self.negative.numel()
         return torch.arange(first, last, device=self.positive.device)
 
+    @property
+    def texts(self) -> int:
+        """Return a number above all numbers of texts."""
+        return len(self.query_text) + len(self.text)
+
     def detach(self) -> TextBatch:
         """Return the same batch, with embeddings that pass no gradients to the encoder."""
         parts = {**vars(self), "query": self.query.detach(), "candidate": self.candidate.detach()}
