@@ -90,6 +90,7 @@ _ALL = (
     Kind("data", "corpus reader", "corpus.readers", "corpus.reader:CorpusReader", "negexp.readers"),
     Kind("sampler", "strategy", "sampling.samplers", "sampling.sampler:NegativeSampler", "negexp.samplers"),
     Kind("mining", "mining policy", "sampling.mining", "sampling.policy:MiningPolicy", "negexp.mining"),
+    Kind("batch", "batch plan", "sampling.batches", "sampling.batch_plan:BatchPlan", "negexp.batches"),
     Kind("schedule", "schedule", "sampling.schedules", "sampling.schedule:Schedule", "negexp.schedules"),
     Kind("index", "index", "index.backends", "index.base:NeighbourIndex", "negexp.indexes"),
     Kind("loss", "loss", "losses", "model.loss:Loss", "negexp.losses"),
