@@ -36,6 +36,7 @@ LATER_KEYS: dict[str, Any] = {
     "trainer.average_decay": 0.99,
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
     "sampler.mining": {"name": "nearest"},
+    "batch": {"name": "shuffled", "separate_copies": False},
     "tracker.listeners": {},
 }
 # Keys that version 0.1 wrote for every strategy, null or empty where a strategy did not have them.
@@ -111,8 +112,8 @@ def load_run_config(path: Path, kinds: Collection[str] | None = ("data",)) -> Tr
 def _bring_up_to_date(config: DictConfig) -> None:
     """Give a run of version 0.1 the keys of later versions, and remove its empty keys."""
     for key, value in LATER_KEYS.items():
-        group, _, name = key.partition(".")
-        node = config.get(group)
+        group, _, name = key.rpartition(".")
+        node = config.get(group) if group else config
         if isinstance(node, DictConfig) and name not in node:
             node[name] = value
     sampler = config.get("sampler")

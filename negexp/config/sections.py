@@ -152,6 +152,17 @@ class SamplerConfig(Options):
 
 
 @dataclass
+class BatchConfig(Options):
+    """The keys that all batch plans share."""
+
+    name: str
+    separate_copies: bool = option(
+        "true: two pairs that share a text, as point or counter, never stand in one batch; one of them moves to the "
+        "next batch with room, or to a new one"
+    )
+
+
+@dataclass
 class IndexConfig(Options):
     """The keys of the built-in indexes, so that one can take another's place."""
 

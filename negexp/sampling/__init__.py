@@ -1,6 +1,7 @@
 """Sampling: the candidates of each pair, the negatives chosen from them, and when. Works on arrays, without a model."""
 
 from negexp.sampling.arguments import Arguments
+from negexp.sampling.batch_plan import BatchPlan, BatchRound
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.policy import MiningPolicy
 from negexp.sampling.round import EmbeddingSpace, Negatives, Neighbours, SamplingRound
@@ -9,6 +10,8 @@ from negexp.sampling.schedule import Schedule, ScheduledNumber
 
 __all__ = [
     "Arguments",
+    "BatchPlan",
+    "BatchRound",
     "EmbeddingSpace",
     "Forbidden",
     "MiningPolicy",

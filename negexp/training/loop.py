@@ -136,7 +136,8 @@ class Experiment:
         -------
         The mean losses, and a row of refreshes.csv for each refresh.
         """
-        training = TrainingEpoch(self.trainee, self.builder, self.config.trainer, self.config.seed, epoch)
+        batches = self.refresher.batches(epoch, embeddings)
+        training = TrainingEpoch(self.trainee, self.builder, self.config.trainer, batches, self.config.seed, epoch)
         training.validation = [self.monitor.in_row(row) for row in self.progress.history]
         rows: list[dict[str, Any]] = []
         while not training.finished:

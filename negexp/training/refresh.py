@@ -1,4 +1,4 @@
-"""The refresh of the negatives: embeddings -> index -> sample -> ledger."""
+"""What the embeddings decide: the batches of an epoch; the negatives, by embeddings -> index -> sample -> ledger."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from negexp.components import build
 from negexp.config import BenchConfig, TrainConfig
@@ -16,9 +17,20 @@ from negexp.embedding import Embeddings
 from negexp.index import NeighbourIndex
 from negexp.randomness import generator
 from negexp.runtime import Runtime
-from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
+from negexp.sampling import (
+    Arguments,
+    BatchPlan,
+    BatchRound,
+    EmbeddingSpace,
+    Forbidden,
+    Negatives,
+    NegativeSampler,
+    SamplingRound,
+)
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Refreshed(NamedTuple):
 
 
 class Refresher:
-    """The training pairs' candidates and the strategy, with the refresh as a method."""
+    """The training pairs' candidates, the strategy and the batch plan, with `batches` and `refresh`."""
 
     def __init__(self, config: TrainConfig | BenchConfig, train: Split, runtime: Runtime, clock: PhaseClock) -> None:
         self.config, self.train, self.runtime, self.clock = config, train, runtime, clock
@@ -52,6 +64,14 @@ class Refresher:
         self.arguments = Arguments(train)
         self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
+        self.plan: BatchPlan = build("batch", config.batch)
+        self.plan.check_corpus(self.arguments)
+
+    def batches(self, epoch: int, embeddings: Embeddings) -> list[Ints]:
+        """Return the batches of an epoch, from the embeddings at its start and draws derived from (seed, epoch)."""
+        with self.clock("sample"):
+            rng, size = generator(self.config.seed, epoch, "batches"), self.config.trainer.batch_size
+            return self.plan.batches(BatchRound(self.arguments, self.space(embeddings), size, rng))
 
     def refresh(self, moment: Moment, embeddings: Embeddings, previous: Negatives | None) -> Refreshed:
         """Sample negatives from the embeddings, unless the previous ones stay."""
