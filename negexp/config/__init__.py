@@ -14,6 +14,7 @@ from negexp.config.parse import (
     to_yaml,
 )
 from negexp.config.sections import (
+    BM25Config,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -34,6 +35,7 @@ if not CONF_DIR.is_dir():  # a checkout or an editable install has conf/ beside 
 
 __all__ = [
     "CONF_DIR",
+    "BM25Config",
     "BenchConfig",
     "CheckpointConfig",
     "DataConfig",

@@ -3,9 +3,10 @@
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import EmbeddingSpace, Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import Negatives, Neighbours, SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 from negexp.sampling.schedule import Schedule
+from negexp.sampling.source import EmbeddingSpace, Source
 
 __all__ = [
     "Arguments",
@@ -17,4 +18,5 @@ __all__ = [
     "Neighbours",
     "SamplingRound",
     "Schedule",
+    "Source",
 ]

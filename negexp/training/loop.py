@@ -24,6 +24,7 @@ from negexp.index import NeighbourIndex
 from negexp.model.loss import Loss
 from negexp.randomness import generator
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
+from negexp.sampling.lexical_source import mining_source
 from negexp.signals import check_stop
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
@@ -88,6 +89,7 @@ class Experiment:
         self.arguments = Arguments(train)
         self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
+        self.source = mining_source(config.sampler, corpus.texts, self.arguments)
         self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
         self.loss: Loss = build("loss", config.loss)
         self.builder = BatchBuilder(encoder, train, self.arguments, self.forbidden, self.loss.points_are_candidates)
@@ -166,7 +168,7 @@ class Experiment:
             else:
                 negatives = round_.measured(previous)
             self.progress.negatives = negatives
-            ledger = build_ledger(self.arguments, negatives, round_.positive_distance, sampled)
+            ledger = build_ledger(self.arguments, negatives, round_.space.positive_distance, sampled)
             statistics = {
                 "epoch": epoch,
                 "step": training.steps,
@@ -196,7 +198,7 @@ class Experiment:
             rng,
             num_negatives=sampler.num_negatives,
             candidates=sampler.candidates,
-        )
+        ).mining_from(self.source)
 
     def index(self, vectors: np.ndarray) -> NeighbourIndex:
         """Build a neighbour index."""
