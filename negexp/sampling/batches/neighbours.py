@@ -47,7 +47,7 @@ def spread_direction(vectors: np.ndarray, rng: np.random.Generator) -> NDArray[n
     It is C^s g, scaled, where C is the covariance of the vectors, s is POWER_STEPS and g is normal: the power method
     for the first principal component, stopped early.
     """
-    direction = rng.standard_normal(vectors.shape[1]).astype(vectors.dtype)
+    direction: NDArray[np.floating] = np.asarray(rng.standard_normal(vectors.shape[1]), dtype=vectors.dtype)
     for _ in range(POWER_STEPS):
         along = vectors @ direction
         product = (along - along.mean()) @ vectors
