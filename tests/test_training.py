@@ -478,7 +478,8 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         runtime = choose_runtime("cpu", "float32", None)
         trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
         builder = builder_of(built.model, tokens, split, runtime)
-        steps = TrainingEpoch(trainee, builder, config.trainer, seed=0, epoch=0)
+        batches = np.array_split(np.arange(16), range(batch_size, 16, batch_size))
+        steps = TrainingEpoch(trainee, builder, config.trainer, batches, seed=0, epoch=0)
         steps.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)
         assert steps.finished
         return trainee.model.state_dict()

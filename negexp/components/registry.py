@@ -94,6 +94,7 @@ _ALL = (
     Kind("sampler", "strategy", "sampling.samplers", "sampling.sampler:NegativeSampler", "negexp.samplers"),
     Kind("mining", "mining policy", "sampling.mining", "sampling.policy:MiningPolicy", "negexp.mining"),
     Kind("schedule", "schedule", "sampling.schedules", "sampling.schedule:Schedule", "negexp.schedules", "constant"),
+    Kind("batch", "batch plan", "sampling.batches", "sampling.batch_plan:BatchPlan", "negexp.batches"),
     Kind("index", "index", "index.backends", "index.base:NeighbourIndex", "negexp.indexes"),
     Kind("loss", "loss", "losses", "model.loss:Loss", "negexp.losses"),
     Kind("tracker", "tracker", "tracking.trackers", "tracking.listener:Listener", "negexp.trackers"),

@@ -14,7 +14,8 @@ from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks
 from negexp.evaluation.second_stage import SCORE_TIE, Classifier, Combination, Shortlist, lower_gold, lowered
-from negexp.evaluation.top import Top, top_columns
+from negexp.evaluation.top import Top
+from negexp.largest import largest_columns
 from negexp.progress import progress_bar
 from negexp.signals import check_stop
 
@@ -138,7 +139,7 @@ def score_pool(pool: Pool, scorers: StageScorers, k: int) -> ScoredPool:
     )
     if scorers.classify is None or not scorers.combination.decides:
         return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
-    nearest = top_columns(scores, min(k, scores.shape[1]))
+    nearest = largest_columns(scores, min(k, scores.shape[1]))
     near = np.take_along_axis(scores, nearest, axis=1)
     shortlist = Shortlist.of(pool, nearest, near, np.zeros(len(scores), dtype=np.int64), scorers.classify)
     return ScoredPool(scores, nearest, scorers.combination(shortlist.classifier, shortlist.retrieval))

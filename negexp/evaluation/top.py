@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from negexp.corpus.arguments import Ints
+from negexp.largest import largest_columns
 
 
 class Top(NamedTuple):
@@ -19,7 +20,7 @@ class Top(NamedTuple):
     def merged(self, scores: NDArray[np.float64], start: int, k: int) -> Top:
         """Return the k best of these columns and a tile of scores (queries, columns) that starts at `start`."""
         if self.score.shape[1] < k:
-            columns = top_columns(scores, min(k, scores.shape[1]))
+            columns = largest_columns(scores, min(k, scores.shape[1]))
             return self._with(np.take_along_axis(scores, columns, axis=1), start + columns, k)
         # only columns better than the present last one can enter; after a few tiles there are hardly any
         query, column = np.divmod(np.flatnonzero(scores > self.score[:, -1:]), scores.shape[1])
@@ -40,19 +41,3 @@ class Top(NamedTuple):
         score, column = np.concatenate([self.score, score], axis=1), np.concatenate([self.column, column], axis=1)
         order = np.argsort(-score, axis=1, kind="stable")[:, :k]
         return Top(np.take_along_axis(score, order, axis=1), np.take_along_axis(column, order, axis=1))
-
-
-def top_columns(scores: NDArray[np.float64], k: int) -> Ints:
-    """Return the columns (queries, k) with the highest scores, best first. Among equals the lower column is first."""
-    if k < scores.shape[1]:
-        kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-        # take all columns above the k-th score, then the lowest columns equal to it
-        above = scores > kth
-        equal = scores == kth
-        room = k - above.sum(axis=1, keepdims=True)
-        chosen = above | (equal & (np.cumsum(equal, axis=1) <= room))
-        columns = np.nonzero(chosen)[1].reshape(len(scores), k)
-    else:
-        columns = np.broadcast_to(np.arange(k), scores.shape)
-    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)

@@ -85,7 +85,7 @@ class Experiment:
         self.store, self.listeners, self.started = store, listeners, time.perf_counter()
         self.train_split = train = corpus["train"]
         self.clock = PhaseClock(encoder.runtime)
-        self.refresher = Refresher(config, train, encoder.runtime, self.clock)
+        self.refresher = Refresher(config, corpus, encoder.runtime, self.clock)
         arguments, forbidden = self.refresher.arguments, self.refresher.forbidden
         self.builder = BatchBuilder(encoder, train, arguments, forbidden, trainee.loss.points_are_candidates)
         self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
@@ -138,7 +138,8 @@ class Experiment:
         -------
         The mean losses, and a row of refreshes.csv for each refresh.
         """
-        training = TrainingEpoch(self.trainee, self.builder, self.config.trainer, self.config.seed, epoch)
+        batches = self.refresher.batches(epoch, embeddings)
+        training = TrainingEpoch(self.trainee, self.builder, self.config.trainer, batches, self.config.seed, epoch)
         training.validation = [self.monitor.in_row(row) for row in self.progress.history]
         rows: list[dict[str, Any]] = []
         while not training.finished:

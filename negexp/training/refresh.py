@@ -1,4 +1,4 @@
-"""The refresh of the negatives: embeddings -> index -> sample -> ledger."""
+"""What the embeddings decide: the batches of an epoch; the negatives, by embeddings -> index -> sample -> ledger."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from negexp.components import build
 from negexp.config import BenchConfig, TrainConfig
-from negexp.corpus import Split
+from negexp.corpus import Corpus
 from negexp.embedding import Embeddings
 from negexp.index import NeighbourIndex
 from negexp.randomness import generator
 from negexp.runtime import Runtime
-from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
+from negexp.sampling import (
+    Arguments,
+    BatchPlan,
+    BatchRound,
+    EmbeddingSpace,
+    Forbidden,
+    Negatives,
+    NegativeSampler,
+    SamplingRound,
+)
+from negexp.sampling.lexical_source import mining_source
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,14 +57,23 @@ class Refreshed(NamedTuple):
 
 
 class Refresher:
-    """The training pairs' candidates and the strategy, with the refresh as a method."""
+    """The training pairs' candidates, the strategy and the batch plan, with `batches` and `refresh`."""
 
-    def __init__(self, config: TrainConfig | BenchConfig, train: Split, runtime: Runtime, clock: PhaseClock) -> None:
-        self.config, self.train, self.runtime, self.clock = config, train, runtime, clock
+    def __init__(self, config: TrainConfig | BenchConfig, corpus: Corpus, runtime: Runtime, clock: PhaseClock) -> None:
+        self.config, self.train, self.runtime, self.clock = config, corpus["train"], runtime, clock
         self.sampler: NegativeSampler = build("sampler", config.sampler)
-        self.arguments = Arguments(train)
+        self.arguments = Arguments(self.train)
         self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
+        self.source = mining_source(config.sampler, corpus.texts, self.arguments)
+        self.plan: BatchPlan = build("batch", config.batch)
+        self.plan.check_corpus(self.arguments)
+
+    def batches(self, epoch: int, embeddings: Embeddings) -> list[Ints]:
+        """Return the batches of an epoch, from the embeddings at its start and draws derived from (seed, epoch)."""
+        with self.clock("sample"):
+            rng, size = generator(self.config.seed, epoch, "batches"), self.config.trainer.batch_size
+            return self.plan.batches(BatchRound(self.arguments, self.space(embeddings), size, rng))
 
     def refresh(self, moment: Moment, embeddings: Embeddings, previous: Negatives | None) -> Refreshed:
         """Sample negatives from the embeddings, unless the previous ones stay."""
@@ -63,7 +85,7 @@ class Refresher:
                 negatives = sampler.sample(round_)
             else:
                 negatives = round_.measured(previous)
-            ledger = build_ledger(self.arguments, negatives, round_.positive_distance, sampled)
+            ledger = build_ledger(self.arguments, negatives, round_.space.positive_distance, sampled)
             statistics = {
                 "epoch": moment.epoch,
                 "step": moment.step,
@@ -86,7 +108,7 @@ class Refresher:
             rng,
             num_negatives=options.num_negatives,
             candidates=options.candidates,
-        )
+        ).mining_from(self.source)
 
     def space(self, embeddings: Embeddings) -> EmbeddingSpace:
         """Return the retrieval embeddings of the training pairs, with the indexes over them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from negexp.config import TrainerConfig
 from negexp.errors import InputError
 from negexp.progress import progress_bar
-from negexp.randomness import derive, generator
+from negexp.randomness import derive
 from negexp.sampling import Negatives
 from negexp.training.batch import BatchBuilder
 from negexp.training.profile import part
@@ -26,12 +26,19 @@ STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 25, "mps": 25}
 
 
 class TrainingEpoch:
-    """One epoch over all pairs, each once, in an order drawn from (seed, epoch). `train` may be called repeatedly."""
+    """One epoch over all pairs, in the given batches. `train` may be called repeatedly."""
 
-    def __init__(self, trainee: Trainee, builder: BatchBuilder, config: TrainerConfig, seed: int, epoch: int) -> None:
+    def __init__(
+        self,
+        trainee: Trainee,
+        builder: BatchBuilder,
+        config: TrainerConfig,
+        batches: Sequence[Ints],
+        seed: int,
+        epoch: int,
+    ) -> None:
         self.trainee, self.builder, self.config, self.epoch = trainee, builder, config, epoch
-        order = generator(seed, epoch, "batches").permutation(builder.arguments.pairs)
-        self.batches: list[Ints] = np.array_split(order, range(config.batch_size, len(order), config.batch_size))
+        self.batches = batches
         self.done = 0  # batches trained so far
         self.losses: list[dict[str, Tensor]] = []  # of each batch
         self.validation: Sequence[float] = ()  # the monitored value of each finished epoch
