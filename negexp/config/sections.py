@@ -86,6 +86,10 @@ class ModelConfig(Options):
         "what the pair classifier sees: both embeddings, the pooled or the retrieval one",
         choices=("concat", "hidden", "retrieval"),
     )
+    reranker: str = option(
+        "orders the nearest: the pair classifier, or a cross-encoder that is trained afterwards (section reranker)",
+        choices=("pair", "cross"),
+    )
     layer_norm: bool = option("LayerNorm before the pair classifier")
     activation: str = option("before the pair classifier", choices=("none", "relu", "gelu", "tanh"))
     shared_encoder: bool = option("false: points as queries and candidates have an encoder each")

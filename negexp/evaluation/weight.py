@@ -25,12 +25,20 @@ def choose_combination(
     """
     if scorers.classify is None:
         return None
+    nearest = monitored_lists(scorers, validation, monitor, config)
+    return choose_weight(nearest, monitor.metric, config.rerank_weight)
+
+
+def monitored_lists(scorers: StageScorers, validation: Split, monitor: Monitor, config: EvaluationConfig) -> Shortlist:
+    """Return the nearest candidates of the validation queries in the monitored protocol and task."""
     task = next(task for task in TASKS if task.name == monitor.task)
-    nearest = shortlists(validation, monitor.protocol, task, scorers, config)
+    return shortlists(validation, monitor.protocol, task, scorers, config)
+
+
+def choose_weight(nearest: Shortlist, metric: str, weight: float | None) -> Combination:
+    """Return the combination of these lists' scores, with the given weight or, for null, the best one."""
     scale = spread_ratio(nearest)
-    if config.rerank_weight is not None:
-        return Combination(config.rerank_weight, scale)
-    return best_combination(nearest, scale, monitor.metric)
+    return best_combination(nearest, scale, metric) if weight is None else Combination(weight, scale)
 
 
 def best_combination(nearest: Shortlist, scale: float, metric: str) -> Combination:

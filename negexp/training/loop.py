@@ -17,11 +17,12 @@ from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
 from negexp.evaluation import Combination, StageScorers, summarise
-from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
+from negexp.evaluation.evaluator import cross_scorers, evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import Metrics, metric_columns
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.weight import choose_combination
 from negexp.model import BiEncoder
+from negexp.pair_tokens import PairReader
 from negexp.sampling import Negatives
 from negexp.signals import check_stop
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
@@ -32,7 +33,7 @@ from negexp.training.clock import PhaseClock
 from negexp.training.provenance import Provenance
 from negexp.training.refresh import Moment, Refresher
 from negexp.training.steps import TrainingEpoch
-from negexp.training.trainee import Trainee
+from negexp.training.trainee import BiEncoderTrainee
 
 log = logging.getLogger("negexp")
 
@@ -77,7 +78,7 @@ class Experiment:
         config: TrainConfig | BenchConfig,
         corpus: Corpus,
         encoder: TextEncoder,
-        trainee: Trainee,
+        trainee: BiEncoderTrainee,
         store: CheckpointStore,
         listeners: Sequence[Listener],
     ) -> None:
@@ -91,6 +92,7 @@ class Experiment:
         self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
         self.progress = Progress()
         self.combination: Combination | None = None  # of the second stage, if there is one
+        self.cross: PairReader | None = None  # the trained cross-encoder, with `model.reranker=cross`
         self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
     def begin(self, provenance: Provenance) -> None:
@@ -187,8 +189,11 @@ class Experiment:
 
     def scorers(self, split: str, embeddings: Embeddings) -> StageScorers:
         """Return the scorers of a split, with the combination in force."""
-        scorers = split_scorers(self.trainee.evaluated, embeddings, self.corpus[split])
-        return scorers if self.combination is None else scorers._replace(combination=self.combination)
+        pairs, second_stage = self.corpus[split], self.config.model.reranker == "pair"
+        scorers = split_scorers(self.trainee.evaluated, embeddings, pairs, second_stage)
+        if self.combination is not None:
+            scorers = scorers._replace(combination=self.combination)
+        return scorers if self.cross is None else cross_scorers(scorers, self.cross, pairs, self.config.evaluation)
 
     def commit(
         self,
