@@ -28,6 +28,7 @@ from negexp.training.lists import TrainingLists
 
 CROSS = ["experiment=smoke", "loss=triplet", "model.reranker=cross", "trainer.monitor=clean/retrieval/epa/mrr"]
 CROSS += ["trainer.epochs=1", "reranker.epochs=1", "reranker.batch_size=4", "reranker.max_length=24"]
+TYPES = "encoder.embeddings.token_type_embeddings.weight"
 WORDS = ["city", "lane", "cars", "bread", "space", "park", "tax", "school", "train", "court", "farm", "port"]
 
 
@@ -253,7 +254,7 @@ def test_a_longer_run_trains_it_again_after_another_best_epoch(run_training: Tra
     result = json.loads((folder / "result.json").read_text())
     second = json.loads((folder / "reranker/epoch-000/state.json").read_text())["bi_encoder"]
     assert (first == second) == (result["best_epoch"] == 0)
-    assert differences(folder, run_training(*overrides, "trainer.epochs=3", folder="whole")) == ["result.json"]
+    assert differences(folder, run_training(*overrides, "trainer.epochs=3", folder="whole")) == []
 
 
 @pytest.mark.kills
