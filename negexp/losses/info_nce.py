@@ -60,6 +60,8 @@ class InfoNCEOptions(LossConfig):
                 f"{directions} with loss.in_batch_points=true: would count each point twice; set "
                 "loss.in_batch_points=false or leave out query_to_query"
             )
+        if self.hardness > 0 and "query_to_counter" not in self.directions:
+            raise InputError(f"loss.hardness={self.hardness}: is for query_to_counter, {directions} leaves that out")
         if self.hardness > 0 and self.beta > 0:
             raise InputError(f"loss.hardness={self.hardness} and loss.beta={self.beta}: set one of them to 0")
 
