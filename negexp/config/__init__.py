@@ -14,6 +14,7 @@ from negexp.config.parse import (
     to_yaml,
 )
 from negexp.config.sections import (
+    BatchConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -34,6 +35,7 @@ if not CONF_DIR.is_dir():  # a checkout or an editable install has conf/ beside 
 
 __all__ = [
     "CONF_DIR",
+    "BatchConfig",
     "BenchConfig",
     "CheckpointConfig",
     "DataConfig",

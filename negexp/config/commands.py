@@ -11,6 +11,7 @@ from negexp.config.sections import (
     BARS,
     LARGEST_SEED,
     PRECISIONS,
+    BatchConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -41,6 +42,7 @@ class TrainConfig(Options):
     data: DataConfig = component("data", "pairs of texts")
     model: ModelConfig = option("the bi-encoder")
     sampler: SamplerConfig = component("sampler", "which negatives, and when")
+    batch: BatchConfig = component("batch", "which pairs share a batch")
     index: IndexConfig = component("index", "neighbour search")
     loss: LossConfig = component("loss", "what is minimised")
     trainer: TrainerConfig = option("optimisation")
@@ -98,6 +100,7 @@ class BenchConfig(Options):
     data: DataConfig = component("data", "pairs of texts")
     model: ModelConfig = option("the bi-encoder")
     sampler: SamplerConfig = component("sampler", "which negatives")
+    batch: BatchConfig = component("batch", "which pairs share a batch")
     index: IndexConfig = component("index", "neighbour search")
     loss: LossConfig = component("loss", "what is minimised")
     trainer: TrainerConfig = option("optimisation")

@@ -27,9 +27,16 @@ DEEPEST = 20  # levels of a configuration; a run's has three
 # Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
+    "model.query_head": "none",
+    "model.freeze_layers": 0,
     "trainer.fused": "auto",
+    "trainer.warmup_share": 0.0,
+    "trainer.lr_schedule": "constant",
+    "trainer.average": "none",
+    "trainer.average_decay": 0.99,
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
     "sampler.mining": {"name": "nearest"},
+    "batch": {"name": "shuffled", "separate_copies": False},
     "tracker.listeners": {},
 }
 # Keys that version 0.1 wrote for every strategy, null or empty where a strategy did not have them.
@@ -105,8 +112,8 @@ def load_run_config(path: Path, kinds: Collection[str] | None = ("data",)) -> Tr
 def _bring_up_to_date(config: DictConfig) -> None:
     """Give a run of version 0.1 the keys of later versions, and remove its empty keys."""
     for key, value in LATER_KEYS.items():
-        group, _, name = key.partition(".")
-        node = config.get(group)
+        group, _, name = key.rpartition(".")
+        node = config.get(group) if group else config
         if isinstance(node, DictConfig) and name not in node:
             node[name] = value
     sampler = config.get("sampler")

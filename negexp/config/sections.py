@@ -74,7 +74,14 @@ class ModelConfig(Options):
     layer_norm: bool = option("LayerNorm before the pair classifier")
     activation: str = option("before the pair classifier", choices=("none", "relu", "gelu", "tanh"))
     shared_encoder: bool = option("false: points as queries and candidates have an encoder each")
+    query_head: str = option(
+        "on the retrieval embedding z of queries alone; residual: z + U gelu(V z), with U = 0 at the start",
+        choices=("none", "residual"),
+    )
     freeze_encoder: bool = option("true: only the heads learn")
+    freeze_layers: int = option(
+        "so many of the lowest transformer layers, and the word embeddings, do not learn", low=0
+    )
     default_lr: float = option("trainer.lr, unless that is set", low=0)
     default_head_lr: float = option("trainer.head_lr, unless that is set", low=0)
     vocabulary_size: int = option("of the random BERT", low=100)
@@ -145,6 +152,17 @@ class SamplerConfig(Options):
 
 
 @dataclass
+class BatchConfig(Options):
+    """The keys that all batch plans share."""
+
+    name: str
+    separate_copies: bool = option(
+        "true: two pairs that share a text, as point or counter, never stand in one batch; one of them moves to the "
+        "next batch with room, or to a new one"
+    )
+
+
+@dataclass
 class IndexConfig(Options):
     """The keys of the built-in indexes, so that one can take another's place."""
 
@@ -175,6 +193,17 @@ class TrainerConfig(Options):
     optimizer: str = option("", choices=("adam", "adamw"))
     weight_decay: float = option("", low=0)
     warmup_steps: int = option("optimizer steps over which the learning rate rises to lr", low=0)
+    warmup_share: float = option("the same as a share of all optimizer steps; give one of the two", low=0, high=0.99)
+    lr_schedule: str = option(
+        "the learning rate after the warm-up: constant, or falling to 0 at the end of the last epoch",
+        choices=("constant", "linear", "cosine"),
+    )
+    average: str = option(
+        "weights that are evaluated and kept; last: mean over the optimizer steps of the last epoch, ema: "
+        "exponential moving average over all steps",
+        choices=("none", "last", "ema"),
+    )
+    average_decay: float = option("ema: weight of the previous average in each step", low=0, high=1)
     gradient_clip: float | None = option("largest gradient norm; null: any", low=0)
     accumulation: int = option("batches an optimizer step", low=1)
     precision: str = option("auto: bfloat16 autocast on GPUs and CPUs with instructions for it", choices=PRECISIONS)
@@ -195,8 +224,13 @@ class TrainerConfig(Options):
     )
 
     def check(self) -> None:
-        """Raise `InputError` unless the device has a name that torch knows."""
+        """Raise `InputError` for an unknown device, or when two keys set the warm-up."""
         check_device("trainer.device", self.device)
+        if self.warmup_steps > 0 and self.warmup_share > 0:
+            raise InputError(
+                f"trainer.warmup_steps={self.warmup_steps} and trainer.warmup_share={self.warmup_share}: both set the "
+                "warm-up; set one of them to 0"
+            )
 
 
 @dataclass
