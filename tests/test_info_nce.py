@@ -27,9 +27,14 @@ ALL = ["query_to_counter", "counter_to_query", "query_to_query", "counter_to_cou
 FAR = 1e-9
 
 
+def keys_of(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((CONF_DIR / "loss" / f"{name}.yaml").read_text())
+    values.pop("defaults", None)  # null schedules
+    return values
+
+
 def loss_of(name: str, **changes: Any) -> Loss:
-    values = yaml.safe_load((CONF_DIR / "loss" / f"{name}.yaml").read_text()) | changes
-    built: Loss = build("loss", parse_component("loss", values, "loss"))
+    built: Loss = build("loss", parse_component("loss", keys_of(name) | changes, "loss"))
     return built
 
 
@@ -92,7 +97,8 @@ def info_nce_loop(batch: TextBatch, o: dict[str, Any]) -> Tensor:
     """Return the loss, one pair and one wrong match after the other."""
 
     def cosine(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b) / (a.norm() * b.norm())
+        found: Tensor = (a @ b) / (a.norm() * b.norm())
+        return found
 
     query, candidate = batch.query.retrieval, batch.candidate.retrieval
     in_batch = {source for source in ("counters", "points", "negatives") if o[f"in_batch_{source}"]}
@@ -139,7 +145,7 @@ def info_nce_loop(batch: TextBatch, o: dict[str, Any]) -> Tensor:
     return total / PAIRS
 
 
-DEFAULTS = yaml.safe_load((CONF_DIR / "loss" / "info_nce.yaml").read_text())
+DEFAULTS = keys_of("info_nce")
 
 
 def compare(example: Example, found: Tensor, expected: Tensor) -> None:
@@ -255,7 +261,8 @@ def test_a_learned_temperature_has_the_gradient_of_the_temperature_and_a_floor()
         loss_of("info_nce", temperature=0.2 * math.exp(step))(batch, classifier)["total"].item()
         for step in (1e-5, -1e-5)
     ]
-    assert isinstance(learned := loss.log_temperature, torch.nn.Parameter)
+    learned = loss.log_temperature
+    assert isinstance(learned, torch.nn.Parameter)
     assert learned.grad is not None
     assert learned.grad.item() == pytest.approx((steps[0] - steps[1]) / 2e-5, rel=1e-4)
     with torch.no_grad():
@@ -275,6 +282,18 @@ def test_guided_masking_logs_the_share_that_it_leaves_out() -> None:
     assert masked[-1] == 1
 
 
+def test_hardness_follows_a_schedule() -> None:
+    batch, line = Example(2).batch, {"name": "linear", "start": 5.0, "step": 2.0, "end": 0.0}
+    loss = loss_of("info_nce", hardness=line, hardness_of="all")
+    values = []
+    for progress, hardness in ((0.0, 5.0), (1.0, 3.0), (4.0, 0.0)):
+        found = loss(batch.at(progress, []), random_classifier())["total"].item()
+        fixed = loss_of("info_nce", hardness=hardness, hardness_of="all")(batch, random_classifier())["total"].item()
+        assert found == pytest.approx(fixed, rel=1e-12)
+        values.append(found)
+    assert len(set(values)) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -285,11 +304,11 @@ def test_guided_masking_logs_the_share_that_it_leaves_out() -> None:
         ({"directions": ALL[:1] * 2}, r"loss.directions=\[.*\]: has a direction twice"),
         (
             {"directions": ALL},
-            "with loss.in_batch_points=true: would count each point twice; set loss.in_batch_points=",
+            r"\]: would count each point twice beside in_batch_points=true; set that to false or",
         ),
-        ({"hardness": 1, "beta": 1}, "loss.hardness=1.0 and loss.beta=1.0: set one of them to 0"),
+        ({"hardness": 1, "beta": 1}, "loss.beta=1.0: cannot be combined with hardness; set one of them to 0"),
         ({"hardness_of": "some"}, "loss.hardness_of=some: must be one of own, in_batch, all"),
-        ({"hardness": 1, "directions": ALL[1:2]}, "loss.hardness=1.0: is for query_to_counter"),
+        ({"hardness": 1, "directions": ALL[1:2]}, "leaves out query_to_counter, which hardness is for; add it"),
         ({"guided_margin": 3}, "loss.guided_margin=3.0: must be between -2 and 2"),
     ],
 )
