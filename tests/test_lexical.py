@@ -283,6 +283,7 @@ def test_evaluate_ranks_by_bm25(
             "model.encoder=bm25: BM25 learns nothing; rank with it by negexp evaluate model=bm25",
         ),
         (["train", "sampler=bm25", "sampler.bm25.b=1.01"], "sampler.bm25.b=1.01: must be between 0 and 1"),
+        (["bench", "sampler=bm25"], "sampler.source=bm25: bench times the search among embeddings; leave it out"),
         (["train", "sampler.source=bm52"], "sampler.source=bm52: must be one of embeddings, bm25"),
         (["evaluate", "model=bm25", "model.bm25.k1=-1"], "model.bm25.k1=-1.0: must be between 0 and 100"),
         (["evaluate", "model=bm25", "model.bm25.method=okapi"], "model.bm25.method=okapi: must be one of lucene, "),
