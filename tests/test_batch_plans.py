@@ -240,7 +240,7 @@ def test_neighbours_of_equal_vectors_are_drawn() -> None:
 
 def test_the_direction_is_a_power_of_the_covariance() -> None:
     vectors = (np.random.default_rng(0).standard_normal((50, 6)) * np.arange(1, 7) + 5).astype(np.float32)
-    start = np.random.default_rng(1).standard_normal(6, dtype=np.float32)
+    start = np.random.default_rng(1).standard_normal(6)
     expected = np.linalg.matrix_power(np.cov(vectors.T.astype(np.float64)), POWER_STEPS) @ start
     found = spread_direction(vectors, np.random.default_rng(1))
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-3, atol=1e-5)

@@ -489,12 +489,13 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         torch.testing.assert_close(accumulated[name], value, atol=2e-4, rtol=1e-3)
 
 
-def test_evaluate_of_a_run_gives_the_runs_own_numbers(run_training: Train, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["model.query_head=residual", "trainer.average=last"]])
+def test_evaluate_of_a_run_gives_the_runs_own_numbers(options: list[str], run_training: Train, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     from negexp.config import CONF_DIR, EvaluateConfig, parse_config
 
-    folder = run_training(SMOKE)
+    folder = run_training(SMOKE, "trainer.head_lr=0.01", *options)
     overrides = [f"run={folder}", "split=test", f"output={tmp_path / 'again'}"]
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         config = parse_config(compose("evaluate", overrides), EvaluateConfig)

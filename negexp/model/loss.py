@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from negexp.config import LossConfig
@@ -27,6 +28,8 @@ class TextBatch:
     allowed : (pairs, columns) whether a column may be a negative of a pair: false for the pair's own two arguments and
         for all arguments that `sampler.exclude` forbids.
     weight : (pairs, k) weight of each negative; 0 where the mining policy found none.
+    text : (columns,) the text in each column, as a number below pairs + columns; copies have the same number.
+    query_text : (pairs,) the same for the points as queries.
     pair : (pairs,) row of each pair in the training split.
     debate, theme : (pairs,) codes of each pair, None where the corpus has none.
     progress : epochs trained before this batch, with a fraction within an epoch.
@@ -39,6 +42,8 @@ class TextBatch:
     negative: Tensor
     allowed: Tensor
     weight: Tensor
+    text: Tensor
+    query_text: Tensor
     pair: Tensor
     debate: Tensor | None
     theme: Tensor | None
@@ -48,6 +53,17 @@ class TextBatch:
     def at(self, progress: float, validation: Sequence[float]) -> TextBatch:
         """Return the same batch with `progress` and `validation`."""
         return replace(self, progress=progress, validation=validation)
+
+    @property
+    def point(self) -> Tensor:
+        """Return the column of each pair's point (pairs,); empty where the points are no columns."""
+        first, last = len(self.positive), len(self.text) - self.negative.numel()
+        return torch.arange(first, last, device=self.positive.device)
+
+    @property
+    def texts(self) -> int:
+        """Return a number above all numbers of texts."""
+        return len(self.query_text) + len(self.text)
 
     def detach(self) -> TextBatch:
         """Return the same batch, with embeddings that pass no gradients to the encoder."""

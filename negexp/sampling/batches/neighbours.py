@@ -49,7 +49,7 @@ def spread_direction(vectors: Floats, rng: np.random.Generator) -> Floats:
     It is C^s g, scaled, where C is the covariance of the vectors, s is POWER_STEPS and g is normal: the power method
     for the first principal component, stopped early.
     """
-    direction: Floats = rng.standard_normal(vectors.shape[1:], dtype=np.float32)
+    direction: Floats = rng.standard_normal(vectors.shape[1:]).astype(np.float32)
     for _ in range(POWER_STEPS):
         along: Floats = vectors @ direction
         product: Floats = (along - along.mean()) @ vectors
