@@ -208,7 +208,7 @@ class TrainerConfig(Options):
     """Optimisation, and where and how it is computed."""
 
     epochs: int = option("times that every pair is trained on", low=1)
-    batch_size: int = option("pairs a batch", low=1)
+    batch_size: int = option("pairs a batch; batch=debates cuts a debate that is larger", low=1)
     lr: float = option("learning rate of the encoder", low=0)
     head_lr: float = option("of retrieval head and classifier, which start from nothing", low=0)
     optimizer: str = option("", choices=("adam", "adamw"))
