@@ -15,6 +15,7 @@ from negexp.config.parse import (
 )
 from negexp.config.sections import (
     BatchConfig,
+    BM25Config,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -35,6 +36,7 @@ if not CONF_DIR.is_dir():  # a checkout or an editable install has conf/ beside 
 
 __all__ = [
     "CONF_DIR",
+    "BM25Config",
     "BatchConfig",
     "BenchConfig",
     "CheckpointConfig",

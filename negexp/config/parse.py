@@ -24,6 +24,7 @@ from negexp.errors import InputError
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # OmegaConf's prefix of a resolver's error
 DEEPEST = 20  # levels of a configuration; a run's has three
+BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene"}
 # Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
@@ -37,6 +38,10 @@ LATER_KEYS: dict[str, Any] = {
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
     "sampler.mining": {"name": "nearest"},
     "batch": {"name": "shuffled", "separate_copies": False},
+    "sampler.source": "embeddings",
+    "sampler.bm25": BM25,
+    "model.encoder": "transformer",
+    "model.bm25": BM25,
     "tracker.listeners": {},
 }
 # Keys that version 0.1 wrote for every strategy, null or empty where a strategy did not have them.

@@ -56,9 +56,24 @@ class DataConfig(Options):
 
 
 @dataclass
-class ModelConfig(Options):
-    """The bi-encoder."""
+class BM25Config(Options):
+    """BM25 of two texts; see `negexp.lexical.BM25`."""
 
+    k1: float = option("how soon more occurrences of a word count no more; 0: at once", low=0, high=100)
+    b: float = option("how much a text's length counts against it; 0: not at all", low=0, high=1)
+    method: str = option("variant of the formula, as bm25s names it", choices=("lucene", "robertson", "atire"))
+
+
+@dataclass
+class ModelConfig(Options):
+    """The bi-encoder, or BM25 in its place."""
+
+    encoder: str = option(
+        "bm25: no encoder but BM25, the lexical baseline of negexp evaluate; documents are the distinct texts of the "
+        "split, words are two or more letters or digits in lower case, without stop words and stemming",
+        choices=("transformer", "bm25"),
+    )
+    bm25: BM25Config = option("of encoder=bm25")
     pretrained: str | None = option("hub id or local folder of an encoder; null: a small random BERT")
     revision: str | None = option("commit or tag on the hub")
     max_length: int = option("tokens; longer arguments are cut", low=3)
@@ -144,6 +159,12 @@ class SamplerConfig(Options):
     refresh_every: int = option("another name of refresh.epochs", low=1)
     refresh: RefreshConfig = option("when negatives are made anew")
     mining: MiningConfig = component("mining", "which neighbours count as hard")
+    source: str = option(
+        "where neighbours come from: retrieval embeddings, or BM25 scores of the training texts, which stay the same; "
+        "strategies that mine nothing (random, static) ignore it",
+        choices=("embeddings", "bm25"),
+    )
+    bm25: BM25Config = option("of source=bm25")
 
     def check(self) -> None:
         """Raise `InputError` when a pair's own texts could become its negatives."""
@@ -187,7 +208,7 @@ class TrainerConfig(Options):
     """Optimisation, and where and how it is computed."""
 
     epochs: int = option("times that every pair is trained on", low=1)
-    batch_size: int = option("pairs a batch", low=1)
+    batch_size: int = option("pairs a batch; batch=debates cuts a debate that is larger", low=1)
     lr: float = option("learning rate of the encoder", low=0)
     head_lr: float = option("of retrieval head and classifier, which start from nothing", low=0)
     optimizer: str = option("", choices=("adam", "adamw"))

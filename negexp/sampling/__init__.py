@@ -4,9 +4,10 @@ from negexp.sampling.arguments import Arguments
 from negexp.sampling.batch_plan import BatchPlan, BatchRound
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import EmbeddingSpace, Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import Negatives, Neighbours, SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 from negexp.sampling.schedule import Schedule, ScheduledNumber
+from negexp.sampling.source import EmbeddingSpace, Source
 
 __all__ = [
     "Arguments",
@@ -21,4 +22,5 @@ __all__ = [
     "SamplingRound",
     "Schedule",
     "ScheduledNumber",
+    "Source",
 ]

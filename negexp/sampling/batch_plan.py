@@ -12,7 +12,7 @@ from negexp.config import BatchConfig
 from negexp.errors import InputError
 from negexp.sampling.apart import keep_copies_apart
 from negexp.sampling.arguments import Arguments
-from negexp.sampling.round import EmbeddingSpace, Ints
+from negexp.sampling.source import EmbeddingSpace, Ints
 
 
 @dataclass(frozen=True)

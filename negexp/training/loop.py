@@ -84,7 +84,7 @@ class Experiment:
         self.store, self.listeners, self.started = store, listeners, time.perf_counter()
         self.train_split = train = corpus["train"]
         self.clock = PhaseClock(encoder.runtime)
-        self.refresher = Refresher(config, train, encoder.runtime, self.clock)
+        self.refresher = Refresher(config, corpus, encoder.runtime, self.clock)
         arguments, forbidden = self.refresher.arguments, self.refresher.forbidden
         self.builder = BatchBuilder(encoder, train, arguments, forbidden, trainee.loss.points_are_candidates)
         self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)

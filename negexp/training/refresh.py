@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from negexp.components import build
 from negexp.config import BenchConfig, TrainConfig
-from negexp.corpus import Split
+from negexp.corpus import Corpus
 from negexp.embedding import Embeddings
 from negexp.index import NeighbourIndex
 from negexp.randomness import generator
@@ -27,6 +27,7 @@ from negexp.sampling import (
     NegativeSampler,
     SamplingRound,
 )
+from negexp.sampling.lexical_source import mining_source
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
 
@@ -58,12 +59,13 @@ class Refreshed(NamedTuple):
 class Refresher:
     """The training pairs' candidates, the strategy and the batch plan, with `batches` and `refresh`."""
 
-    def __init__(self, config: TrainConfig | BenchConfig, train: Split, runtime: Runtime, clock: PhaseClock) -> None:
-        self.config, self.train, self.runtime, self.clock = config, train, runtime, clock
+    def __init__(self, config: TrainConfig | BenchConfig, corpus: Corpus, runtime: Runtime, clock: PhaseClock) -> None:
+        self.config, self.train, self.runtime, self.clock = config, corpus["train"], runtime, clock
         self.sampler: NegativeSampler = build("sampler", config.sampler)
-        self.arguments = Arguments(train)
+        self.arguments = Arguments(self.train)
         self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
+        self.source = mining_source(config.sampler, corpus.texts, self.arguments)
         self.plan: BatchPlan = build("batch", config.batch)
         self.plan.check_corpus(self.arguments)
 
@@ -83,7 +85,7 @@ class Refresher:
                 negatives = sampler.sample(round_)
             else:
                 negatives = round_.measured(previous)
-            ledger = build_ledger(self.arguments, negatives, round_.positive_distance, sampled)
+            ledger = build_ledger(self.arguments, negatives, round_.space.positive_distance, sampled)
             statistics = {
                 "epoch": moment.epoch,
                 "step": moment.step,
@@ -106,7 +108,7 @@ class Refresher:
             rng,
             num_negatives=options.num_negatives,
             candidates=options.candidates,
-        )
+        ).mining_from(self.source)
 
     def space(self, embeddings: Embeddings) -> EmbeddingSpace:
         """Return the retrieval embeddings of the training pairs, with the indexes over them."""
