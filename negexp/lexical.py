@@ -21,9 +21,9 @@ DIAGONAL = 64  # texts that `paired` scores at a time; only the diagonal of thes
 class BM25:
     """BM25 of some texts of a corpus as queries and as documents.
 
-    Words are two or more letters, digits or underscores, in lower case (bm25s's own splitting), without stemming. A word
-    that a query repeats counts each time. The numbers of documents with a word, and the mean length, are those of the
-    given texts, each distinct text once.
+    Words are two or more letters, digits or underscores, in lower case (bm25s's own splitting), without stemming. If a
+    query repeats a word, the word counts each time. The numbers of documents with a word, and the mean length, are
+    those of the given texts, each distinct text once.
 
     A score is a sum over the query's words in a fixed order, in float64: it has the same bits whatever else is scored
     in the same call, and equal texts have equal scores.
