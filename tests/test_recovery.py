@@ -212,7 +212,6 @@ KINDS = {
         *("trainer.accumulation=2", "trainer.batch_size=3"),
     ],
     "refreshed within epochs": ["sampler=decay", "sampler.start_rate=0.5", "sampler.refresh.steps=1"],
-    "two towers, three negatives": ["model.shared_encoder=false", "sampler.num_negatives=3", "model.layer_norm=true"],
     "moving average, query head": ["trainer.average=ema", "model.query_head=residual", "trainer.lr_schedule=linear"],
     "average of the last epoch": ["trainer.average=last", "trainer.warmup_share=0.5", "trainer.lr_schedule=cosine"],
     "two towers, three negatives by BM25": [
