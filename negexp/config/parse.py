@@ -24,7 +24,7 @@ from negexp.errors import InputError
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # OmegaConf's prefix of a resolver's error
 DEEPEST = 20  # levels of a configuration; a run's has three
-BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene"}
+BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene", "stop_words": "none"}
 # Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",

@@ -62,6 +62,7 @@ class BM25Config(Options):
     k1: float = option("how soon more occurrences of a word count no more; 0: at once", low=0, high=100)
     b: float = option("how much a text's length counts against it; 0: not at all", low=0, high=1)
     method: str = option("variant of the formula, as bm25s names it", choices=("lucene", "robertson", "atire"))
+    stop_words: str = option("words that do not count; english: bm25s's list", choices=("none", "english"))
 
 
 @dataclass
@@ -70,7 +71,7 @@ class ModelConfig(Options):
 
     encoder: str = option(
         "bm25: no encoder but BM25, the lexical baseline of negexp evaluate; documents are the distinct texts of the "
-        "split, words are two or more letters or digits in lower case, without stop words and stemming",
+        "split, words are two or more letters or digits in lower case, without stemming",
         choices=("transformer", "bm25"),
     )
     bm25: BM25Config = option("of encoder=bm25")
