@@ -76,6 +76,7 @@ RULES = {
 # --- what conf/ holds ---------------------------------------------------------------------------------------------
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF_DIR.glob("*/*.yaml"))
+OTHER_NAMES = {"sampler=bm25": "hard", "loss=info_nce_listwise": "weighted_sum"}  # presets of these components
 EXPERIMENTS = [option for option in OPTIONS if option.startswith("experiment=")]
 ORIGINALS = [option for option in EXPERIMENTS if option.startswith("experiment=original")]
 
@@ -91,8 +92,8 @@ def test_every_option_of_train_composes_and_parses(option: str) -> None:
     group, _, name = option.partition("=")
     schedule = ["sampler=scheduled", f"schedule@sampler.random_rate={name}"]
     config = train_config(*(schedule if group == "schedule" else [option]), *path)
-    if group in ("data", "sampler", "index", "loss"):
-        assert getattr(config, group).name == ("hard" if option == "sampler=bm25" else name)
+    if group in ("data", "sampler", "batch", "index", "loss"):
+        assert getattr(config, group).name == OTHER_NAMES.get(option, name)
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.split("=")[0] in ("data", "model", "evaluation")])
@@ -130,6 +131,7 @@ def test_original_presets_share_the_constants_of_the_scripts(option: str) -> Non
     assert (config.data.train_overlap, config.data.copies, config.data.match) == ("keep", "keep", "exact")
     assert config.sampler.exclude == ["self"]
     assert (config.sampler.num_negatives, config.sampler.refresh_every) == (1, 1)
+    assert (config.batch.name, config.batch.separate_copies) == ("shuffled", False)
     assert (config.index.name, config.index.leaf_size) == ("balltree", 2)
     assert (model.pretrained, model.pooling, model.retrieval_dim) == ("bert-base-uncased", "pooler", 128)
     assert (model.classifier_features, model.layer_norm, model.activation) == ("concat", False, "none")

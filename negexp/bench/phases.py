@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from negexp.training.checkpoint import CheckpointStore
 from negexp.training.loop import Experiment
 from negexp.training.trainee import build_trainee
 
-SHARED_OPTIONS = ("num_negatives", "candidates", "exclude", "refresh_every", "refresh", "mining")
+SHARED_OPTIONS = tuple(one.name for one in fields(SamplerConfig) if one.name != "name")
 
 
 def sampler_options(setting: Setting, name: str, **keys: Any) -> SamplerConfig:

@@ -116,8 +116,12 @@ class BenchConfig(Options):
     evaluation: EvaluationConfig = option("ranking")
 
     def check(self) -> None:
-        """Raise `InputError` when nothing would learn."""
+        """Raise `InputError` when nothing would learn, or when neighbours would not come from an index."""
         check_something_learns(self.loss, self.model)
+        if isinstance(self.sampler, SamplerConfig) and self.sampler.source != "embeddings":
+            raise InputError(
+                f"sampler.source={self.sampler.source}: bench times the search among embeddings; leave it out"
+            )
 
 
 def check_something_learns(loss: LossConfig | Mapping[str, Any], model: ModelConfig) -> None:

@@ -62,6 +62,7 @@ class BM25Config(Options):
     k1: float = option("how soon more occurrences of a word count no more; 0: at once", low=0, high=100)
     b: float = option("how much a text's length counts against it; 0: not at all", low=0, high=1)
     method: str = option("variant of the formula, as bm25s names it", choices=("lucene", "robertson", "atire"))
+    stop_words: str = option("words that do not count; english: bm25s's list", choices=("none", "english"))
 
 
 @dataclass
@@ -70,7 +71,7 @@ class ModelConfig(Options):
 
     encoder: str = option(
         "bm25: no encoder but BM25, the lexical baseline of negexp evaluate; documents are the distinct texts of the "
-        "split, words are two or more letters or digits in lower case, without stop words and stemming",
+        "split, words are two or more letters or digits in lower case, without stemming",
         choices=("transformer", "bm25"),
     )
     bm25: BM25Config = option("of encoder=bm25")
@@ -212,7 +213,7 @@ class TrainerConfig(Options):
     """Optimisation, and where and how it is computed."""
 
     epochs: int = option("times that every pair is trained on", low=1)
-    batch_size: int = option("pairs a batch", low=1)
+    batch_size: int = option("pairs a batch; batch=debates cuts a debate that is larger", low=1)
     lr: float = option("learning rate of the encoder", low=0)
     head_lr: float = option("of retrieval head and classifier, which start from nothing", low=0)
     optimizer: str = option("", choices=("adam", "adamw"))

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from negexp.components import option
-from negexp.config import LossConfig
+from negexp.components import option, scheduled
+from negexp.config import LossConfig, ScheduleConfig
 from negexp.errors import InputError
 from negexp.model.bi_encoder import PairClassifier
 from negexp.model.loss import Loss, TextBatch
 from negexp.model.wrong_matches import WrongMatches, cross_entropy
+from negexp.sampling import ScheduledNumber
+from negexp.sampling.schedules.constant import ConstantOptions
 
 DIRECTIONS = ("query_to_counter", "counter_to_query", "query_to_query", "counter_to_counter")
 LOWEST_LEARNED = 0.01  # as in CLIP (Radford et al. 2021), whose logits are scaled by 100 at most
@@ -26,7 +28,9 @@ class InfoNCEOptions(LossConfig):
     """The temperature, the wrong matches of a pair, and how much hard ones count."""
 
     temperature: float = option("divides the cosine similarities", low=0.001)
-    learn_temperature: bool = option("true: the temperature is learned, from this value on, and stays above 0.01")
+    learn_temperature: bool = option(
+        "true: the temperature is learned with trainer.head_lr, from this value on, and stays above 0.01"
+    )
     directions: list[str] = option(
         "which wrong matches share the pair's softmax: candidates of the point (query_to_counter), the other points of "
         "the counter, the other points of the point, the other counters of the counter",
@@ -35,7 +39,9 @@ class InfoNCEOptions(LossConfig):
     in_batch_counters: bool = option("true: the other pairs' counters are candidates of the point")
     in_batch_points: bool = option("true: the other pairs' points are candidates of the point")
     in_batch_negatives: bool = option("true: the other pairs' negatives are candidates of the point")
-    hardness: float = option("added to a negative's logit: this times its cosine, as a constant; 0: nothing", low=0)
+    hardness: ScheduleConfig = scheduled(
+        "added to a negative's logit: this times its cosine, as a constant; 0: nothing", low=0
+    )
     hardness_of: str = option(
         "candidates that `hardness` is for: own (the pair's own negatives) | in_batch (the others) | all",
         choices=("own", "in_batch", "all"),
@@ -50,18 +56,29 @@ class InfoNCEOptions(LossConfig):
 
     def check(self) -> None:
         """Raise `InputError` when keys contradict each other."""
-        directions = f"loss.directions=[{', '.join(self.directions)}]"
+        directions, hard = f"directions=[{', '.join(self.directions)}]", self.can_harden()
         if not {"query_to_counter", "counter_to_query"} & set(self.directions):
             raise InputError(f"{directions}: must have query_to_counter or counter_to_query")
         if len(set(self.directions)) < len(self.directions):
             raise InputError(f"{directions}: has a direction twice; give each once")
-        if "query_to_query" in self.directions and "query_to_counter" in self.directions and self.in_batch_points:
+        if {"query_to_query", "query_to_counter"} <= set(self.directions) and self.in_batch_points:
             raise InputError(
-                f"{directions} with loss.in_batch_points=true: would count each point twice; set "
-                "loss.in_batch_points=false or leave out query_to_query"
+                f"{directions}: would count each point twice beside in_batch_points=true; set that to false or leave "
+                "out query_to_query"
             )
-        if self.hardness > 0 and self.beta > 0:
-            raise InputError(f"loss.hardness={self.hardness} and loss.beta={self.beta}: set one of them to 0")
+        if self.learn_temperature and self.temperature < LOWEST_LEARNED:
+            raise InputError(
+                f"temperature={self.temperature}: a learned one stays above {LOWEST_LEARNED}; start with more, or set "
+                "learn_temperature=false"
+            )
+        if hard and "query_to_counter" not in self.directions:
+            raise InputError(f"{directions}: leaves out query_to_counter, which hardness is for; add it")
+        if hard and self.beta > 0:
+            raise InputError(f"beta={self.beta}: cannot be combined with hardness; set one of them to 0")
+
+    def can_harden(self) -> bool:
+        """Return whether `hardness` is anything but 0 all the time."""
+        return not (isinstance(self.hardness, ConstantOptions) and self.hardness.constant == 0)
 
 
 class InfoNCE(Loss):
@@ -93,6 +110,7 @@ class InfoNCE(Loss):
     def __init__(self, options: InfoNCEOptions) -> None:
         super().__init__(options)
         self.points_are_candidates = options.in_batch_points or "query_to_query" in options.directions
+        self.hardness = ScheduledNumber(options, "hardness")
         if options.learn_temperature:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(options.temperature)))
 
@@ -153,7 +171,8 @@ class InfoNCE(Loss):
             points=options.in_batch_points,
             negatives=options.in_batch_negatives,
         )
-        if options.hardness == 0:
+        hardness = self.hardness.value(batch.progress, batch.validation)
+        if hardness == 0:
             return found
         harder = {"own": found.own, "in_batch": ~found.own, "all": torch.ones_like(found.own)}[options.hardness_of]
-        return replace(found, bias=found.bias + options.hardness * similarity.detach() * harder)
+        return replace(found, bias=found.bias + hardness * similarity.detach() * harder)

@@ -1,7 +1,7 @@
 """Sampling: the candidates of each pair, the negatives chosen from them, and when. Works on arrays, without a model."""
 
 from negexp.sampling.arguments import Arguments
-from negexp.sampling.batch_plan import BatchPlan, BatchRound
+from negexp.sampling.batch_plan import BatchPlan, BatchRound, batch_statistics
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.policy import MiningPolicy
 from negexp.sampling.round import Negatives, Neighbours, SamplingRound
@@ -23,4 +23,5 @@ __all__ = [
     "Schedule",
     "ScheduledNumber",
     "Source",
+    "batch_statistics",
 ]

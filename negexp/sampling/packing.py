@@ -20,6 +20,11 @@ def shuffled_groups(code: Ints, rng: np.random.Generator) -> list[Ints]:
     return np.split(ordered, np.cumsum(sizes[sequence])[:-1])
 
 
+def cut(groups: Sequence[Ints], size: int) -> list[Ints]:
+    """Return the groups; one with more than `size` pairs is cut into the fewest parts that fit, nearly equal ones."""
+    return [part for group in groups for part in np.array_split(group, -(-len(group) // size))]
+
+
 def pack(groups: Sequence[Ints], size: int, rng: np.random.Generator) -> list[Ints]:
     """Return batches of whole groups, in random order.
 

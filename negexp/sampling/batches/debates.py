@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from negexp.sampling.batch_plan import BatchPlan, BatchRound
-from negexp.sampling.packing import pack, shuffled_groups
+from negexp.sampling.packing import cut, pack, shuffled_groups
 from negexp.sampling.round import Ints
 
 
@@ -23,5 +21,4 @@ class Debates(BatchPlan):
         code = round_.arguments.debate
         assert code is not None
         debates = shuffled_groups(code[: round_.pairs], round_.rng)
-        parts = [part for debate in debates for part in np.array_split(debate, -(-len(debate) // round_.size))]
-        return pack(parts, round_.size, round_.rng)
+        return pack(cut(debates, round_.size), round_.size, round_.rng)

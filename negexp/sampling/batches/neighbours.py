@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from negexp.sampling.batch_plan import BatchPlan, BatchRound
 from negexp.sampling.round import Ints
 
+Floats = NDArray[np.float32]
+
 POWER_STEPS = 3  # more: directions nearer to the first principal one, and more similar from epoch to epoch
 
 
@@ -41,17 +43,17 @@ class Neighbours(BatchPlan):
         return [batches[number] for number in round_.rng.permutation(len(batches))]
 
 
-def spread_direction(vectors: np.ndarray, rng: np.random.Generator) -> NDArray[np.floating]:
+def spread_direction(vectors: Floats, rng: np.random.Generator) -> Floats:
     """Return a random direction (dim,) in which vectors (n, dim) differ much.
 
     It is C^s g, scaled, where C is the covariance of the vectors, s is POWER_STEPS and g is normal: the power method
     for the first principal component, stopped early.
     """
-    direction: NDArray[np.floating] = np.asarray(rng.standard_normal(vectors.shape[1]), dtype=vectors.dtype)
+    direction: Floats = rng.standard_normal(vectors.shape[1:]).astype(np.float32)
     for _ in range(POWER_STEPS):
-        along = vectors @ direction
-        product = (along - along.mean()) @ vectors
-        length = np.linalg.norm(product)
+        along: Floats = vectors @ direction
+        product: Floats = (along - along.mean()) @ vectors
+        length = np.float32(np.linalg.norm(product))
         if length == 0:  # the vectors are all the same
             break
         direction = product / length
