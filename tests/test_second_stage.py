@@ -156,3 +156,11 @@ def test_a_run_commits_its_weight_and_an_evaluation_uses_it(
     capsys.readouterr()
     assert main(["evaluate", f"run={earlier}", "output=out", "evaluation.rerank_weight=0.5"]) == 2
     assert capsys.readouterr().err.endswith("has no rerank_scale, as runs of version 0.1; give 0 or 1\n")
+
+
+def test_a_classifier_that_no_loss_trains_has_no_say_unless_a_weight_is_given(run_training: Train) -> None:
+    weights = []
+    for folder, overrides in (("a", []), ("b", ["evaluation.rerank_weight=0.25"])):
+        run = run_training(SMOKE, "loss=triplet", "trainer.epochs=1", *overrides, folder=folder)
+        weights.append(json.loads((run / "result.json").read_text())["rerank_weight"])
+    assert weights == [1.0, 0.25]

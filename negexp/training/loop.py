@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from negexp.components import flatten
-from negexp.config import BenchConfig, TrainConfig
+from negexp.config import BenchConfig, EvaluationConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
 from negexp.evaluation import Combination, StageScorers, summarise
@@ -178,9 +178,16 @@ class Experiment:
             embeddings["train"] = train if model is self.trainee.model else self.embed("train", model)
         queries = {"train": self.train_queries}
         with self.clock("evaluate"):
-            scorers, evaluation = self.scorers("validation", embeddings["validation"]), self.config.evaluation
-            self.combination = choose_combination(scorers, self.corpus["validation"], self.monitor, evaluation)
+            scorers = self.scorers("validation", embeddings["validation"])
+            self.combination = choose_combination(scorers, self.corpus["validation"], self.monitor, self.evaluation())
             return {split: self.rank(split, vectors, queries.get(split)) for split, vectors in embeddings.items()}
+
+    def evaluation(self) -> EvaluationConfig:
+        """Return the keys of the evaluation; a classifier that no loss trains gets no say, unless a weight is given."""
+        evaluation = self.config.evaluation
+        if evaluation.rerank_weight is None and not self.config.loss.trains_classifier():
+            return replace(evaluation, rerank_weight=1.0)
+        return evaluation
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
         """Return the ranks of the queries of a split."""
