@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,64 @@ Asking = Callable[[Ints, Ints], NDArray[np.float64]]  # points (queries,), candi
 TOKENIZED_AT_ONCE = 4096  # inputs whose tokens are in memory together
 
 
+TokensOfPair = tuple[list[int], list[int]]  # token ids and token types of an input
+
+
 class PairBatch(NamedTuple):
     """Inputs of a cross-encoder: token ids, attention mask and token types, all (inputs, longest)."""
 
     ids: Tensor
     mask: Tensor
     types: Tensor
+
+
+class Joiner:
+    """Joins two texts as a tokenizer does (`truncation="longest_first"`), but tokenises each text once only."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.tokenizer, self.from_left = tokenizer, tokenizer.truncation_side == "left"
+        one = self._tokens(["a"])[0]
+        frame = tokenizer("a", "a", return_token_type_ids=True)
+        ids, types = list(frame["input_ids"]), list(frame["token_type_ids"])
+        # the special tokens before, between and after the two texts
+        first = next(place for place in range(len(ids)) if ids[place : place + len(one)] == one)
+        second = max(place for place in range(len(ids)) if ids[place : place + len(one)] == one)
+        pieces = slice(first), slice(first + len(one), second), slice(second + len(one), None)
+        self.special = [(ids[piece], types[piece]) for piece in pieces]
+        self.types = types[first], types[second]
+        self.room = max_length - sum(len(own) for own, _ in self.special)
+        self.known: dict[int, list[int]] = {}  # by row of the texts
+
+    def read(self, texts: Sequence[str], rows: Ints) -> None:
+        """Tokenise those of the texts that are not known."""
+        new = [row for row in rows.tolist() if row not in self.known]
+        self.known |= dict(zip(new, self._tokens([texts[row] for row in new]), strict=True))
+
+    def join(self, point: int, candidate: int) -> TokensOfPair:
+        """Return the input of two texts that were read; the longer text is cut first."""
+        texts = self.known[point], self.known[candidate]
+        parts = [self._cut(own, size) for own, size in zip(texts, self._sizes(*map(len, texts)), strict=True)]
+        ids, types = list(self.special[0][0]), list(self.special[0][1])
+        for part, type_, (own, own_types) in zip(parts, self.types, self.special[1:], strict=True):
+            ids += part + own
+            types += [type_] * len(part) + own_types
+        return ids, types
+
+    def _sizes(self, first: int, second: int) -> tuple[int, int]:
+        """Return how many tokens of each text fit."""
+        if first + second <= self.room:
+            return first, second
+        short = min(first, second, self.room // 2)
+        return (self.room - short, short) if first > second else (short, self.room - short)
+
+    def _cut(self, tokens: list[int], size: int) -> list[int]:
+        return tokens[len(tokens) - size :] if self.from_left else tokens[:size]
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -66,7 +119,7 @@ class PairReader:
                 bar.update(len(found[part]))
         return found
 
-    def _score_part(self, tokens: list[tuple[list[int], list[int]]], found: NDArray[np.float64]) -> None:
+    def _score_part(self, tokens: list[TokensOfPair], found: NDArray[np.float64]) -> None:
         order = np.argsort([-len(ids) for ids, _ in tokens], kind="stable")
         start = 0
         while start < len(order):
@@ -76,19 +129,16 @@ class PairReader:
             found[places] = self._call([tokens[place] for place in places]).double().cpu().numpy()
             start += size
 
-    def _tokens(self, points: Ints, candidates: Ints) -> list[tuple[list[int], list[int]]]:
-        """Return token ids and token types of each input, joined as the tokenizer joins two texts."""
-        pairs = ([self.texts[row] for row in rows.tolist()] for rows in (points, candidates))
-        encoded = self.tokenizer(
-            *pairs,
-            truncation="longest_first",
-            max_length=self.max_length,
-            return_token_type_ids=True,
-            return_attention_mask=False,
-        )
-        return list(zip(encoded["input_ids"], encoded["token_type_ids"], strict=True))
+    def _tokens(self, points: Ints, candidates: Ints) -> list[TokensOfPair]:
+        pairs = zip(points.tolist(), candidates.tolist(), strict=True)
+        self._joiner.read(self.texts, np.union1d(points, candidates))
+        return [self._joiner.join(point, candidate) for point, candidate in pairs]
 
-    def _call(self, tokens: list[tuple[list[int], list[int]]]) -> Tensor:
+    @cached_property
+    def _joiner(self) -> Joiner:
+        return Joiner(self.tokenizer, self.max_length)
+
+    def _call(self, tokens: list[TokensOfPair]) -> Tensor:
         batch = pad(tokens, padding_id(self.tokenizer))
         with self.runtime.autocast():
             logits: Tensor = self.model(*(self.runtime.to_device(part) for part in batch))
@@ -137,7 +187,7 @@ class PairCache:
             self.key, self.score = key[order], np.concatenate([self.score, score])[order]
 
 
-def pad(tokens: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int) -> PairBatch:
+def pad(tokens: Sequence[TokensOfPair], pad_id: int) -> PairBatch:
     """Return inputs of different lengths as one batch.
 
     >>> pad([([5, 6, 7], [0, 0, 1]), ([5, 9], [0, 1])], 0).mask.tolist()
