@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from negexp.sampling.forbidden import Forbidden
 
 if TYPE_CHECKING:
     from negexp.sampling.policy import MiningPolicy
+    from negexp.sampling.schedule import ScheduledNumber
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -42,12 +44,15 @@ class Negatives:
     weight (pairs, k): weight of each negative in the loss; 0 if none was found, and then `argument` has no meaning.
     distance (pairs, k): Euclidean distance from the point as a query, in the embeddings at the time of sampling; NaN if
     it was not computed.
+    dropped (pairs, k): nearer arguments that are not forbidden, but that the mining policy did not take; 0 for a random
+    draw, and in commits that do not know it.
     """
 
     argument: Ints
     neighbour_rank: Ints
     weight: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))  # empty: all 1
     distance: Floats = field(default_factory=lambda: np.empty(0))  # empty: all NaN
+    dropped: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # empty: all 0
 
     def __post_init__(self) -> None:
         shape = self.argument.shape
@@ -55,6 +60,8 @@ class Negatives:
             object.__setattr__(self, "weight", np.ones(shape, dtype=np.float32))
         if self.distance.shape == (0,):
             object.__setattr__(self, "distance", np.full(shape, np.nan))
+        if self.dropped.shape == (0,):
+            object.__setattr__(self, "dropped", np.zeros(shape, dtype=np.int64))
 
     @property
     def mined(self) -> NDArray[np.bool_]:
@@ -72,8 +79,12 @@ class Negatives:
         size = sum(len(place) for place, _ in parts)
         order = np.empty(size, dtype=np.int64)
         order[np.concatenate([place for place, _ in parts])] = np.arange(size)
-        names = ("argument", "neighbour_rank", "weight", "distance")
-        return cls(*(np.concatenate([getattr(part, name) for _, part in parts])[order] for name in names))
+        return cls(*(np.concatenate([getattr(part, one.name) for _, part in parts])[order] for one in fields(cls)))
+
+    def beside(self, others: Negatives) -> Negatives:
+        """Return these negatives, then other negatives of the same pairs (pairs, k + other k)."""
+        both = ((getattr(self, one.name), getattr(others, one.name)) for one in fields(self))
+        return Negatives(*(np.concatenate(values, axis=1) for values in both))
 
 
 class Neighbours(NamedTuple):
@@ -146,6 +157,16 @@ class SamplingRound:
         self.progress, self.validation = progress, validation
         return self
 
+    def wanting(self, num_negatives: int) -> SamplingRound:
+        """Return the same round, with the same generator, for another number of negatives."""
+        other = copy.copy(self)
+        other.num_negatives = num_negatives
+        return other
+
+    def value(self, number: ScheduledNumber) -> float:
+        """Return a number that follows a schedule, at this refresh."""
+        return number.value(self.progress, self.validation)
+
     @property
     def span(self) -> tuple[int, int]:
         """Return the lowest candidate and the highest candidate + 1."""
@@ -167,13 +188,28 @@ class SamplingRound:
         """Return Euclidean distances (pairs, k) from points as queries to arguments (pairs, k)."""
         distances = np.empty(argument.shape)
         dim = self.space.query.shape[1]
-        for some in _blocks(len(pair), BLOCK_NUMBERS // (dim * max(1, argument.shape[1]))):
+        for some in blocks(len(pair), BLOCK_NUMBERS // (dim * max(1, argument.shape[1]))):
             row, is_counter = self.arguments.row(argument[some]), self.arguments.is_counter(argument[some])
             vectors = self.space.candidate["point"][row]
             vectors[is_counter] = self.space.candidate["counter"][row[is_counter]]
             difference = vectors.astype(np.float64) - self.space.query[pair[some]][:, None]
             distances[some] = np.linalg.norm(difference, axis=2)
         return distances
+
+    def similarity(self, pair: Ints, argument: Ints) -> Floats:
+        """Return cosines (pairs, k) between points as queries and arguments (pairs, k); 0 where a vector is zero."""
+        query, candidate = self._squared_lengths[0][pair][:, None], self._squared_lengths[1][argument]
+        lengths = np.sqrt(query * candidate)
+        return (query + candidate - self.distance(pair, argument) ** 2) / np.where(lengths > 0, 2 * lengths, np.inf)
+
+    @cached_property
+    def _squared_lengths(self) -> tuple[Floats, Floats]:
+        """Return the squared lengths of the queries (pairs,) and of the arguments (2 pairs,)."""
+        query, point, counter = (
+            np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+            for vectors in (self.space.query, self.space.candidate["point"], self.space.candidate["counter"])
+        )
+        return query, np.concatenate([point, counter])
 
     def measured(self, negatives: Negatives) -> Negatives:
         """Return the negatives of all pairs, with their distances in this round's embeddings."""
@@ -201,34 +237,40 @@ class SamplingRound:
         return _compact(Neighbours(pair, argument, distance, rank, permitted), known)
 
     def mine(self, pair: Ints, policy: MiningPolicy) -> Negatives:
-        """Return the negatives that a policy selects among the neighbours of each given pair.
+        """Return the negatives that a policy selects among the neighbours of each given pair."""
+        return policy.mine(self, pair)
 
-        Pairs with a similar number of forbidden arguments are searched together. So a text with many copies widens the
-        search for few pairs only.
+    def alike(self, pair: Ints) -> Iterator[Ints]:
+        """Yield the places of the pairs that should be searched together.
+
+        They have a similar number of forbidden arguments. So a text with many copies widens the search for few pairs
+        only.
         """
         width_class = np.ceil(np.log2(self._most_forbidden[pair] + 1)).astype(np.int64)
-        parts = []
         for value in np.unique(width_class):
-            place = np.flatnonzero(width_class == value)
-            neighbours = self.neighbours(pair[place], policy.depth(self))
-            parts.append((place, policy.select(neighbours, self)))
-        return Negatives.join(parts)
+            yield np.flatnonzero(width_class == value)
 
-    def draw(self, pair: Ints) -> Negatives:
+    def draw(self, pair: Ints, taken: Ints | None = None) -> Negatives:
         """Draw `num_negatives` different arguments for each given pair, uniformly among its allowed arguments.
+
+        `taken` (pairs, any number) are not drawn again.
 
         Forbidden and repeated arguments are rejected and drawn again. This ends only if every pair has enough allowed
         arguments, which `NegativeSampler.check_candidates` makes sure of.
         """
         low, high = self.span
         argument = np.full((len(pair), self.num_negatives), -1, dtype=np.int64)
-        for column in range(self.num_negatives):
+        if taken is not None:
+            argument = np.concatenate([taken, argument], axis=1)
+        first = argument.shape[1] - self.num_negatives
+        for column in range(first, argument.shape[1]):
             todo = np.arange(len(pair))
             while len(todo):
                 drawn = self.rng.integers(low, high, len(todo))
                 wrong = self.forbidden.contains(pair[todo], drawn) | (argument[todo] == drawn[:, None]).any(axis=1)
                 argument[todo[~wrong], column] = drawn[~wrong]
                 todo = todo[wrong]
+        argument = argument[:, first:]
         return Negatives(argument, np.zeros_like(argument), distance=self.distance(pair, argument))
 
 
@@ -250,6 +292,7 @@ def _compact(neighbours: Neighbours, known: NDArray[np.bool_]) -> Neighbours:
     )
 
 
-def _blocks(rows: int, size: int) -> Iterator[slice]:
+def blocks(rows: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most so many rows, at least one."""
     size = max(1, size)
     return (slice(start, start + size) for start in range(0, rows, size))

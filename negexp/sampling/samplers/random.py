@@ -13,6 +13,8 @@ from negexp.sampling.sampler import NegativeSampler
 class Random(NegativeSampler):
     """Random negatives for every pair."""
 
+    mines = False
+
     def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
         """Return 1."""
         return 1.0

@@ -30,6 +30,8 @@ class Static(NegativeSampler):
 
     Options = StaticOptions
 
+    mines = False
+
     def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
         """Return 1."""
         return 1.0
