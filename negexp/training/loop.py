@@ -173,6 +173,7 @@ class Experiment:
                 "random_rate": self.sampler.random_rate(progress, values[:sampled]),
                 "sampled_epoch": sampled,
                 **ledger_statistics(ledger),
+                "missing_share": 1.0 - float(negatives.found.mean()),
                 "negatives_replaced": replaced_share(negatives, previous),
                 **self.sampler.statistics(),
             }
