@@ -285,7 +285,8 @@ scopes = st.fixed_dictionaries(
 def test_another_policy_chooses_among_the_arguments_in_the_scope(one: Case, scope: dict[str, Any], low: int) -> None:
     k, pairs = one.problem.k, np.arange(one.problem.pairs)
     inside = [
-        [argument for _, argument, _ in one.allowed(pair) if one.in_scope(pair, argument, **scope)] for pair in pairs
+        [argument for _, argument, _ in one.allowed(pair) if one.in_scope(pair, argument, **scope)]
+        for pair in range(len(pairs))
     ]
     nearest = one.round().mine(pairs, policy(name="scope", **scope, policy=NEAREST))
     check(one, nearest, [arguments[:k] for arguments in inside])
@@ -535,7 +536,24 @@ def test_a_demo_run_with_each_policy(overrides: list[str], run_training: Train) 
     if "mining=window" in overrides:
         assert (dropped.between(1, 6)).all()
     if "mining=scope" in overrides:
-        assert (ledger["origin"] == "debate").all()
+        assert (ledger.loc[ledger["mined"], "origin"] == "debate").all()
+
+
+def test_a_policy_with_an_adaptive_schedule_continues_to_the_same_bits(run_training: Train) -> None:
+    window = ["mining=window", "sampler.mining.low=1", "schedule@sampler.mining.high=adaptive"]
+    window += ["sampler.mining.high.start=3", "sampler.mining.high.step=9", "sampler.mining.high.end=15"]
+    still = ["sampler=mixed", "trainer.lr=0", "trainer.head_lr=0"]  # so no epoch is better than the first
+    for folder, epochs in (("whole", 3), ("parts", 2), ("parts", 3)):
+        run = run_training(*SMOKE, *still, *window, f"trainer.epochs={epochs}", folder=folder)
+    ledgers = [
+        [pd.read_parquet(run.with_name(folder) / "negatives" / f"epoch-00{epoch}.parquet") for epoch in range(3)]
+        for folder in ("whole", "parts")
+    ]
+    for whole, parts in zip(*ledgers, strict=True):
+        pd.testing.assert_frame_equal(whole, parts)
+    ranks = [ledger["dropped"].max() for ledger in ledgers[0]]
+    assert ranks[0] <= 2
+    assert ranks[1] <= 2 < ranks[2]  # the second epoch is the first without a better value
 
 
 def test_every_strategy_that_mines_takes_every_policy() -> None:
