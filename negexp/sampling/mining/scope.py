@@ -109,6 +109,9 @@ class Scope(MiningPolicy):
             return
         for name, codes in (("debate", arguments.debate), ("theme", arguments.theme)):
             if name in options.origin and codes is None:
-                raise InputError(f"{key}.origin={options.origin}: the corpus has no column {name}")
+                raise InputError(f"{key}.origin={options.origin}: the corpus has no column {name}; leave {name} out")
         if arguments.debate is None and arguments.theme is None:
-            raise InputError(f"{key}.origin={options.origin}: the corpus has no column debate and no column theme")
+            raise InputError(
+                f"{key}.origin={options.origin}: the corpus has no column debate and no column theme; use "
+                f"{key}.origin=[{','.join(ORIGINS)}]"
+            )
