@@ -2,8 +2,9 @@
 
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import EmbeddingSpace, Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import EmbeddingSpace, SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 from negexp.sampling.schedule import Schedule, ScheduledNumber
 

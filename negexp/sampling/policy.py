@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from negexp.config import MiningConfig
 from negexp.sampling.forbidden import Forbidden
-from negexp.sampling.round import BLOCK_NUMBERS, Floats, Ints, Negatives, Neighbours, SamplingRound, blocks
+from negexp.sampling.negatives import Negatives, Neighbours
+from negexp.sampling.round import BLOCK_NUMBERS, Floats, Ints, SamplingRound, blocks
 
 Mask = NDArray[np.bool_]
 

@@ -13,8 +13,9 @@ from negexp.components import build
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
 from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.negatives import Negatives
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import TABLES_OF, Ints, Negatives, SamplingRound
+from negexp.sampling.round import TABLES_OF, Ints, SamplingRound
 
 log = logging.getLogger("negexp")
 

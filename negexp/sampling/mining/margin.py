@@ -9,8 +9,9 @@ import numpy as np
 from negexp.components import scheduled
 from negexp.config import MiningConfig, SamplerConfig, ScheduleConfig
 from negexp.errors import InputError
+from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import Mask, MiningPolicy, take_first
-from negexp.sampling.round import Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.schedule import ScheduledNumber
 
 

@@ -11,8 +11,9 @@ from negexp.config import MiningConfig, SamplerConfig
 from negexp.errors import InputError
 from negexp.sampling.arguments import ORIGINS, Arguments
 from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import Mask, MiningPolicy
-from negexp.sampling.round import BLOCK_NUMBERS, TABLES_OF, Ints, Negatives, Neighbours, SamplingRound, blocks
+from negexp.sampling.round import BLOCK_NUMBERS, TABLES_OF, Ints, SamplingRound, blocks
 
 
 @dataclass

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from negexp.components import option, scheduled
 from negexp.config import MiningConfig, SamplerConfig, ScheduleConfig
 from negexp.errors import InputError
+from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import MiningPolicy, take_drawn
-from negexp.sampling.round import Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.schedule import ScheduledNumber
 
 

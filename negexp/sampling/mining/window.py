@@ -11,8 +11,9 @@ from negexp.components import scheduled
 from negexp.config import MiningConfig, SamplerConfig, ScheduleConfig
 from negexp.errors import InputError
 from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import MiningPolicy, take_drawn
-from negexp.sampling.round import Ints, Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import Ints, SamplingRound
 from negexp.sampling.schedule import ScheduledNumber
 
 

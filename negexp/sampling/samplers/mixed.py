@@ -9,7 +9,8 @@ import numpy as np
 
 from negexp.components import scheduled
 from negexp.config import SamplerConfig, ScheduleConfig
-from negexp.sampling.round import Ints, Negatives, SamplingRound
+from negexp.sampling.negatives import Negatives
+from negexp.sampling.round import Ints, SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 from negexp.sampling.schedule import ScheduledNumber
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.negatives import Negatives
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
-from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.negatives import Negatives
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 
 
