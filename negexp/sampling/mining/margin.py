@@ -26,7 +26,7 @@ class MarginOptions(MiningConfig):
     share: ScheduleConfig | None = scheduled(
         "neighbours with a cosine above this share of the own counter's are dropped (of a cosine below 0: below it by "
         "the rest of the share); null: use margin. Where the counter is seldom the nearest text, as in ArguAna, either "
-        "bound drops the hardest texts of the pair's own debate, which are no false negatives: look at `dropped`",
+        "bound drops the hardest texts of the pair's own debate; see `dropped` in the ledger",
         low=0,
         high=1,
     )
