@@ -142,12 +142,19 @@ class MiningConfig(Options):
 
     name: str
 
+    def check_sampler(self, sampler: SamplerConfig, key: str) -> None:
+        """Raise `InputError` when the policy cannot serve a strategy; `key` is the key of the policy's section."""
+
 
 @dataclass
 class ScheduleConfig(Options):
     """The keys that all schedules share."""
 
     name: str
+
+    def extremes(self) -> tuple[float, ...]:
+        """Return values that include the smallest and the largest one; empty if they are not known."""
+        return ()
 
 
 @dataclass
@@ -175,6 +182,7 @@ class SamplerConfig(Options):
         """Raise `InputError` when a pair's own texts could become its negatives."""
         if "self" not in self.exclude:
             raise InputError(f"sampler.exclude={self.exclude}: must contain self (a pair's own texts are no negatives)")
+        self.mining.check_sampler(self, "sampler.mining")
 
 
 @dataclass
