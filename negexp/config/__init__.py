@@ -4,6 +4,7 @@ from pathlib import Path
 
 from negexp.components import flatten
 from negexp.config.commands import BenchConfig, EvaluateConfig, TrainConfig
+from negexp.config.model import BM25Config, ModelConfig
 from negexp.config.of_run import with_run
 from negexp.config.parse import (
     config_hash,
@@ -16,7 +17,6 @@ from negexp.config.parse import (
 from negexp.config.reranker import RerankerConfig
 from negexp.config.sections import (
     BatchConfig,
-    BM25Config,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -24,7 +24,6 @@ from negexp.config.sections import (
     ListenerConfig,
     LossConfig,
     MiningConfig,
-    ModelConfig,
     SamplerConfig,
     ScheduleConfig,
     TrackerConfig,

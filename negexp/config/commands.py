@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from negexp.components import Options, component, option
+from negexp.config.model import ModelConfig
 from negexp.config.reranker import RerankerConfig
 from negexp.config.sections import (
     BARS,
@@ -18,7 +19,6 @@ from negexp.config.sections import (
     EvaluationConfig,
     IndexConfig,
     LossConfig,
-    ModelConfig,
     SamplerConfig,
     TrackerConfig,
     TrainerConfig,
