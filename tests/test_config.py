@@ -193,7 +193,7 @@ TRAIN_REFUSALS: list[Refusal] = [
     ({"sampler__exclude": ["duplicates"]}, "sampler.exclude=['duplicates']: must contain self"),
     ({"sampler__exclude": "self"}, "sampler.exclude=self: must be a list"),
     ({"data__path": "x"}, "data.path=x: data=demo ships its texts"),
-    ({"data__name": "arguana"}, "data.path: data=arguana needs data.path="),
+    ({"data__name": "pairs"}, "data.path: data=pairs needs data.path="),
     ({"data__name": "pairs"}, "data.path: data=pairs needs data.path="),
     ({"data__validation_share": 0.0}, "data.validation_share=0.0 and data.test_share="),
     (
@@ -243,7 +243,7 @@ EVALUATE_REFUSALS: list[Refusal] = [
     ({"progress": "loud"}, "progress=loud"),
     ({"device": "gpu"}, "device=gpu"),
     ({"tokens_per_batch": 0}, "tokens_per_batch=0: must be at least 1"),
-    ({"data__name": "arguana"}, "data.path: data=arguana needs"),
+    ({"data__name": "pairs"}, "data.path: data=pairs needs"),
     ({"evaluation__rerank_k": 0}, "evaluation.rerank_k=0: must be at least 1"),
     ({"sampler__name": "hard"}, "sampler: "),
 ]
