@@ -47,6 +47,8 @@ def batch_of(
         negative=torch.arange(pairs, columns).view(pairs, k),
         allowed=allowed,
         weight=torch.ones(pairs, k) if weight is None else weight,
+        text=torch.arange(pairs, pairs + columns),
+        query_text=torch.arange(pairs),
         pair=torch.arange(pairs),
         debate=None,
         theme=None,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from negexp.config import LossConfig
@@ -26,8 +28,12 @@ class TextBatch:
     allowed : (pairs, columns) whether a column may be a negative of a pair: false for the pair's own two arguments and
         for all arguments that `sampler.exclude` forbids.
     weight : (pairs, k) weight of each negative; 0 where the mining policy found none.
+    text : (columns,) the text in each column, as a number below pairs + columns; copies have the same number.
+    query_text : (pairs,) the same for the points as queries.
     pair : (pairs,) row of each pair in the training split.
     debate, theme : (pairs,) codes of each pair, None where the corpus has none.
+    progress : epochs trained before this batch, with a fraction within an epoch.
+    validation : value of the monitored metric for each finished epoch.
     """
 
     query: Vectors
@@ -36,9 +42,19 @@ class TextBatch:
     negative: Tensor
     allowed: Tensor
     weight: Tensor
+    text: Tensor
+    query_text: Tensor
     pair: Tensor
     debate: Tensor | None
     theme: Tensor | None
+    progress: float = 0.0
+    validation: Sequence[float] = ()
+
+    @property
+    def point(self) -> Tensor:
+        """Return the column of each pair's point (pairs,); empty where the points are no columns."""
+        first, last = len(self.positive), len(self.text) - self.negative.numel()
+        return torch.arange(first, last, device=self.positive.device)
 
     def detach(self) -> TextBatch:
         """Return the same batch, with embeddings that pass no gradients to the encoder."""

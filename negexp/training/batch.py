@@ -34,7 +34,9 @@ class BatchBuilder:
         """
         own = negatives.argument[pair]  # (pairs, k)
         column = np.concatenate([self._columns(pair), own.ravel()])  # the argument in each candidate column
-        query, candidate = self._embed(self.arguments.text[self.arguments.number("point", pair)], column)
+        point = self.arguments.number("point", pair)
+        query, candidate = self._embed(self.arguments.text[point], column)
+        text = np.unique(self.arguments.identity[np.concatenate([point, column])], return_inverse=True)[1]
         allowed = ~self.forbidden.contains(pair[:, None], column)
         pairs, to_device = len(pair), self.encoder.runtime.to_device
         return TextBatch(
@@ -44,6 +46,8 @@ class BatchBuilder:
             negative=to_device(torch.arange(len(column) - own.size, len(column)).view(own.shape)),
             allowed=to_device(torch.from_numpy(allowed)),
             weight=to_device(torch.from_numpy(negatives.weight[pair])),
+            text=to_device(torch.from_numpy(text[pairs:])),
+            query_text=to_device(torch.from_numpy(text[:pairs])),
             pair=to_device(torch.from_numpy(pair)),
             debate=self._codes(self.train.debate, pair),
             theme=self._codes(self.train.theme, pair),
