@@ -194,7 +194,6 @@ TRAIN_REFUSALS: list[Refusal] = [
     ({"sampler__exclude": "self"}, "sampler.exclude=self: must be a list"),
     ({"data__path": "x"}, "data.path=x: data=demo ships its texts"),
     ({"data__name": "pairs"}, "data.path: data=pairs needs data.path="),
-    ({"data__name": "pairs"}, "data.path: data=pairs needs data.path="),
     ({"data__validation_share": 0.0}, "data.validation_share=0.0 and data.test_share="),
     (
         {"data__validation_share": 0.1, "data__test_share": 0.0},
