@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 class Embeddings:
     """Embeddings of texts as queries and as candidates, on the runtime's device.
 
-    With a shared encoder, `query` and `candidate` are the same object.
+    With a shared encoder and no query head, `query` and `candidate` are the same object.
     row: (texts of the corpus,) row of each text's vectors, -1 for texts that were not embedded.
     """
 
@@ -55,8 +55,10 @@ class TextEncoder:
         """
         rows = np.unique(self.tokens.row[texts])
         self.model.eval()
-        query = self._embed_role("query", rows, what)
-        candidate = query if self.model.shared else self._embed_role("candidate", rows, what)
+        points = self._embed_role("query", rows, what)
+        candidate = points if self.model.shared else self._embed_role("candidate", rows, what)
+        with torch.inference_mode():
+            query = self.model.as_queries(points)
         vector_of_row = np.full(len(self.tokens), -1, dtype=np.int64)
         vector_of_row[rows] = np.arange(len(rows))
         return Embeddings(query, candidate, vector_of_row[self.tokens.row])
@@ -75,9 +77,9 @@ class TextEncoder:
         return vectors
 
     def encode(self, role: Role, texts: Ints) -> Vectors:
-        """Return the embeddings of texts in the model's current mode, with gradients where torch has them enabled.
+        """Return the embeddings of texts in the model's current mode, before the query head.
 
-        Each distinct token sequence is embedded once.
+        They have gradients where torch has them enabled. Each distinct token sequence is embedded once.
         """
         distinct, place = np.unique(self.tokens.row[texts], return_inverse=True)
         positions, retrieval, pooled = zip(*self._batches(role, distinct), strict=True)

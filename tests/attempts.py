@@ -185,14 +185,14 @@ def forget(part: str) -> None:
 
     def restore_but(self: Experiment, *arguments: Any) -> None:
         weights = {name: value.clone() for name, value in self.trainee.model.state_dict().items()}
-        schedule = copy.deepcopy(self.trainee.schedule.state_dict())
+        schedule = copy.deepcopy(self.trainee.rate.state_dict())
         restore(self, *arguments)
         if part == "weights":
             self.trainee.model.load_state_dict(weights)
         elif part == "optimizer":
             self.trainee.optimizer.state.clear()
         elif part == "schedule":
-            self.trainee.schedule.load_state_dict(schedule)
+            self.trainee.rate.load_state_dict(schedule)
         elif part == "negatives":
             self.progress.negatives = None
         elif part == "best":

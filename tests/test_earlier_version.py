@@ -28,6 +28,7 @@ def test_its_configuration_is_read_with_what_version_0_1_did(run: Path) -> None:
     assert (config.data.match, config.trainer.fused) == ("exact", "auto")
     assert (config.sampler.name, config.sampler.mining.name) == ("decay", "nearest")
     assert (config.sampler.refresh.epochs, config.sampler.refresh.steps) == (2, None)  # refresh_every was 2
+    assert (config.batch.name, config.batch.separate_copies) == ("shuffled", False)
     assert config.tracker.listeners == {}
 
 

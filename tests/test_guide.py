@@ -65,7 +65,8 @@ def pairs_with_tabs() -> str:
 
 def test_a_run_with_a_part_of_every_kind(work: Path) -> None:
     Path("pairs.tsv").write_text(pairs_with_tabs(), encoding="utf-8")
-    parts = ["sampler=warm_up", "mining=ranks", "loss=contrast", "tracker=[default,journal]", "data=tsv"]
+    parts = ["sampler=warm_up", "mining=ranks", "batch=loose", "loss=contrast", "data=tsv"]
+    parts += ["tracker=[default,journal]"]
     keys = ["data.path=pairs.tsv", "data.skip_lines=1", "hydra.run.dir=run"]
     assert main(["train", *QUICK, *parts, *keys]) == 0
     metrics = pd.read_csv("run/metrics.csv")
@@ -93,6 +94,7 @@ def test_the_schedule_falls_when_validation_does_not_improve(work: Path) -> None
             ["mining=ranks", "sampler.mining.low=30"],
             "sampler.mining.low=30: above sampler.mining.high=20; lower it",
         ),
+        (["batch=loose", "batch.share=2"], "batch.share=2.0: must be between 0 and 1"),
         (["data=tsv"], "data.path: data=tsv needs data.path=... (a file with tabs between point, counter and debate)"),
         (["sampler=warmup"], "did you mean sampler=warm_up?"),
     ],

@@ -144,7 +144,7 @@ def test_weights_without_a_term_are_refused() -> None:
 def test_every_loss_has_a_file_of_keys_and_trains(run_training: Any) -> None:
     import pandas as pd
 
-    assert names("loss") == ["info_nce", "pair_classifier", "triplet", "triplet_ce", "weighted_sum"]
+    assert names("loss") == ["info_nce", "pair_classifier", "pair_listwise", "triplet", "triplet_ce", "weighted_sum"]
     for name in names("loss"):
         folder = run_training("experiment=smoke", f"loss={name}", "trainer.epochs=1", folder=name)
         metrics = pd.read_csv(folder / "metrics.csv")

@@ -21,11 +21,10 @@ from test_sampling import (
 )
 
 from negexp.components import build, parse
-from negexp.components.parse import parse_component
 from negexp.config import MiningConfig, SamplerConfig
 from negexp.corpus import Split
 from negexp.errors import InputError
-from negexp.sampling import Arguments, MiningPolicy, Negatives, Neighbours, SamplingRound, Schedule
+from negexp.sampling import Arguments, MiningPolicy, Negatives, Neighbours, SamplingRound
 from negexp.sampling.policy import take_first
 from negexp.sampling.samplers.hard import Hard
 
@@ -198,31 +197,7 @@ def test_parts_are_joined_in_the_order_of_their_places() -> None:
     assert np.isnan(joined.distance).ravel().tolist() == [True, False, True]
 
 
-# ---------------------------------------------------------------- schedules
-
-
-def schedule(**values: object) -> Schedule:
-    built: Schedule = build("schedule", parse_component("schedule", values, "sampler.random_rate"))
-    return built
-
-
-@given(start=st.floats(0, 1), step=st.floats(0, 1), end=st.floats(0, 1), progress=st.floats(0, 100))
-def test_a_linear_schedule_falls_to_its_end(start: float, step: float, end: float, progress: float) -> None:
-    line = schedule(name="linear", start=start, step=step, end=end)
-    assert line.value(progress, []) == max(end, start - step * progress)
-
-
-def test_a_constant_schedule_stays() -> None:
-    assert {schedule(name="constant", constant=0.3).value(progress, []) for progress in (0, 1.5, 99)} == {0.3}
-
-
-def test_a_scheduled_sampler_follows_its_schedule_within_an_epoch() -> None:
-    line = {"name": "linear", "start": 1.0, "step": 1.0, "end": 0.0}
-    sampler = build("sampler", config("scheduled", random_rate=line))
-    assert [sampler.random_rate(progress) for progress in (0, 0.25, 1, 2)] == [1.0, 0.75, 0.0, 0.0]
-    problem = random_problem(2000, copies=False)
-    negatives = sampler.sample(new_round(problem, backend="exact").at(0.75))
-    assert negatives.mined.mean() == pytest.approx(0.75, abs=0.05)
+# ---------------------------------------------------------------- refreshes
 
 
 def test_static_negatives_cannot_be_refreshed_within_an_epoch() -> None:

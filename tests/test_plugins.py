@@ -70,6 +70,16 @@ class Farther(MiningPolicy):
         allowed = neighbours.allowed
         return take_first(neighbours, allowed & (allowed.cumsum(axis=1) > self.options.skip), round_.num_negatives)
 """,
+    "in_order.py": """
+import numpy as np
+
+from negexp.sampling import BatchPlan, BatchRound
+
+
+class InOrder(BatchPlan):
+    def compose(self, round_: BatchRound) -> list[np.ndarray]:
+        return np.split(np.arange(round_.pairs), range(round_.size, round_.pairs, round_.size))
+""",
     "cosine_loss.py": '''
 from dataclasses import dataclass
 
@@ -201,6 +211,7 @@ class Stairs(Schedule):
 """,
     "conf/sampler/alternate.yaml": "defaults:\n  - hard\nname: alternate\nevery: 2\n",
     "conf/mining/farther.yaml": "# @package sampler.mining\nname: farther\nskip: 1\n",
+    "conf/batch/in_order.yaml": "defaults:\n  - shuffled\nname: in_order\n",
     "conf/loss/cosine.yaml": "name: cosine\nscale: 10.0\n",
     "conf/tracker/lines.yaml": "# @package tracker.listeners.lines\nname: lines\nfile: lines.jsonl\n",
     "conf/data/words.yaml": "defaults:\n  - demo\nname: words\ndebates: 4\n",
@@ -211,6 +222,8 @@ ENTRY_POINTS = f"""
 alternate = {PACKAGE}.alternate_sampler:Alternate
 [negexp.mining]
 farther = {PACKAGE}.farther_mining:Farther
+[negexp.batches]
+in_order = {PACKAGE}.in_order:InOrder
 [negexp.losses]
 cosine = {PACKAGE}.cosine_loss:Cosine
 [negexp.trackers]
@@ -221,7 +234,8 @@ words = {PACKAGE}.words:Words
 stairs = {PACKAGE}.stairs:Stairs
 """
 QUICK = ["trainer.precision=float32", "trainer.device=cpu", "tracker.progress=never"]
-ALL = ["sampler=alternate", "mining=farther", "loss=cosine", "tracker=[default,lines]", "data=words"]
+ALL = ["sampler=alternate", "mining=farther", "batch=in_order", "loss=cosine", "data=words"]
+ALL += ["tracker=[default,lines]"]
 
 
 @pytest.fixture
@@ -267,6 +281,7 @@ def test_a_schedule_of_another_package(package: Path) -> None:
     [
         ("sampler.every=1", "sampler.every=1: must be at least 2"),
         ("sampler.mining.skip=-1", "sampler.mining.skip=-1: must be at least 0"),
+        ("batch.separate_copies=2", "batch.separate_copies=2: must be true or false"),
         ("loss.scale=steep", "loss.scale=steep: must be a number"),
         (
             "tracker.listeners.lines.file=x",

@@ -31,7 +31,8 @@ from negexp.tracking.files import sha256
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.training.console import before_and_after
 from negexp.training.loop import Experiment
-from negexp.training.steps import TrainingEpoch, build_trainee
+from negexp.training.steps import TrainingEpoch
+from negexp.training.trainee import build_trainee
 
 SMOKE = "experiment=smoke"
 STRATEGIES = ["hard", "random", "decay", "static"]
@@ -475,9 +476,10 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         built = build_model(config.model, 0, [corpus.texts[row] for row in split.texts()])
         tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
         runtime = choose_runtime("cpu", "float32", None)
-        trainee = build_trainee(built.model, config.trainer, runtime)
+        trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
         builder = builder_of(built.model, tokens, split, runtime)
-        steps = TrainingEpoch(trainee, build("loss", config.loss), builder, config.trainer, seed=0, epoch=0)
+        batches = np.array_split(np.arange(16), range(batch_size, 16, batch_size))
+        steps = TrainingEpoch(trainee, builder, config.trainer, batches, seed=0, epoch=0)
         steps.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)
         assert steps.finished
         return trainee.model.state_dict()
@@ -487,24 +489,13 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         torch.testing.assert_close(accumulated[name], value, atol=2e-4, rtol=1e-3)
 
 
-def test_warm_up_rises_linearly_and_then_stays() -> None:
-    config = compose_train(SMOKE, "trainer.warmup_steps=3", "trainer.lr=1.0", "trainer.head_lr=0.5")
-    built = build_model(config.model, 0, ["a text"] * 4)
-    trainee = build_trainee(built.model, config.trainer, choose_runtime("cpu", "float32", None))
-    rates = []
-    for _ in range(6):
-        rates.append([group["lr"] for group in trainee.optimizer.param_groups])
-        trainee.optimizer.step()
-        trainee.schedule.step()
-    np.testing.assert_allclose(rates, [[r, r / 2] for r in (0.25, 0.5, 0.75, 1, 1, 1)])
-
-
-def test_evaluate_of_a_run_gives_the_runs_own_numbers(run_training: Train, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["model.query_head=residual", "trainer.average=last"]])
+def test_evaluate_of_a_run_gives_the_runs_own_numbers(options: list[str], run_training: Train, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     from negexp.config import CONF_DIR, EvaluateConfig, parse_config
 
-    folder = run_training(SMOKE)
+    folder = run_training(SMOKE, "trainer.head_lr=0.01", *options)
     overrides = [f"run={folder}", "split=test", f"output={tmp_path / 'again'}"]
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         config = parse_config(compose("evaluate", overrides), EvaluateConfig)

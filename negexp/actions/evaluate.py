@@ -1,4 +1,4 @@
-"""`negexp evaluate`: all tasks for a run, or for a zero-shot encoder."""
+"""`negexp evaluate`: all tasks for a run, for a zero-shot encoder, or for BM25."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import shares_text
 from negexp.embedding import TextEncoder
+from negexp.evaluation import StageScorers
 from negexp.evaluation.evaluator import evaluate_split, split_scorers
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.evaluation.trec import TrecExport
+from negexp.lexical import BM25
 from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
-from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
+from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
@@ -69,22 +71,39 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     output = Path(config.output or folder).expanduser()
     written = [output / "evaluation"]
     with reproducible(runtime, deterministic=True), explain_out_of_memory("tokens_per_batch or model.max_length"):
-        built = _model(config, corpus, run)
-        tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
-        model = built.model.to(runtime.device)
-        embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
-        scorers = split_scorers(model, embeddings, split)
+        scorers = _scorers(config, corpus, run, runtime)
         ranks = evaluate_split(scorers, split, train, config.evaluation, progress=config.progress)
         metrics = write_evaluation(output / "evaluation", config.split, ranks)
         if config.trec:
             export = TrecExport(split, scorers, config.evaluation, config.trec_depth)
             written.append(_write_trec(export, output / "trec", config))
-    what = (
-        f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
-    )
     monitor = None if run is None else Monitor.parse(run.config.trainer.monitor)
     files = " and ".join(map(str, written))
-    log.info(f"{config.split}, {what}, on {runtime.describe()}\n\n{metrics_text(metrics, monitor)}\n\nfiles in {files}")
+    what = _describe(config, runtime)
+    log.info(f"{config.split}, {what}\n\n{metrics_text(metrics, monitor)}\n\nfiles in {files}")
+
+
+def _scorers(config: EvaluateConfig, corpus: Corpus, run: _Run | None, runtime: Runtime) -> StageScorers:
+    """Return the scorers of the split's texts: by embeddings, or by BM25 with these texts as its documents."""
+    split = corpus[config.split]
+    if config.model.encoder == "bm25":
+        return StageScorers(BM25(corpus.texts, split.texts(), config.model.bm25).scores, None)
+    built = _model(config, corpus, run)
+    tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
+    model = built.model.to(runtime.device)
+    embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
+    return split_scorers(model, embeddings, split)
+
+
+def _describe(config: EvaluateConfig, runtime: Runtime) -> str:
+    """Return what was evaluated, in words."""
+    if config.model.encoder == "bm25":
+        bm25 = config.model.bm25
+        return f"bm25 (k1={bm25.k1}, b={bm25.b}, {bm25.method}; retrieval only)"
+    model = (
+        f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
+    )
+    return f"{model}, on {runtime.describe()}"
 
 
 def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Path:

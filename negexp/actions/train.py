@@ -108,9 +108,10 @@ def _model(config: TrainConfig, corpus: Corpus, run_folder: RunFolder, commit: C
 
 def _describe(config: TrainConfig, built: BuiltModel, runtime: Runtime) -> str:
     parameters = sum(parameter.numel() for parameter in built.model.parameters()) / 1e6
+    neighbours = f"index {config.index.name}" if config.sampler.source == "embeddings" else "neighbours by BM25"
     return (
         f"model {config.model.pretrained or 'tiny'}, {parameters:.1f} M parameters, on {runtime.describe()}; "
-        f"sampler {config.sampler.name}, index {config.index.name}, seed {config.seed}"
+        f"sampler {config.sampler.name}, {neighbours}, seed {config.seed}"
     )
 
 

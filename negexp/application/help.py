@@ -62,7 +62,9 @@ def _kinds_inside(options: Mapping[str, Declared]) -> dict[str, str]:
     """Return the kinds of components that options hold, with their lines of help."""
     found: dict[str, str] = {}
     for option in options.values():
-        if option.rule.kind is not None:
+        if option.rule.number:
+            found[str(option.rule.kind)] = "numbers that change while training: KEY=NUMBER, or schedule@KEY=NAME"
+        elif option.rule.kind is not None:
             found[option.rule.kind] = option.rule.help
         found |= _kinds_inside(option.inside)
     return found
@@ -95,6 +97,8 @@ def inside(option: Declared | None, value: Mapping[str, Any]) -> Mapping[str, De
 def described(option: Declared) -> str:
     """Return the choices, unless the line of help names them all, and the line of help."""
     text, choices = option.rule.help, option.rule.choices
+    if option.rule.number:
+        return f"{text}; a number, or {option.rule.kind}@KEY=NAME"
     if all(choice in text for choice in choices):
         return text
     return "; ".join(filter(None, [" | ".join(choices), text]))

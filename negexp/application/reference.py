@@ -83,10 +83,12 @@ def _rows(prefix: str, options: Mapping[str, Declared], values: Mapping[str, Any
 def _row(key: str, option: Declared, value: Any) -> str:
     rule = option.rule
     kind = f"`{option.type}`"
-    if rule.kind is not None:
+    if rule.number:
+        kind = "`float` or a component of `schedule`"
+    elif rule.kind is not None:
         kind = f"{'components' if option.type.startswith('dict') else 'a component'} of `{rule.kind}`"
     allowed = ", ".join(f"`{one}`" for one in rule.choices)
-    if not allowed and ("int" in option.type or "float" in option.type):
+    if not allowed and ("int" in option.type or "float" in option.type or rule.number):
         allowed = rule.allowed()
     text = f"{rule.help}{_beside(option)}".replace("<", "&lt;")
     cells = [f"`{key}`", kind, _default(value), allowed, text]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from negexp.runtime import Runtime
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
 from negexp.training.checkpoint import CheckpointStore
 from negexp.training.loop import Experiment
-from negexp.training.steps import build_trainee
+from negexp.training.trainee import build_trainee
 
-SHARED_OPTIONS = ("num_negatives", "candidates", "exclude", "refresh_every", "refresh", "mining")
+SHARED_OPTIONS = tuple(one.name for one in fields(SamplerConfig) if one.name != "name")
 
 
 def sampler_options(setting: Setting, name: str, **keys: Any) -> SamplerConfig:
@@ -69,7 +69,7 @@ def run_epoch(setting: Setting, pairs: Split, options: SamplerConfig, runtime: R
     """Embed, index, sample and train on some pairs. The model changes; no file is written."""
     config = replace(setting.config, sampler=options)
     corpus = replace(setting.corpus, splits={**setting.corpus.splits, "train": pairs})
-    trainee = build_trainee(setting.built.model, config.trainer, runtime)
+    trainee = build_trainee(setting.built.model, build("loss", config.loss), config.trainer, runtime)
     encoder = replace(setting.encoder, runtime=runtime)
     experiment = Experiment(config, corpus, encoder, trainee, CheckpointStore(Path(), keep=1), [])
     experiment.train(0, experiment.embed("train"))

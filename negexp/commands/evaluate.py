@@ -1,4 +1,4 @@
-"""Rank all candidates of the eight tasks for a run, or for a zero-shot encoder."""
+"""Rank all candidates of the eight tasks for a run, for a zero-shot encoder, or for BM25."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ COMMAND = Command(
     usage=(
         "negexp evaluate run=DIR [split=test] [output=DIR] [data.KEY=...] [evaluation.KEY=...]",
         "negexp evaluate model=minilm data=arguana data.path=CORPUS [split=validation]",
+        "negexp evaluate model=bm25 [data=arguana data.path=CORPUS] [model.bm25.k1=1.2] [model.bm25.b=0.75]",
     ),
     paths=("run", "output", "data.path", "model.pretrained"),
 )

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from negexp.components.options import Options, Rule
+from negexp.components.options import SCHEDULE, Options, Rule
 from negexp.components.registry import KINDS, PACKAGE
 from negexp.modules import source_of
 
@@ -95,7 +95,7 @@ def _options(found: _Found | None) -> dict[str, Declared]:
 
 
 def _rule(module: str, value: ast.expr | None) -> Rule:
-    """Return the rule of `option(help, ...)` or `component(kind, help)`; an empty one for anything else."""
+    """Return the rule that `option`, `scheduled` or `component` declares; an empty one for anything else."""
     if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Name):
         return Rule("")
     arguments = [_constant(module, one) for one in value.args]
@@ -103,9 +103,10 @@ def _rule(module: str, value: ast.expr | None) -> Rule:
     if value.func.id == "component":
         kind, text = (*arguments, keywords.get("kind"), keywords.get("help"))[:2]
         return Rule(str(text), kind=str(kind))
-    if value.func.id != "option":
+    if value.func.id not in ("option", "scheduled"):
         return Rule("")
-    return Rule(**{"help": arguments[0] if arguments else "", **keywords})
+    kind = {"kind": SCHEDULE} if value.func.id == "scheduled" else {}
+    return Rule(**{"help": arguments[0] if arguments else "", **keywords, **kind})
 
 
 def _constant(module: str, value: ast.expr) -> Any:

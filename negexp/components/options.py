@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from negexp.errors import InputError
 from negexp.nearest import did_you_mean
 
+SCHEDULE = "schedule"  # the kind of the numbers that may change while training
 LARGEST = 2**62  # a larger count is a typing mistake, and would not fit an array
 
 
@@ -51,6 +52,11 @@ class Rule:
         if not (finite and low_enough and (self.low is None or value >= self.low)):
             raise InputError(f"{key}={value}: must be {self._range()}")
 
+    @property
+    def number(self) -> bool:
+        """Return whether the option is a number that may follow a schedule."""
+        return self.kind == SCHEDULE
+
     def allowed(self) -> str:
         """Return what is allowed, as the reference shows it; empty when nothing is excluded."""
         return " | ".join(self.choices) if self.choices else self._range()
@@ -81,12 +87,24 @@ def component(kind: str, help: str) -> Any:
     return field(metadata={"rule": Rule(help, kind=kind)})
 
 
+def scheduled(help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """Declare a number that may follow a schedule, of the type `ScheduleConfig` or `ScheduleConfig | None`.
+
+    A plain number stands for the constant schedule. It must be in the range, and a schedule's value is clipped to it,
+    see `negexp.sampling.ScheduledNumber`.
+    """
+    return field(metadata={"rule": Rule(help, low, high, kind=SCHEDULE)})
+
+
 @dataclass
 class Options:
     """Base of all sections; a subclass declares its keys with `option` and `component`."""
 
     def check(self) -> None:
-        """Raise `InputError` when values contradict each other; single values were checked before."""
+        """Raise `InputError` when values contradict each other; single values were checked before.
+
+        A message that begins with one of the section's own keys gets the section's key before it.
+        """
 
 
 def rules(schema: type[Options]) -> dict[str, tuple[Any, Rule]]:

@@ -67,29 +67,43 @@ def parse(
     options = schema(**found)
     for level in reversed(type(options).__mro__):  # a subclass cannot forget the checks of its base
         if issubclass(level, Options) and "check" in vars(level):
-            level.check(options)
+            _check(level, options, prefix)
     return options
+
+
+def _check(level: type[Options], options: Options, prefix: str) -> None:
+    """Run the check of one class of the options; a message that begins with one of their keys gets the prefix."""
+    try:
+        level.check(options)
+    except InputError as error:
+        if str(error).partition("=")[0] not in rules(type(options)):
+            raise
+        raise InputError(f"{prefix}{error}") from None
 
 
 def parse_component(kind: str, values: Any, key: str, kinds: frozenset[str] | None = None) -> Options:
     """Return the options of the component that `values` names."""
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
-        raise InputError(f"{key}: needs a name; choose from {', '.join(KINDS[kind].names()) or 'none, there is none'}")
+        raise InputError(f"{key}: needs a name; choose from {_names(kind)}")
     found = KINDS[kind].find(values["name"], f"{key}.name")
     options: Options = parse(found.Options, values, key, kinds, owner=f"{kind}={values['name']}")
     return options
 
 
+def _names(kind: str) -> str:
+    return ", ".join(KINDS[kind].names()) or "none, there is none"
+
+
 def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
-    if rule.kind is not None:
-        return _components(annotation, rule.kind, value, key, kinds)
-    if is_section(annotation):
-        return parse(annotation, value, key, kinds)
     if get_origin(annotation) in (Union, types.UnionType):
         if value is None:
             return None
         annotation = next(one for one in get_args(annotation) if one is not type(None))
-    elif value is None:
+    if rule.kind is not None:
+        return _components(annotation, rule, value, key, kinds)
+    if is_section(annotation):
+        return parse(annotation, value, key, kinds)
+    if value is None:
         raise InputError(f"{key}=null: needs a value")
     if value == MISSING:
         raise InputError(f"{key}: needs {key}={rule.form}{': ' if rule.help else ''}{rule.help}")
@@ -104,15 +118,31 @@ def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[s
     return _leaf(annotation, rule, value, key)
 
 
-def _components(annotation: Any, kind: str, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
+def _components(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
     """Return one component's options, or with a type of `dict` those of any number of them, by name."""
+    kind = rule.kind
+    assert kind is not None
     if kinds is not None and kind not in kinds:
         return value
     if get_origin(annotation) is not dict:
-        return parse_component(kind, value, key, kinds)
+        return parse_component(kind, _written_out(kind, rule, value, key), key, kinds)
     if not isinstance(value, Mapping):
         raise InputError(f"{key}={value}: must be a mapping of names to components")
     return {name: parse_component(kind, one, f"{key}.{name}", kinds) for name, one in value.items()}
+
+
+def _written_out(kind: str, rule: Rule, value: Any, key: str) -> Any:
+    """Return the component that a plain number is short for, the number checked; another value as it is."""
+    short = KINDS[kind].number
+    if not short:
+        return value
+    if isinstance(value, Mapping):
+        if value.get("name") == short:
+            rule.check(key, value.get(short))
+        return value
+    if isinstance(value, bool) or value is None or value in KINDS[kind].names():
+        raise InputError(f"{key}={value}: must be a number; {kind}@{key}=NAME chooses one of {_names(kind)}")
+    return {"name": short, short: _leaf(float, rule, value, key)}
 
 
 def _leaf(annotation: Any, rule: Rule, value: Any, key: str) -> Any:

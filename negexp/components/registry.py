@@ -33,6 +33,8 @@ class Kind:
     folder : the package of negexp whose modules are the built-in components.
     base : `module:Class` that every component of the kind extends.
     group : the group of other packages' entry points.
+    number : the component that a plain number is short for; the number is the value of its key of the same name. Empty
+        if a number stands for none.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Kind:
     folder: str
     base: str
     group: str
+    number: str = ""
 
     def names(self) -> list[str]:
         """Return the names of the built-in components, then those of other packages."""
@@ -90,7 +93,8 @@ _ALL = (
     Kind("data", "corpus reader", "corpus.readers", "corpus.reader:CorpusReader", "negexp.readers"),
     Kind("sampler", "strategy", "sampling.samplers", "sampling.sampler:NegativeSampler", "negexp.samplers"),
     Kind("mining", "mining policy", "sampling.mining", "sampling.policy:MiningPolicy", "negexp.mining"),
-    Kind("schedule", "schedule", "sampling.schedules", "sampling.schedule:Schedule", "negexp.schedules"),
+    Kind("schedule", "schedule", "sampling.schedules", "sampling.schedule:Schedule", "negexp.schedules", "constant"),
+    Kind("batch", "batch plan", "sampling.batches", "sampling.batch_plan:BatchPlan", "negexp.batches"),
     Kind("index", "index", "index.backends", "index.base:NeighbourIndex", "negexp.indexes"),
     Kind("loss", "loss", "losses", "model.loss:Loss", "negexp.losses"),
     Kind("tracker", "tracker", "tracking.trackers", "tracking.listener:Listener", "negexp.trackers"),

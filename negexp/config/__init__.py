@@ -14,6 +14,8 @@ from negexp.config.parse import (
     to_yaml,
 )
 from negexp.config.sections import (
+    BatchConfig,
+    BM25Config,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -34,6 +36,8 @@ if not CONF_DIR.is_dir():  # a checkout or an editable install has conf/ beside 
 
 __all__ = [
     "CONF_DIR",
+    "BM25Config",
+    "BatchConfig",
     "BenchConfig",
     "CheckpointConfig",
     "DataConfig",

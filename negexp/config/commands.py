@@ -11,6 +11,7 @@ from negexp.config.sections import (
     BARS,
     LARGEST_SEED,
     PRECISIONS,
+    BatchConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -41,6 +42,7 @@ class TrainConfig(Options):
     data: DataConfig = component("data", "pairs of texts")
     model: ModelConfig = option("the bi-encoder")
     sampler: SamplerConfig = component("sampler", "which negatives, and when")
+    batch: BatchConfig = component("batch", "which pairs share a batch")
     index: IndexConfig = component("index", "neighbour search")
     loss: LossConfig = component("loss", "what is minimised")
     trainer: TrainerConfig = option("optimisation")
@@ -57,7 +59,9 @@ class TrainConfig(Options):
 class EvaluateConfig(Options):
     """Everything `negexp evaluate` reads."""
 
-    run: str | None = option("a folder that `negexp train` wrote; null: zero-shot, the pooled embedding and cosine")
+    run: str | None = option(
+        "a folder that `negexp train` wrote; null: zero-shot, the pooled embedding and cosine, or BM25"
+    )
     split: str = option("", choices=("train", "validation", "test"))
     output: str | None = option("where evaluation/ is written; null: Hydra's run folder")
     seed: int = option("draws the random weights of model=tiny", low=0, high=LARGEST_SEED)
@@ -69,7 +73,7 @@ class EvaluateConfig(Options):
     trec: bool = option("true: TREC run and qrels files for every protocol, stage and task, below trec/")
     trec_depth: int | None = option("candidates a query in the run files; null: all of them", low=1)
     data: DataConfig = component("data", "pairs of texts")
-    model: ModelConfig = option("the encoder, without a run")
+    model: ModelConfig = option("the encoder, or BM25, without a run")
     evaluation: EvaluationConfig = option("ranking")
 
     def check(self) -> None:
@@ -98,18 +102,28 @@ class BenchConfig(Options):
     data: DataConfig = component("data", "pairs of texts")
     model: ModelConfig = option("the bi-encoder")
     sampler: SamplerConfig = component("sampler", "which negatives")
+    batch: BatchConfig = component("batch", "which pairs share a batch")
     index: IndexConfig = component("index", "neighbour search")
     loss: LossConfig = component("loss", "what is minimised")
     trainer: TrainerConfig = option("optimisation")
     evaluation: EvaluationConfig = option("ranking")
 
     def check(self) -> None:
-        """Raise `InputError` when nothing would learn."""
+        """Raise `InputError` when nothing would learn, or when neighbours would not come from an index."""
         check_something_learns(self.loss, self.model)
+        if isinstance(self.sampler, SamplerConfig) and self.sampler.source != "embeddings":
+            raise InputError(
+                f"sampler.source={self.sampler.source}: bench times the search among embeddings; leave it out"
+            )
 
 
 def check_something_learns(loss: LossConfig | Mapping[str, Any], model: ModelConfig) -> None:
-    """Raise `InputError` when the encoder is frozen and the loss trains nothing else."""
+    """Raise `InputError` when the model is BM25, or when the encoder is frozen and the loss trains nothing else."""
+    if model.encoder == "bm25":
+        raise InputError(
+            "model.encoder=bm25: BM25 learns nothing; rank with it by negexp evaluate model=bm25, or mine with it by "
+            "sampler.source=bm25"
+        )
     if not model.freeze_encoder or model.retrieval_dim is not None or isinstance(loss, Mapping):  # not parsed
         return
     if not loss.trains_classifier():

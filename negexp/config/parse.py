@@ -24,12 +24,24 @@ from negexp.errors import InputError
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # OmegaConf's prefix of a resolver's error
 DEEPEST = 20  # levels of a configuration; a run's has three
+BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene"}
 # Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
+    "model.query_head": "none",
+    "model.freeze_layers": 0,
     "trainer.fused": "auto",
+    "trainer.warmup_share": 0.0,
+    "trainer.lr_schedule": "constant",
+    "trainer.average": "none",
+    "trainer.average_decay": 0.99,
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None},
     "sampler.mining": {"name": "nearest"},
+    "batch": {"name": "shuffled", "separate_copies": False},
+    "sampler.source": "embeddings",
+    "sampler.bm25": BM25,
+    "model.encoder": "transformer",
+    "model.bm25": BM25,
     "tracker.listeners": {},
 }
 # The same for the keys of one component.
@@ -107,8 +119,8 @@ def load_run_config(path: Path, kinds: Collection[str] | None = ("data",)) -> Tr
 def _bring_up_to_date(config: DictConfig) -> None:
     """Give a run of version 0.1 the keys of later versions, and remove its empty keys."""
     for key, value in LATER_KEYS.items():
-        group, _, name = key.partition(".")
-        node = config.get(group)
+        group, _, name = key.rpartition(".")
+        node = config.get(group) if group else config
         if isinstance(node, DictConfig) and name not in node:
             node[name] = value
     for (group, name), values in LATER_COMPONENT_KEYS.items():

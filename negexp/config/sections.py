@@ -56,9 +56,24 @@ class DataConfig(Options):
 
 
 @dataclass
-class ModelConfig(Options):
-    """The bi-encoder."""
+class BM25Config(Options):
+    """BM25 of two texts; see `negexp.lexical.BM25`."""
 
+    k1: float = option("how soon more occurrences of a word count no more; 0: at once", low=0, high=100)
+    b: float = option("how much a text's length counts against it; 0: not at all", low=0, high=1)
+    method: str = option("variant of the formula, as bm25s names it", choices=("lucene", "robertson", "atire"))
+
+
+@dataclass
+class ModelConfig(Options):
+    """The bi-encoder, or BM25 in its place."""
+
+    encoder: str = option(
+        "bm25: no encoder but BM25, the lexical baseline of negexp evaluate; documents are the distinct texts of the "
+        "split, words are two or more letters or digits in lower case, without stop words and stemming",
+        choices=("transformer", "bm25"),
+    )
+    bm25: BM25Config = option("of encoder=bm25")
     pretrained: str | None = option("hub id or local folder of an encoder; null: a small random BERT")
     revision: str | None = option("commit or tag on the hub")
     max_length: int = option("tokens; longer arguments are cut", low=3)
@@ -74,7 +89,14 @@ class ModelConfig(Options):
     layer_norm: bool = option("LayerNorm before the pair classifier")
     activation: str = option("before the pair classifier", choices=("none", "relu", "gelu", "tanh"))
     shared_encoder: bool = option("false: points as queries and candidates have an encoder each")
+    query_head: str = option(
+        "on the retrieval embedding z of queries alone; residual: z + U gelu(V z), with U = 0 at the start",
+        choices=("none", "residual"),
+    )
     freeze_encoder: bool = option("true: only the heads learn")
+    freeze_layers: int = option(
+        "so many of the lowest transformer layers, and the word embeddings, do not learn", low=0
+    )
     default_lr: float = option("trainer.lr, unless that is set", low=0)
     default_head_lr: float = option("trainer.head_lr, unless that is set", low=0)
     vocabulary_size: int = option("of the random BERT", low=100)
@@ -137,11 +159,28 @@ class SamplerConfig(Options):
     refresh_every: int = option("another name of refresh.epochs", low=1)
     refresh: RefreshConfig = option("when negatives are made anew")
     mining: MiningConfig = component("mining", "which neighbours count as hard")
+    source: str = option(
+        "where neighbours come from: retrieval embeddings, or BM25 scores of the training texts, which stay the same; "
+        "strategies that mine nothing (random, static) ignore it",
+        choices=("embeddings", "bm25"),
+    )
+    bm25: BM25Config = option("of source=bm25")
 
     def check(self) -> None:
         """Raise `InputError` when a pair's own texts could become its negatives."""
         if "self" not in self.exclude:
             raise InputError(f"sampler.exclude={self.exclude}: must contain self (a pair's own texts are no negatives)")
+
+
+@dataclass
+class BatchConfig(Options):
+    """The keys that all batch plans share."""
+
+    name: str
+    separate_copies: bool = option(
+        "true: two pairs that share a text, as point or counter, never stand in one batch; one of them moves to the "
+        "next batch with room, or to a new one"
+    )
 
 
 @dataclass
@@ -169,12 +208,23 @@ class TrainerConfig(Options):
     """Optimisation, and where and how it is computed."""
 
     epochs: int = option("times that every pair is trained on", low=1)
-    batch_size: int = option("pairs a batch", low=1)
+    batch_size: int = option("pairs a batch; batch=debates cuts a debate that is larger", low=1)
     lr: float = option("learning rate of the encoder", low=0)
     head_lr: float = option("of retrieval head and classifier, which start from nothing", low=0)
     optimizer: str = option("", choices=("adam", "adamw"))
     weight_decay: float = option("", low=0)
     warmup_steps: int = option("optimizer steps over which the learning rate rises to lr", low=0)
+    warmup_share: float = option("the same as a share of all optimizer steps; give one of the two", low=0, high=0.99)
+    lr_schedule: str = option(
+        "the learning rate after the warm-up: constant, or falling to 0 at the end of the last epoch",
+        choices=("constant", "linear", "cosine"),
+    )
+    average: str = option(
+        "weights that are evaluated and kept; last: mean over the optimizer steps of the last epoch, ema: "
+        "exponential moving average over all steps",
+        choices=("none", "last", "ema"),
+    )
+    average_decay: float = option("ema: weight of the previous average in each step", low=0, high=1)
     gradient_clip: float | None = option("largest gradient norm; null: any", low=0)
     accumulation: int = option("batches an optimizer step", low=1)
     precision: str = option("auto: bfloat16 autocast on GPUs and CPUs with instructions for it", choices=PRECISIONS)
@@ -195,8 +245,13 @@ class TrainerConfig(Options):
     )
 
     def check(self) -> None:
-        """Raise `InputError` unless the device has a name that torch knows."""
+        """Raise `InputError` for an unknown device, or when two keys set the warm-up."""
         check_device("trainer.device", self.device)
+        if self.warmup_steps > 0 and self.warmup_share > 0:
+            raise InputError(
+                f"trainer.warmup_steps={self.warmup_steps} and trainer.warmup_share={self.warmup_share}: both set the "
+                "warm-up; set one of them to 0"
+            )
 
 
 @dataclass

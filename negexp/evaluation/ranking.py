@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pools import PROTOCOLS, Pool, pools, possible_tasks
+from negexp.largest import largest_columns
 from negexp.progress import progress_bar
 from negexp.signals import check_stop
 
@@ -140,7 +141,7 @@ def score_pool(pool: Pool, scorers: StageScorers, k: int) -> ScoredPool:
     )
     if scorers.classify is None:
         return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
-    nearest = _top_columns(scores, min(k, scores.shape[1]))
+    nearest = largest_columns(scores, min(k, scores.shape[1]))
     return ScoredPool(scores, nearest, _classifier_scores(pool, nearest, scorers.classify)[0])
 
 
@@ -201,7 +202,7 @@ class Top(NamedTuple):
     def merged(self, scores: NDArray[np.float64], start: int, k: int) -> Top:
         """Return the k best of these columns and a tile of scores (queries, columns) that starts at `start`."""
         if self.score.shape[1] < k:
-            columns = _top_columns(scores, min(k, scores.shape[1]))
+            columns = largest_columns(scores, min(k, scores.shape[1]))
             return self._with(np.take_along_axis(scores, columns, axis=1), start + columns, k)
         # only columns better than the present last one can enter; after a few tiles there are hardly any
         query, column = np.divmod(np.flatnonzero(scores > self.score[:, -1:]), scores.shape[1])
@@ -254,22 +255,6 @@ def _lower_gold(values: NDArray[np.float64], gold: np.ndarray, tie: float) -> ND
 
 def _lowered(best: NDArray[np.float64], tie: float) -> NDArray[np.float64]:
     return best - tie * (1 + np.abs(best))
-
-
-def _top_columns(scores: NDArray[np.float64], k: int) -> Ints:
-    """Return the columns (queries, k) with the highest scores, best first. Among equals the lower column is first."""
-    if k < scores.shape[1]:
-        kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-        # take all columns above the k-th score, then the lowest columns equal to it
-        above = scores > kth
-        equal = scores == kth
-        room = k - above.sum(axis=1, keepdims=True)
-        chosen = above | (equal & (np.cumsum(equal, axis=1) <= room))
-        columns = np.nonzero(chosen)[1].reshape(len(scores), k)
-    else:
-        columns = np.broadcast_to(np.arange(k), scores.shape)
-    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
 
 
 def squared_distance_scorer(queries: np.ndarray, candidates: np.ndarray, rows: Ints | None = None) -> Scorer:

@@ -24,7 +24,7 @@ class WeightedSumOptions(LossConfig):
         """Raise `InputError` when terms and weights do not match."""
         if self.terms.keys() != self.weights.keys() or not self.terms:
             raise InputError(
-                f"loss.weights={self.weights}: must have a weight for each of loss.terms ({', '.join(self.terms)})"
+                f"weights={self.weights}: must have a weight for each of loss.terms ({', '.join(self.terms)})"
             )
 
     def trains_classifier(self) -> bool:

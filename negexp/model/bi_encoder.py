@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from negexp.config import ModelConfig
-from negexp.model.encoder import state_size
+from negexp.model.encoder import freeze_layers, state_size
+from negexp.model.vectors import Vectors
 
 NO_COUNTER, COUNTER = 0, 1  # the pair classifier's classes
 
@@ -33,6 +34,7 @@ class Tower(nn.Module):
         self.retrieval_size = hidden if config.retrieval_dim is None else config.retrieval_dim
         if self.frozen:
             self.encoder.requires_grad_(False)
+        freeze_layers(encoder, config.freeze_layers)
 
     def train(self, mode: bool = True) -> Tower:
         """Set training mode; a frozen encoder stays in evaluation mode, so its embeddings do not change."""
@@ -59,6 +61,21 @@ class Tower(nn.Module):
             if self.normalize:
                 retrieval = nn.functional.normalize(retrieval, dim=-1)
         return retrieval, pooled
+
+
+class QueryHead(nn.Module):
+    """A residual map of queries: z + U gelu(V z), then normalised if `normalize`; U starts at 0."""
+
+    def __init__(self, size: int, normalize: bool) -> None:
+        super().__init__()
+        self.inner, self.outer, self.normalize = nn.Linear(size, size), nn.Linear(size, size, bias=False), normalize
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, retrieval: Tensor) -> Tensor:
+        """Return the embeddings of queries (queries, size) from those of texts."""
+        with torch.autocast(retrieval.device.type, enabled=False):
+            moved = retrieval + self.outer(nn.functional.gelu(self.inner(retrieval)))
+            return nn.functional.normalize(moved, dim=-1) if self.normalize else moved
 
 
 class PairClassifier(nn.Module):
@@ -94,12 +111,18 @@ class PairClassifier(nn.Module):
 
 
 class BiEncoder(nn.Module):
-    """One tower for points as queries and one for candidates (the same one when shared), and the pair classifier."""
+    """One tower for points as queries and one for candidates (the same one when shared), and the heads.
 
-    def __init__(self, towers: list[Tower], classifier: PairClassifier | None) -> None:
+    The heads are the pair classifier, and the query head, which maps the retrieval embeddings of queries.
+    """
+
+    def __init__(
+        self, towers: list[Tower], classifier: PairClassifier | None, query_head: QueryHead | None = None
+    ) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
         self.classifier = classifier
+        self.query_head = query_head
 
     def tower(self, role: Role) -> Tower:
         """Return the tower that embeds texts in the given role."""
@@ -113,10 +136,14 @@ class BiEncoder(nn.Module):
         return [parameter for encoder in encoders for parameter in encoder.parameters() if parameter.requires_grad]
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of retrieval heads and pair classifier."""
+        """Return the parameters of retrieval heads, pair classifier and query head."""
         heads = [module.head for module in self.towers if isinstance(module, Tower)]
-        modules = heads if self.classifier is None else [*heads, self.classifier]
+        modules = [module for module in (*heads, self.classifier, self.query_head) if module is not None]
         return [parameter for module in modules for parameter in module.parameters()]
+
+    def as_queries(self, texts: Vectors) -> Vectors:
+        """Return the embeddings of texts as queries: the query head's, where there is one."""
+        return texts if self.query_head is None else Vectors(self.query_head(texts.retrieval), texts.pooled)
 
     @property
     def shared(self) -> bool:
@@ -124,6 +151,6 @@ class BiEncoder(nn.Module):
         return len(self.towers) == 1
 
     def forward(self, ids: Tensor, mask: Tensor, role: Role) -> tuple[Tensor, Tensor]:
-        """Return retrieval and pooled embeddings (texts, ·) of texts in the given role."""
+        """Return retrieval and pooled embeddings (texts, ·) of texts in the given role, before the query head."""
         embeddings: tuple[Tensor, Tensor] = self.tower(role)(ids, mask)
         return embeddings

@@ -23,7 +23,7 @@ from transformers import (
 
 from negexp.config import ModelConfig
 from negexp.errors import InputError
-from negexp.model.bi_encoder import BiEncoder, PairClassifier, Tower
+from negexp.model.bi_encoder import BiEncoder, PairClassifier, QueryHead, Tower
 from negexp.model.cpu import fuse
 from negexp.model.encoder import prepare_config
 from negexp.model.encoder_check import check_encoder
@@ -123,7 +123,7 @@ def _check_size(encoder_config: PreTrainedConfig, weights_bytes: int) -> None:
 
 def zero_shot_config(config: ModelConfig) -> ModelConfig:
     """Return the configuration without heads, and with normalised embeddings: Euclidean order equals cosine order."""
-    return replace(config, retrieval_dim=None, normalize=True, shared_encoder=True)
+    return replace(config, retrieval_dim=None, normalize=True, shared_encoder=True, query_head="none")
 
 
 def _assemble(encoder: PreTrainedModel, config: ModelConfig, heads: bool) -> BiEncoder:
@@ -133,7 +133,8 @@ def _assemble(encoder: PreTrainedModel, config: ModelConfig, heads: bool) -> BiE
         if config.retrieval_dim is not None:  # both heads start equal
             towers[1].head.load_state_dict(towers[0].head.state_dict())
     classifier = PairClassifier(towers[0].retrieval_size, towers[0].hidden_size, config) if heads else None
-    return BiEncoder(towers, classifier)
+    query_head = QueryHead(towers[0].retrieval_size, config.normalize) if config.query_head == "residual" else None
+    return BiEncoder(towers, classifier, query_head)
 
 
 def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:

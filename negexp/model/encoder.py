@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from negexp.config import ModelConfig
@@ -41,6 +42,33 @@ def prepare_config(encoder_config: PreTrainedConfig, config: ModelConfig) -> Non
         raise InputError(f"model.dropout={config.dropout}: {kind} has no dropout to set; use model.dropout=null")
     for key in keys:
         setattr(encoder_config, key, config.dropout)
+
+
+def freeze_layers(encoder: PreTrainedModel, count: int) -> None:
+    """Stop the training of the first `count` transformer layers, and of all parameters before them.
+
+    Raises
+    ------
+    InputError
+        When the encoder has no more than `count` layers, or its layers are not in one list.
+    """
+    if count == 0:
+        return
+    layers = encoder.config.num_hidden_layers
+    lists = [name for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList) and len(part) == layers]
+    if not lists:
+        raise InputError(
+            f"model.freeze_layers={count}: no list of layers was found in {encoder.config.model_type}; set it to 0"
+        )
+    if count >= layers:
+        raise InputError(
+            f"model.freeze_layers={count}: the encoder has only {layers} layers; lower it, or set "
+            "model.freeze_encoder=true"
+        )
+    for name, parameter in encoder.named_parameters():  # in the order of the forward pass
+        if name.startswith(f"{lists[0]}.{count}."):
+            return
+        parameter.requires_grad_(False)
 
 
 def state_size(encoder: PreTrainedModel) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,16 +50,24 @@ class TextBatch:
     progress: float = 0.0
     validation: Sequence[float] = ()
 
+    def at(self, progress: float, validation: Sequence[float]) -> TextBatch:
+        """Return the same batch with `progress` and `validation`."""
+        return replace(self, progress=progress, validation=validation)
+
     @property
     def point(self) -> Tensor:
         """Return the column of each pair's point (pairs,); empty where the points are no columns."""
         first, last = len(self.positive), len(self.text) - self.negative.numel()
         return torch.arange(first, last, device=self.positive.device)
 
+    @property
+    def texts(self) -> int:
+        """Return a number above all numbers of texts."""
+        return len(self.query_text) + len(self.text)
+
     def detach(self) -> TextBatch:
         """Return the same batch, with embeddings that pass no gradients to the encoder."""
-        parts = {**vars(self), "query": self.query.detach(), "candidate": self.candidate.detach()}
-        return TextBatch(**parts)
+        return replace(self, query=self.query.detach(), candidate=self.candidate.detach())
 
 
 class Loss(nn.Module):

@@ -1,14 +1,18 @@
 """Sampling: the candidates of each pair, the negatives chosen from them, and when. Works on arrays, without a model."""
 
 from negexp.sampling.arguments import Arguments
+from negexp.sampling.batch_plan import BatchPlan, BatchRound
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import EmbeddingSpace, Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import Negatives, Neighbours, SamplingRound
 from negexp.sampling.sampler import NegativeSampler
-from negexp.sampling.schedule import Schedule
+from negexp.sampling.schedule import Schedule, ScheduledNumber
+from negexp.sampling.source import EmbeddingSpace, Source
 
 __all__ = [
     "Arguments",
+    "BatchPlan",
+    "BatchRound",
     "EmbeddingSpace",
     "Forbidden",
     "MiningPolicy",
@@ -17,4 +21,6 @@ __all__ = [
     "Neighbours",
     "SamplingRound",
     "Schedule",
+    "ScheduledNumber",
+    "Source",
 ]

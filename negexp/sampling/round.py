@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from negexp.corpus.argument_numbers import TABLES
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.source import EmbeddingSpace, Source
 
 if TYPE_CHECKING:
     from negexp.sampling.policy import MiningPolicy
@@ -21,15 +22,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TABLES_OF = {"both": TABLES, "points": ("point",), "counters": ("counter",)}  # by value of `sampler.candidates`
-BLOCK_NUMBERS = 2**22  # float64 numbers in a block of differences
-
-
-class Index(Protocol):
-    """The part of `negexp.index.base.NeighbourIndex` that a round uses."""
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return distances and rows (queries, k) of the k nearest, nearest first; ties in the order of rows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,8 @@ class Negatives:
 class Neighbours(NamedTuple):
     """The nearest arguments of some points, nearest first; ties in the order of argument numbers.
 
-    pair (pairs,); argument, distance, rank (1 = nearest) and allowed (pairs, width). Shorter rows are filled up:
+    pair (pairs,); argument, distance, rank (1 = nearest) and allowed (pairs, width). Distances are Euclidean, or with
+    `sampler.source=bm25` minus the BM25 score. Shorter rows are filled up:
     `argument` is the pair's own point there, `rank` 0, `distance` infinite and `allowed` false.
     """
 
@@ -88,28 +81,6 @@ class Neighbours(NamedTuple):
     distance: Floats
     rank: Ints
     allowed: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class EmbeddingSpace:
-    """Retrieval embeddings at the time of sampling, and the indexes over them, built on first use.
-
-    query (pairs, dim): the points as queries. candidate: table -> (pairs, dim). build: vectors -> index.
-    """
-
-    query: np.ndarray
-    candidate: dict[str, np.ndarray]
-    build: Callable[[np.ndarray], Index]
-
-    def index(self, table: str) -> Index:
-        """Return the neighbour index over a table."""
-        if table not in self._indexes:
-            self._indexes[table] = self.build(self.candidate[table])
-        return self._indexes[table]
-
-    @cached_property
-    def _indexes(self) -> dict[str, Index]:
-        return {}
 
 
 class SamplingRound:
@@ -121,6 +92,8 @@ class SamplingRound:
     num_negatives : k.
     arguments : the candidates with text, theme, debate and stance; `arguments.debate[pair]` is the pair's own.
     forbidden : the arguments that must not be a negative of a pair.
+    space : the embeddings. `Negatives.distance`, and so the ledger, has their distances.
+    source : where neighbours come from, with distances of its own; the embeddings unless `sampler.source=bm25`.
     validation : value of the monitored metric for each finished epoch.
     rng : the generator for all random draws of the round.
     """
@@ -140,6 +113,12 @@ class SamplingRound:
         self.pairs = arguments.pairs
         self.progress = 0.0
         self.validation: Sequence[float] = ()
+        self.source: Source = space
+
+    def mining_from(self, source: Source | None) -> SamplingRound:
+        """Set the source of neighbours, the embeddings if it is None, and return the round."""
+        self.source = self.space if source is None else source
+        return self
 
     def at(self, progress: float, validation: Sequence[float] = ()) -> SamplingRound:
         """Set `progress` and `validation`, and return the round."""
@@ -151,11 +130,10 @@ class SamplingRound:
         """Return the lowest candidate and the highest candidate + 1."""
         return self.arguments.table(self.tables[0]).start, self.arguments.table(self.tables[-1]).stop
 
-    @cached_property
+    @property
     def positive_distance(self) -> Floats:
-        """Return the distance of each point to its own counter (pairs,)."""
-        pair = np.arange(self.pairs)
-        return self.distance(pair, self.arguments.number("counter", pair[:, None]))[:, 0]
+        """Return the distance of each point to its own counter (pairs,), as in `Neighbours.distance`."""
+        return self.source.positive_distance
 
     @cached_property
     def _most_forbidden(self) -> Ints:
@@ -164,20 +142,12 @@ class SamplingRound:
         return most
 
     def distance(self, pair: Ints, argument: Ints) -> Floats:
-        """Return Euclidean distances (pairs, k) from points as queries to arguments (pairs, k)."""
-        distances = np.empty(argument.shape)
-        dim = self.space.query.shape[1]
-        for some in _blocks(len(pair), BLOCK_NUMBERS // (dim * max(1, argument.shape[1]))):
-            row, is_counter = self.arguments.row(argument[some]), self.arguments.is_counter(argument[some])
-            vectors = self.space.candidate["point"][row]
-            vectors[is_counter] = self.space.candidate["counter"][row[is_counter]]
-            difference = vectors.astype(np.float64) - self.space.query[pair[some]][:, None]
-            distances[some] = np.linalg.norm(difference, axis=2)
-        return distances
+        """Return distances (pairs, k) from points to arguments (pairs, k), as in `Neighbours.distance`."""
+        return self.source.distance(pair, argument)
 
     def measured(self, negatives: Negatives) -> Negatives:
         """Return the negatives of all pairs, with their distances in this round's embeddings."""
-        distance = self.distance(np.arange(self.pairs), negatives.argument)
+        distance = self.space.distance(np.arange(self.pairs), negatives.argument)
         return replace(negatives, distance=np.where(negatives.found, distance, np.nan))
 
     def neighbours(self, pair: Ints, allowed: int) -> Neighbours:
@@ -188,7 +158,7 @@ class SamplingRound:
         """
         # With f forbidden arguments in a table, its nearest k + f include its nearest k allowed arguments.
         width = min(allowed + int(self._most_forbidden[pair].max(initial=0)), self.pairs)
-        results = [self.space.index(table).search(self.space.query[pair], width) for table in self.tables]
+        results = [self.source.search(table, pair, width) for table in self.tables]
         distance = np.concatenate([distances for distances, _ in results], axis=1)
         rows = [self.arguments.number(table, row) for table, (_, row) in zip(self.tables, results, strict=True)]
         argument = np.concatenate(rows, axis=1)
@@ -229,7 +199,7 @@ class SamplingRound:
                 wrong = self.forbidden.contains(pair[todo], drawn) | (argument[todo] == drawn[:, None]).any(axis=1)
                 argument[todo[~wrong], column] = drawn[~wrong]
                 todo = todo[wrong]
-        return Negatives(argument, np.zeros_like(argument), distance=self.distance(pair, argument))
+        return Negatives(argument, np.zeros_like(argument), distance=self.space.distance(pair, argument))
 
 
 def _compact(neighbours: Neighbours, known: NDArray[np.bool_]) -> Neighbours:
@@ -248,8 +218,3 @@ def _compact(neighbours: Neighbours, known: NDArray[np.bool_]) -> Neighbours:
         pick(neighbours.rank, 0),
         pick(neighbours.allowed, False),
     )
-
-
-def _blocks(rows: int, size: int) -> Iterator[slice]:
-    size = max(1, size)
-    return (slice(start, start + size) for start in range(0, rows, size))

@@ -89,7 +89,8 @@ class NegativeSampler(ABC):
             raise ValueError(f"{name} returned the same argument twice for a pair")
         if (round_.forbidden.contains(np.arange(round_.pairs)[:, None], argument) & found).any():
             raise ValueError(f"{name} returned a forbidden argument")
-        return round_.measured(negatives) if np.isnan(negatives.distance[found]).any() else negatives
+        measured = round_.source is round_.space and not np.isnan(negatives.distance[found]).any()
+        return negatives if measured else round_.measured(negatives)
 
     def _check_found(self, found: NDArray[np.bool_]) -> None:
         """Log a warning when pairs have fewer than k negatives; raise `InputError` when no pair has one."""

@@ -82,6 +82,8 @@ def _changes(earlier: TrainConfig, now: TrainConfig) -> list[str]:
             continue
         if key != "trainer.epochs":
             changes.append(f"{key} was {earlier_value}, now {value}")
+        elif now.trainer.lr_schedule != "constant" or now.trainer.warmup_share > 0:
+            changes.append(f"{key} was {earlier_value}, now {value} (the learning rate depends on it)")
         elif value < earlier_value:
             changes.append(f"{key} was {earlier_value}, now {value} (it may only grow)")
     return changes

@@ -58,11 +58,11 @@ class BatchBuilder:
         return np.concatenate([self.arguments.number(table, pair) for table in tables])
 
     def _embed(self, points: Ints, column: Ints) -> tuple[Vectors, Vectors]:
-        texts, pairs = self.arguments.text[column], len(points)
-        if self.encoder.model.shared:
+        texts, pairs, model = self.arguments.text[column], len(points), self.encoder.model
+        if model.shared:
             vectors = self.encoder.encode("query", np.concatenate([points, texts]))
-            return vectors.rows(slice(pairs)), vectors.rows(slice(pairs, None))
-        return self.encoder.encode("query", points), self.encoder.encode("candidate", texts)
+            return model.as_queries(vectors.rows(slice(pairs))), vectors.rows(slice(pairs, None))
+        return model.as_queries(self.encoder.encode("query", points)), self.encoder.encode("candidate", texts)
 
     def _codes(self, codes: Ints | None, pair: Ints) -> Tensor | None:
         return None if codes is None else self.encoder.runtime.to_device(torch.from_numpy(codes[pair]))

@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from negexp.errors import InputError
-from negexp.model import BiEncoder
 from negexp.sampling import Negatives
 from negexp.tracking.files import (
     filling,
@@ -35,12 +34,15 @@ from negexp.tracking.files import (
     write_json,
 )
 from negexp.tracking.reading import own_file, read_json
-from negexp.training.steps import Trainee
+from negexp.training.trainee import Trainee
 
 log = logging.getLogger("negexp")
 
 MODEL, OPTIMIZER, NEGATIVES = "model.safetensors", "optimizer.safetensors", "negatives.safetensors"
+TRAINED = "trained.safetensors"  # with `trainer.average`: the weights that training continues from; MODEL: the average
+LOSS = "loss.safetensors"  # where the loss has parameters
 STEPS, STATE = "steps.json", "state.json"
+REQUIRED, OPTIONAL = {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}, {TRAINED, LOSS}
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,17 @@ class CheckpointStore:
         temporary = start_folder(self.folder / _name(epoch))
         optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
         tensors = {
-            MODEL: {key: value.contiguous() for key, value in trainee.model.state_dict().items()},
+            **{name: module.state_dict() for name, module in _modules(trainee).items()},
             OPTIMIZER: optimizer,
             NEGATIVES: {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in vars(negatives).items()},
         }
         with filling(temporary):
             for name, values in tensors.items():
-                save_file(values, temporary / name)
+                save_file({key: value.contiguous() for key, value in values.items()}, temporary / name)
                 sync_file(temporary / name)
-            steps = {"param_groups": groups, "schedule": trainee.schedule.state_dict()}
+            steps: dict[str, Any] = {"param_groups": groups, "schedule": trainee.rate.state_dict()}
+            if trainee.average is not None:
+                steps["averaged"] = int(trainee.average.n_averaged)
             write_json(temporary / STEPS, steps)
         return temporary
 
@@ -150,13 +154,16 @@ class CheckpointStore:
             rename_folder(folder, aside)
 
     def restore(self, commit: Commit, trainee: Trainee) -> Negatives:
-        """Load model, optimizer and schedule from a commit; return its negatives."""
-        load_weights(commit.weights, trainee.model)
+        """Load all that training has changed from a commit; return its negatives."""
+        for name, module in _modules(trainee).items():
+            load_weights(commit.folder / name, module)
         steps = read_json(commit.folder / STEPS, self.run)
         with _report_mismatch(commit.folder):
             state = _join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
             trainee.optimizer.load_state_dict(state)
-            trainee.schedule.load_state_dict(steps["schedule"])
+            trainee.rate.load_state_dict(steps["schedule"])
+            if trainee.average is not None:
+                trainee.average.n_averaged.fill_(int(steps["averaged"]))
             negatives = load_file(commit.folder / NEGATIVES)
             return Negatives(**{key: value.numpy().copy() for key, value in negatives.items()})
 
@@ -195,7 +202,7 @@ class CheckpointStore:
     def _verify(self, folder: Path) -> None:
         """Raise `InputError` unless every file of a commit has the SHA-256 in its manifest."""
         digests = read_json(folder / "manifest.json", self.run).get("sha256")
-        if not isinstance(digests, dict) or digests.keys() != {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}:
+        if not isinstance(digests, dict) or not REQUIRED <= digests.keys() <= REQUIRED | OPTIONAL:
             raise InputError(f"{folder / 'manifest.json'}: does not name the files of a commit")
         for name, digest in digests.items():
             file = own_file(folder / name, self.run)
@@ -214,8 +221,18 @@ def _name(epoch: int) -> str:
     return f"epoch-{int(epoch):03d}"
 
 
-def load_weights(weights: Path, model: BiEncoder) -> None:
-    """Load the weights of a commit into the model, or raise `InputError` if they do not fit."""
+def _modules(trainee: Trainee) -> dict[str, nn.Module]:
+    """Return the modules of a commit, by the names of their files."""
+    modules: dict[str, nn.Module] = {MODEL: trainee.evaluated}
+    if trainee.evaluated is not trainee.model:
+        modules[TRAINED] = trainee.model
+    if trainee.loss.state_dict():
+        modules[LOSS] = trainee.loss
+    return modules
+
+
+def load_weights(weights: Path, model: nn.Module) -> None:
+    """Load the weights of a commit into a module, or raise `InputError` if they do not fit."""
     with _report_mismatch(weights):
         model.load_state_dict(load_file(weights))
 

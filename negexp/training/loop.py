@@ -6,13 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from negexp.components import build, flatten
+from negexp.components import flatten
 from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
@@ -20,19 +20,18 @@ from negexp.evaluation import summarise
 from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import Metrics, metric_columns
 from negexp.evaluation.monitor import Monitor
-from negexp.index import NeighbourIndex
-from negexp.model.loss import Loss
-from negexp.randomness import generator
-from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
+from negexp.model import BiEncoder
+from negexp.sampling import Negatives
 from negexp.signals import check_stop
-from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.tracking.run_folder import PHASES
 from negexp.training.batch import BatchBuilder
 from negexp.training.checkpoint import CheckpointStore, Commit
 from negexp.training.clock import PhaseClock
 from negexp.training.provenance import Provenance
-from negexp.training.steps import Trainee, TrainingEpoch
+from negexp.training.refresh import Moment, Refresher
+from negexp.training.steps import TrainingEpoch
+from negexp.training.trainee import Trainee
 
 log = logging.getLogger("negexp")
 
@@ -84,14 +83,11 @@ class Experiment:
         self.config, self.corpus, self.encoder, self.trainee = config, corpus, encoder, trainee
         self.store, self.listeners, self.started = store, listeners, time.perf_counter()
         self.train_split = train = corpus["train"]
-        self.sampler: NegativeSampler = build("sampler", config.sampler)
-        self.arguments = Arguments(train)
-        self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
-        self.sampler.check_candidates(self.forbidden)
-        self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
-        self.loss: Loss = build("loss", config.loss)
-        self.builder = BatchBuilder(encoder, train, self.arguments, self.forbidden, self.loss.points_are_candidates)
         self.clock = PhaseClock(encoder.runtime)
+        self.refresher = Refresher(config, corpus, encoder.runtime, self.clock)
+        arguments, forbidden = self.refresher.arguments, self.refresher.forbidden
+        self.builder = BatchBuilder(encoder, train, arguments, forbidden, trainee.loss.points_are_candidates)
+        self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
         self.progress = Progress()
         self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
@@ -127,10 +123,11 @@ class Experiment:
         waited = done - 1 - self.progress.best_epoch
         return done >= self.config.trainer.epochs or (done > 0 and patience is not None and waited >= patience)
 
-    def embed(self, split: str) -> Embeddings:
-        """Embed all arguments of a split."""
+    def embed(self, split: str, model: BiEncoder | None = None) -> Embeddings:
+        """Embed all arguments of a split with the model that is trained, or with the given one."""
+        encoder = self.encoder if model is None else replace(self.encoder, model=model)
         with self.clock("embed"):
-            return self.encoder.embed(self.corpus[split].texts(), split)
+            return encoder.embed(self.corpus[split].texts(), split)
 
     def train(self, epoch: int, embeddings: Embeddings) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Train one epoch: refresh the negatives, train until the next refresh, and so on.
@@ -139,7 +136,9 @@ class Experiment:
         -------
         The mean losses, and a row of refreshes.csv for each refresh.
         """
-        training = TrainingEpoch(self.trainee, self.loss, self.builder, self.config.trainer, self.config.seed, epoch)
+        batches = self.refresher.batches(epoch, embeddings)
+        training = TrainingEpoch(self.trainee, self.builder, self.config.trainer, batches, self.config.seed, epoch)
+        training.validation = [self.monitor.in_row(row) for row in self.progress.history]
         rows: list[dict[str, Any]] = []
         while not training.finished:
             if rows:
@@ -155,71 +154,32 @@ class Experiment:
 
     def refresh(self, epoch: int, training: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
         """Sample negatives from the embeddings, unless the previous ones stay; return their statistics."""
-        sampled = self.sampler.sampled_epoch(epoch)
-        values = [self.monitor.in_row(row) for row in self.progress.history]
-        progress = sampled + training.done / len(training.batches)
-        previous = self.progress.negatives
+        moment = Moment(epoch, training.steps, training.share, training.validation)
+        negatives, statistics, ledger = self.refresher.refresh(moment, embeddings, self.progress.negatives)
+        self.progress.negatives = negatives
         with self.clock("sample"):
-            round_ = self.round(epoch, training.steps, embeddings).at(progress, values[:sampled])
-            if previous is None or sampled == epoch:
-                negatives = self.sampler.sample(round_)
-            else:
-                negatives = round_.measured(previous)
-            self.progress.negatives = negatives
-            ledger = build_ledger(self.arguments, negatives, round_.positive_distance, sampled)
-            statistics = {
-                "epoch": epoch,
-                "step": training.steps,
-                "random_rate": self.sampler.random_rate(progress, values[:sampled]),
-                "sampled_epoch": sampled,
-                **ledger_statistics(ledger),
-                "negatives_replaced": replaced_share(negatives, previous),
-                **self.sampler.statistics(),
-            }
             for listener in self.listeners:
                 listener.refreshed(Refresh(epoch, training.steps, statistics, ledger))
         return statistics
 
-    def round(self, epoch: int, step: int, embeddings: Embeddings) -> SamplingRound:
-        """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""
-        train, sampler = self.train_split, self.config.sampler
-        candidate = {
-            "point": embeddings.retrieval("candidate", train.point),
-            "counter": embeddings.retrieval("candidate", train.counter),
-        }
-        space = EmbeddingSpace(embeddings.retrieval("query", train.point), candidate, self.index)
-        rng = generator(self.config.seed, epoch, f"negatives {step}" if step else "negatives")
-        return SamplingRound(
-            self.arguments,
-            self.forbidden,
-            space,
-            rng,
-            num_negatives=sampler.num_negatives,
-            candidates=sampler.candidates,
-        )
-
-    def index(self, vectors: np.ndarray) -> NeighbourIndex:
-        """Build a neighbour index."""
-        with self.clock("index"):
-            runtime = self.encoder.runtime
-            index: NeighbourIndex = build(
-                "index", self.config.index, vectors=vectors, device=runtime.device, threads=runtime.threads
-            )
-            return index
-
     def evaluate(self, train: Embeddings, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
-        """Return the ranks of the given splits, and of the fixed sample of training queries."""
-        embeddings = {split: self.embed(split) for split in splits}
+        """Return the ranks of the given splits, and of the fixed sample of training queries.
+
+        `train` holds the training split's embeddings by the model that is trained. With averaged weights, the sample
+        is ranked by other embeddings.
+        """
+        model = self.trainee.evaluated
+        embeddings = {split: self.embed(split, model) for split in splits}
+        if len(self.train_queries):
+            embeddings["train"] = train if model is self.trainee.model else self.embed("train", model)
+        queries = {"train": self.train_queries}
         with self.clock("evaluate"):
-            ranks = {split: self.rank(split, vectors) for split, vectors in embeddings.items()}
-            if len(self.train_queries):
-                ranks["train"] = self.rank("train", train, self.train_queries)
-        return ranks
+            return {split: self.rank(split, vectors, queries.get(split)) for split, vectors in embeddings.items()}
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
         """Return the ranks of the queries of a split."""
         pairs = self.corpus[split]
-        scorers = split_scorers(self.trainee.model, embeddings, pairs)
+        scorers = split_scorers(self.trainee.evaluated, embeddings, pairs)
         return evaluate_split(scorers, pairs, self.train_split, self.config.evaluation, queries, self.encoder.progress)
 
     def commit(

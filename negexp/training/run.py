@@ -24,7 +24,7 @@ from negexp.training.console import Console
 from negexp.training.loop import Experiment, Progress
 from negexp.training.profile import ProfileListener
 from negexp.training.provenance import Provenance
-from negexp.training.steps import build_trainee
+from negexp.training.trainee import build_trainee
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def train(
     Afterwards, the model holds the weights of the best epoch.
     """
     folder = start.folder
-    trainee = build_trainee(built.model, config.trainer, runtime)
+    trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
     encoder = TextEncoder(trainee.model, tokens, runtime, config.tracker.progress)
     store, listeners = CheckpointStore(folder.path, config.checkpoint.keep), _listeners(config, runtime, folder)
@@ -66,10 +66,10 @@ def train(
         remove_file(folder.result)  # a finished run with more epochs to train is unfinished again
         folder.save_config(config)
     progress = experiment.run()
-    load_weights(store.weights("best"), trainee.model)
+    load_weights(store.weights("best"), trainee.evaluated)
     scores = {}
     for split in ("validation", "test"):
-        ranks = experiment.rank(split, experiment.embed(split))
+        ranks = experiment.rank(split, experiment.embed(split, trainee.evaluated))
         scores[split] = write_evaluation(folder.evaluation, split, ranks)
     return TrainingResult(progress, scores, listeners)
 

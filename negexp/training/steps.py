@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 
 from negexp.config import TrainerConfig
 from negexp.errors import InputError
-from negexp.model import BiEncoder
-from negexp.model.loss import Loss
 from negexp.progress import progress_bar
-from negexp.randomness import derive, generator
-from negexp.runtime import Runtime
+from negexp.randomness import derive
 from negexp.sampling import Negatives
 from negexp.training.batch import BatchBuilder
 from negexp.training.profile import part
+from negexp.training.trainee import Trainee
 
 Ints = NDArray[np.int64]
 BatchCallback = Callable[[int, dict[str, Tensor]], None]  # arguments: the number of the batch in the epoch, its losses
@@ -30,46 +25,35 @@ BatchCallback = Callable[[int, dict[str, Tensor]], None]  # arguments: the numbe
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 25, "mps": 25}
 
 
-@dataclass
-class Trainee:
-    """The state that training changes: the model, and the optimizer with its schedule."""
-
-    model: BiEncoder
-    optimizer: Optimizer
-    schedule: LambdaLR
-
-
-def build_trainee(model: BiEncoder, config: TrainerConfig, runtime: Runtime) -> Trainee:
-    """Move the model to its device and create its optimizer; the learning rate warms up linearly, then is constant."""
-    model.to(runtime.device)
-    groups = [
-        {"params": parameters, "lr": lr}
-        for parameters, lr in ((model.encoder_parameters(), config.lr), (model.head_parameters(), config.head_lr))
-        if parameters
-    ]
-    kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
-    optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=runtime.device.type != "mps")
-    schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (config.warmup_steps + 1)))
-    return Trainee(model, optimizer, schedule)
-
-
 class TrainingEpoch:
-    """One epoch over all pairs, each once, in an order drawn from (seed, epoch). `train` may be called repeatedly."""
+    """One epoch over all pairs, in the given batches. `train` may be called repeatedly."""
 
     def __init__(
-        self, trainee: Trainee, loss: Loss, builder: BatchBuilder, config: TrainerConfig, seed: int, epoch: int
+        self,
+        trainee: Trainee,
+        builder: BatchBuilder,
+        config: TrainerConfig,
+        batches: Sequence[Ints],
+        seed: int,
+        epoch: int,
     ) -> None:
-        self.trainee, self.loss, self.builder, self.config, self.epoch = trainee, loss, builder, config, epoch
-        order = generator(seed, epoch, "batches").permutation(builder.arguments.pairs)
-        self.batches: list[Ints] = np.array_split(order, range(config.batch_size, len(order), config.batch_size))
+        self.trainee, self.builder, self.config, self.epoch = trainee, builder, config, epoch
+        self.batches = batches
         self.done = 0  # batches trained so far
         self.losses: list[dict[str, Tensor]] = []  # of each batch
+        self.validation: Sequence[float] = ()  # the monitored value of each finished epoch
+        trainee.start_epoch()
         torch.manual_seed(derive(seed, epoch, "dropout"))
 
     @property
     def steps(self) -> int:
         """Return the number of optimizer steps so far."""
         return -(-self.done // self.config.accumulation)
+
+    @property
+    def share(self) -> float:
+        """Return the share of the batches trained so far."""
+        return self.done / len(self.batches)
 
     @property
     def finished(self) -> bool:
@@ -119,14 +103,19 @@ class TrainingEpoch:
         classifier = self.trainee.model.classifier
         assert classifier is not None
         with part("forward"):
-            parts = self.loss(self.builder.build(batch, negatives), classifier)
+            texts = self.builder.build(batch, negatives).at(self.epoch + self.share, self.validation)
+            parts = self.trainee.loss(texts, classifier)
         with part("backward"):
             total = parts.pop("total")
             (total / (pairs / len(batch))).backward()  # the sum equals the gradient of one batch with all these pairs
         if (self.done + 1) % accumulation == 0 or self.done + 1 == len(self.batches):
             with part("optimizer"):
-                _step(self.trainee, self.config.gradient_clip)
+                self.trainee.step(self._trained(first), self._trained(self.done + 1))
         return {"loss": total.detach(), **{f"loss_{name}": value.detach() for name, value in parts.items()}}
+
+    def _trained(self, batches: int) -> float:
+        """Return the share of all epochs after some batches of this one."""
+        return (self.epoch + batches / len(self.batches)) / self.config.epochs
 
     def _check_finite(self, first: int) -> None:
         totals = torch.stack([losses["loss"] for losses in self.losses[first:]])
@@ -137,11 +126,3 @@ class TrainingEpoch:
                 f"commit is intact. Lower trainer.lr={self.config.lr:g}, or set trainer.gradient_clip or "
                 "trainer.precision=float32"
             )
-
-
-def _step(trainee: Trainee, gradient_clip: float | None) -> None:
-    if gradient_clip is not None:
-        nn.utils.clip_grad_norm_(trainee.model.parameters(), gradient_clip)
-    trainee.optimizer.step()
-    trainee.schedule.step()
-    trainee.optimizer.zero_grad(set_to_none=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from negexp.components import build, component
+from negexp.components import scheduled
 from negexp.config import SamplerConfig, ScheduleConfig
 from negexp.sampling.mixture import Mixture
-from negexp.sampling.schedule import Schedule
+from negexp.sampling.schedule import ScheduledNumber
 
 
 @dataclass
 class ScheduledOptions(SamplerConfig):
     """The schedule of the random rate."""
 
-    random_rate: ScheduleConfig = component("schedule", "probability that a pair's negatives are drawn at random")
+    random_rate: ScheduleConfig = scheduled("probability that a pair's negatives are drawn at random", low=0, high=1)
 
 
 class Scheduled(Mixture):
@@ -26,8 +26,8 @@ class Scheduled(Mixture):
 
     def __init__(self, options: ScheduledOptions) -> None:
         super().__init__(options)
-        self.schedule: Schedule = build("schedule", options.random_rate)
+        self.rate = ScheduledNumber(options, "random_rate")
 
     def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
         """Return the schedule's value, clipped to [0, 1]."""
-        return min(1.0, max(0.0, self.schedule.value(progress, validation)))
+        return self.rate.value(progress, validation)

@@ -1,0 +1,75 @@
+"""The base class of batch plans, which decide which training pairs share a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from negexp.config import BatchConfig
+from negexp.errors import InputError
+from negexp.sampling.apart import keep_copies_apart
+from negexp.sampling.arguments import Arguments
+from negexp.sampling.source import EmbeddingSpace, Ints
+
+
+@dataclass(frozen=True)
+class BatchRound:
+    """The start of an epoch, when all its batches are made.
+
+    Attributes
+    ----------
+    arguments : the training pairs' arguments; `arguments.debate[:pairs]` has the debate of each pair.
+    space : their retrieval embeddings at the start of the epoch.
+    size : `trainer.batch_size`.
+    rng : the generator for all random draws.
+    """
+
+    arguments: Arguments
+    space: EmbeddingSpace
+    size: int
+    rng: np.random.Generator
+
+    @property
+    def pairs(self) -> int:
+        """Return the number of training pairs."""
+        return self.arguments.pairs
+
+
+class BatchPlan(ABC):
+    """Base of all batch plans: a subclass distributes the pairs in `compose`.
+
+    The base class checks that each pair stands in exactly one batch. With `batch.separate_copies`, it then moves pairs
+    that share a text with another pair of their batch.
+    """
+
+    Options: type[BatchConfig] = BatchConfig
+    column: ClassVar[str | None] = None  # metadata that the plan needs: theme, debate or stance
+
+    def __init__(self, options: BatchConfig) -> None:
+        self.options = options
+
+    @abstractmethod
+    def compose(self, round_: BatchRound) -> list[Ints]:
+        """Return the batches: for each, the numbers of its pairs."""
+
+    def check_corpus(self, arguments: Arguments) -> None:
+        """Raise `InputError` if the corpus lacks the metadata that the plan needs."""
+        if self.column is not None and getattr(arguments, self.column) is None:
+            raise InputError(
+                f"batch={self.options.name}: needs a {self.column} for every pair, and the corpus has no column "
+                f"{self.column}; give the column, or choose batch=shuffled or batch=neighbours"
+            )
+
+    def batches(self, round_: BatchRound) -> list[Ints]:
+        """Return the batches of an epoch, checked, with copies apart."""
+        batches = self.compose(round_)
+        together = np.sort(np.concatenate([*batches, np.empty(0, dtype=np.int64)]))
+        if not np.array_equal(together, np.arange(round_.pairs)) or not all(map(len, batches)):
+            raise ValueError(f"{type(self).__name__}.compose must return each pair exactly once, and no empty batch")
+        if not self.options.separate_copies:
+            return batches
+        texts = round_.arguments.identity.reshape(2, -1).T  # (pairs, 2)
+        return keep_copies_apart(batches, texts, round_.size, round_.rng)

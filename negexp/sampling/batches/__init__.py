@@ -1,0 +1,1 @@
+"""Batch plans, one per module."""

@@ -1,0 +1,94 @@
+"""Where the neighbours of a point come from: by default, the retrieval embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from negexp.corpus.argument_numbers import ArgumentNumbers
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BLOCK_NUMBERS = 2**22  # float64 numbers in a block of differences
+
+
+class Source(Protocol):
+    """The neighbours of the pairs' points, with distances of its own: lower is nearer."""
+
+    @property
+    def positive_distance(self) -> Floats:
+        """Return the distance of each point to its own counter (pairs,)."""
+        ...
+
+    def search(self, table: str, pair: Ints, k: int) -> tuple[Floats, Ints]:
+        """Return distances and rows (pairs, k) of the nearest in a table, nearest first; ties in the order of rows."""
+        ...
+
+    def distance(self, pair: Ints, argument: Ints) -> Floats:
+        """Return the distances (pairs, k) from the pairs' points (pairs,) to arguments (pairs, k)."""
+        ...
+
+
+class Index(Protocol):
+    """The part of `negexp.index.base.NeighbourIndex` that an embedding space uses."""
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return distances and rows (queries, k) of the k nearest, nearest first; ties in the order of rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """Retrieval embeddings at the time of sampling, and the indexes over them, built on first use.
+
+    query (pairs, dim): the points as queries. candidate: table -> (pairs, dim). build: vectors -> index. Distances are
+    Euclidean.
+    """
+
+    query: np.ndarray
+    candidate: dict[str, np.ndarray]
+    build: Callable[[np.ndarray], Index]
+
+    def index(self, table: str) -> Index:
+        """Return the neighbour index over a table."""
+        if table not in self._indexes:
+            self._indexes[table] = self.build(self.candidate[table])
+        return self._indexes[table]
+
+    @cached_property
+    def _indexes(self) -> dict[str, Index]:
+        return {}
+
+    @cached_property
+    def positive_distance(self) -> Floats:
+        """Return the distance of each point to its own counter (pairs,)."""
+        pair = np.arange(len(self.query))
+        return self.distance(pair, ArgumentNumbers(len(pair)).number("counter", pair[:, None]))[:, 0]
+
+    def search(self, table: str, pair: Ints, k: int) -> tuple[Floats, Ints]:
+        """Return distances and rows (pairs, k) of the nearest in a table, nearest first; ties in the order of rows."""
+        return self.index(table).search(self.query[pair], k)
+
+    def distance(self, pair: Ints, argument: Ints) -> Floats:
+        """Return Euclidean distances (pairs, k) from points as queries to arguments (pairs, k)."""
+        numbers, dim = ArgumentNumbers(len(self.query)), self.query.shape[1]
+        distances = np.empty(argument.shape)
+        for some in blocks(len(pair), BLOCK_NUMBERS // (dim * max(1, argument.shape[1]))):
+            row, is_counter = numbers.row(argument[some]), numbers.is_counter(argument[some])
+            vectors = self.candidate["point"][row]
+            vectors[is_counter] = self.candidate["counter"][row[is_counter]]
+            difference = vectors.astype(np.float64) - self.query[pair[some]][:, None]
+            distances[some] = np.linalg.norm(difference, axis=2)
+        return distances
+
+
+def blocks(rows: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most `size` rows, and of one row at least."""
+    size = max(1, size)
+    return (slice(start, start + size) for start in range(0, rows, size))

@@ -1,0 +1,126 @@
+"""What the embeddings decide: the batches of an epoch; the negatives, by embeddings -> index -> sample -> ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from negexp.components import build
+from negexp.config import BenchConfig, TrainConfig
+from negexp.corpus import Corpus
+from negexp.embedding import Embeddings
+from negexp.index import NeighbourIndex
+from negexp.randomness import generator
+from negexp.runtime import Runtime
+from negexp.sampling import (
+    Arguments,
+    BatchPlan,
+    BatchRound,
+    EmbeddingSpace,
+    Forbidden,
+    Negatives,
+    NegativeSampler,
+    SamplingRound,
+)
+from negexp.sampling.lexical_source import mining_source
+from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
+from negexp.training.clock import PhaseClock
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When negatives are refreshed.
+
+    step: optimizer steps of the epoch so far. share: share of the epoch's batches so far. validation: the monitored
+    value of each finished epoch.
+    """
+
+    epoch: int
+    step: int = 0
+    share: float = 0.0
+    validation: Sequence[float] = ()
+
+
+class Refreshed(NamedTuple):
+    """The negatives of all pairs, the row of refreshes.csv without seconds, and the ledger."""
+
+    negatives: Negatives
+    statistics: dict[str, Any]
+    ledger: pd.DataFrame
+
+
+class Refresher:
+    """The training pairs' candidates, the strategy and the batch plan, with `batches` and `refresh`."""
+
+    def __init__(self, config: TrainConfig | BenchConfig, corpus: Corpus, runtime: Runtime, clock: PhaseClock) -> None:
+        self.config, self.train, self.runtime, self.clock = config, corpus["train"], runtime, clock
+        self.sampler: NegativeSampler = build("sampler", config.sampler)
+        self.arguments = Arguments(self.train)
+        self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
+        self.sampler.check_candidates(self.forbidden)
+        self.source = mining_source(config.sampler, corpus.texts, self.arguments)
+        self.plan: BatchPlan = build("batch", config.batch)
+        self.plan.check_corpus(self.arguments)
+
+    def batches(self, epoch: int, embeddings: Embeddings) -> list[Ints]:
+        """Return the batches of an epoch, from the embeddings at its start and draws derived from (seed, epoch)."""
+        with self.clock("sample"):
+            rng, size = generator(self.config.seed, epoch, "batches"), self.config.trainer.batch_size
+            return self.plan.batches(BatchRound(self.arguments, self.space(embeddings), size, rng))
+
+    def refresh(self, moment: Moment, embeddings: Embeddings, previous: Negatives | None) -> Refreshed:
+        """Sample negatives from the embeddings, unless the previous ones stay."""
+        sampler, sampled = self.sampler, self.sampler.sampled_epoch(moment.epoch)
+        progress, validation = sampled + moment.share, moment.validation[:sampled]
+        with self.clock("sample"):
+            round_ = self.round(moment, embeddings).at(progress, validation)
+            if previous is None or sampled == moment.epoch:
+                negatives = sampler.sample(round_)
+            else:
+                negatives = round_.measured(previous)
+            ledger = build_ledger(self.arguments, negatives, round_.space.positive_distance, sampled)
+            statistics = {
+                "epoch": moment.epoch,
+                "step": moment.step,
+                "random_rate": sampler.random_rate(progress, validation),
+                "sampled_epoch": sampled,
+                **ledger_statistics(ledger),
+                "negatives_replaced": replaced_share(negatives, previous),
+                **sampler.statistics(),
+            }
+        return Refreshed(negatives, statistics, ledger)
+
+    def round(self, moment: Moment, embeddings: Embeddings) -> SamplingRound:
+        """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""
+        options, step = self.config.sampler, moment.step
+        rng = generator(self.config.seed, moment.epoch, f"negatives {step}" if step else "negatives")
+        return SamplingRound(
+            self.arguments,
+            self.forbidden,
+            self.space(embeddings),
+            rng,
+            num_negatives=options.num_negatives,
+            candidates=options.candidates,
+        ).mining_from(self.source)
+
+    def space(self, embeddings: Embeddings) -> EmbeddingSpace:
+        """Return the retrieval embeddings of the training pairs, with the indexes over them."""
+        candidate = {
+            "point": embeddings.retrieval("candidate", self.train.point),
+            "counter": embeddings.retrieval("candidate", self.train.counter),
+        }
+        return EmbeddingSpace(embeddings.retrieval("query", self.train.point), candidate, self.index)
+
+    def index(self, vectors: np.ndarray) -> NeighbourIndex:
+        """Build a neighbour index."""
+        with self.clock("index"):
+            device, threads = self.runtime.device, self.runtime.threads
+            index: NeighbourIndex = build("index", self.config.index, vectors=vectors, device=device, threads=threads)
+            return index

@@ -1,0 +1,71 @@
+"""The state that training changes: model, loss, optimizer, learning rate and averaged weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+from negexp.config import TrainerConfig
+from negexp.model import BiEncoder
+from negexp.model.loss import Loss
+from negexp.runtime import Runtime
+from negexp.training.learning_rate import LearningRate
+
+
+@dataclass
+class Trainee:
+    """The state that training changes. A loss may have parameters of its own, such as a learned temperature."""
+
+    model: BiEncoder
+    loss: Loss
+    optimizer: Optimizer
+    rate: LearningRate
+    config: TrainerConfig
+    average: AveragedModel | None
+
+    @property
+    def evaluated(self) -> BiEncoder:
+        """Return the model that is evaluated and kept: with averaged weights, unless `trainer.average` is none."""
+        model = self.model if self.average is None else self.average.module
+        assert isinstance(model, BiEncoder)
+        return model
+
+    def start_epoch(self) -> None:
+        """Forget the weights of the previous epoch where the average is that of one epoch."""
+        if self.average is not None and self.config.average == "last":
+            self.average.n_averaged.zero_()
+
+    def step(self, before: float, after: float) -> None:
+        """Take an optimizer step with the gradients so far; the arguments are those of `LearningRate.step`."""
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_([*self.model.parameters(), *self.loss.parameters()], self.config.gradient_clip)
+        self.rate.step(before, after)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+
+def build_trainee(model: BiEncoder, loss: Loss, config: TrainerConfig, runtime: Runtime) -> Trainee:
+    """Move model and loss to the device, and create optimizer, learning rate and average."""
+    model.to(runtime.device)
+    loss.to(runtime.device)
+    heads = [*model.head_parameters(), *loss.parameters()]
+    groups = [
+        {"params": parameters, "lr": lr}
+        for parameters, lr in ((model.encoder_parameters(), config.lr), (heads, config.head_lr))
+        if parameters
+    ]
+    kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
+    optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=runtime.device.type != "mps")
+    return Trainee(model, loss, optimizer, LearningRate(optimizer, config), config, _average(model, config))
+
+
+def _average(model: BiEncoder, config: TrainerConfig) -> AveragedModel | None:
+    if config.average == "none":
+        return None
+    mean = get_swa_multi_avg_fn() if config.average == "last" else get_ema_multi_avg_fn(config.average_decay)
+    return AveragedModel(model, multi_avg_fn=mean)
