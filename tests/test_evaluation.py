@@ -369,7 +369,7 @@ class Setup:
 
 
 def config(rerank_k: int = 4, block_bytes: int = LARGE) -> EvaluationConfig:
-    return EvaluationConfig(rerank_k=rerank_k, train_queries=5, block_bytes=block_bytes)
+    return EvaluationConfig(rerank_k=rerank_k, rerank_weight=None, train_queries=5, block_bytes=block_bytes)
 
 
 @pytest.fixture
@@ -425,7 +425,7 @@ def test_evaluate_split_equals_the_reference_with_one_classifier_call_per_pair(s
 
 
 def test_the_scores_are_distances_and_the_classifier_scores_those_of_single_pairs(setup: Setup) -> None:
-    score, classify = split_scorers(setup.model, setup.embeddings, setup.split)
+    score, classify, _ = split_scorers(setup.model, setup.embeddings, setup.split)
     assert classify is not None
     queries, candidates = setup.split.point[:3], setup.split.counter[:4]
     distances = [[-(pair_distance(setup, q, c) ** 2) for c in candidates] for q in queries]

@@ -25,7 +25,7 @@ LEVELS = (
     ("sampling",),
     ("tokens",),
     ("model", "runtime"),
-    ("embedding", "losses"),
+    ("embedding", "losses", "pair_tokens"),
     ("evaluation",),
     ("tracking",),
     ("training", "report"),

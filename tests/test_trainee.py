@@ -24,13 +24,13 @@ from negexp.runtime import choose_runtime
 from negexp.tokens import tokenize
 from negexp.training.batch import BatchBuilder
 from negexp.training.steps import TrainingEpoch
-from negexp.training.trainee import Trainee, build_trainee
+from negexp.training.trainee import BiEncoderTrainee, Trainee, build_trainee
 
 SMOKE = "experiment=smoke"
 TEXTS = ["the city should build more cycle lanes", "cars need the space more than bicycles do", "bread", "a b c"] * 5
 
 
-def trainee_of(config: TrainConfig) -> tuple[Trainee, BatchBuilder]:
+def trainee_of(config: TrainConfig) -> tuple[BiEncoderTrainee, BatchBuilder]:
     """Return what is trained on the smoke pairs, and the builder of its batches."""
     corpus = load_corpus(config.data)
     split = corpus["train"]
@@ -44,14 +44,14 @@ def trainee_of(config: TrainConfig) -> tuple[Trainee, BatchBuilder]:
 
 def train(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Trainee, list[list[float]], list[list[Tensor]]]:
+) -> tuple[BiEncoderTrainee, list[list[float]], list[list[Tensor]]]:
     """Train all epochs on the smoke pairs; return the learning rates and the weights of each optimizer step."""
     trainee, builder = trainee_of(config)
     rates: list[list[float]] = []
     weights: list[list[Tensor]] = []
     step = Trainee.step
 
-    def watched(self: Trainee, before: float, after: float) -> None:
+    def watched(self: BiEncoderTrainee, before: float, after: float) -> None:
         step(self, before, after)
         rates.append([group["lr"] for group in self.optimizer.param_groups])
         weights.append([parameter.detach().clone() for parameter in self.model.parameters()])

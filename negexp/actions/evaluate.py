@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,35 +13,63 @@ from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import shares_text
 from negexp.embedding import TextEncoder
-from negexp.evaluation import StageScorers
-from negexp.evaluation.evaluator import evaluate_split, split_scorers
+from negexp.errors import InputError
+from negexp.evaluation import Combination, StageScorers
+from negexp.evaluation.evaluator import cross_scorers, evaluate_split, split_scorers
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.evaluation.trec import TrecExport
 from negexp.lexical import BM25
-from negexp.model import BuiltModel, build_model, restore_model, zero_shot_config
+from negexp.model import BuiltModel, build_cross_encoder, build_model, restore_model, zero_shot_config
+from negexp.pair_tokens import PairReader
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
 from negexp.training import CheckpointStore, Commit, load_weights, training_pairs
+from negexp.training.reranking import reranker_commit
 
 log = logging.getLogger("negexp")
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run that is evaluated: its folder, its configuration and the commit of its best epoch."""
+    """A run that is evaluated: its folder, its configuration and the commits of the best epochs.
+
+    reranker: that of the cross-encoder, None with a pair classifier.
+    """
 
     folder: RunFolder
     config: TrainConfig
     commit: Commit
+    reranker: Commit | None
 
     @classmethod
     def read(cls, path: Path) -> _Run:
         """Read a run, or raise `InputError`."""
         config = load_run_config(RunFolder(path).config)
-        return cls(RunFolder(path), config, CheckpointStore(path, keep=1).commit("best"))
+        commit = CheckpointStore(path, keep=1).commit("best")
+        cross = config.model.reranker == "cross"
+        return cls(RunFolder(path), config, commit, reranker_commit(RunFolder(path), commit) if cross else None)
+
+    def combination(self, weight: float | None) -> Combination:
+        """Return how re-ranking combines its scores: the best epoch's scale and, unless one is given, weight."""
+        own = Combination.of_row((self.reranker or self.commit).value("history")[-1])
+        if own is None and weight not in (0, 1):
+            raise InputError(
+                f"evaluation.rerank_weight={'null' if weight is None else weight}: {self.folder.path} has no "
+                "rerank_scale, as runs of version 0.1; give 0 or 1"
+            )
+        own = own or Combination()
+        return own if weight is None else own._replace(weight=weight)
+
+    def reader(self, built: BuiltModel, texts: Sequence[str], runtime: Runtime, progress: str) -> PairReader | None:
+        """Return the cross-encoder of its best epoch, which reads these texts; None with a pair classifier."""
+        if self.reranker is None:
+            return None
+        model = build_cross_encoder(built.model, self.config.model, self.config.seed)
+        load_weights(self.reranker.weights, model)
+        return PairReader(model, texts, built.tokenizer, self.config.reranker.max_length, runtime, progress)
 
     def model(self, fused: str) -> BuiltModel:
         """Return the model with the best epoch's weights."""
@@ -65,6 +94,8 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         train = training_pairs(run.commit, run.config.data, config.data, corpus)
         seen = int(shares_text(split, train).sum())
         log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
+    if run is not None:
+        run.combination(config.evaluation.rerank_weight)  # refuse a wrong weight before anything is embedded
     missing = skipped_tasks_text(split)
     if missing is not None:
         log.info(missing)
@@ -92,7 +123,12 @@ def _scorers(config: EvaluateConfig, corpus: Corpus, run: _Run | None, runtime: 
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
     model = built.model.to(runtime.device)
     embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
-    return split_scorers(model, embeddings, split)
+    if run is None:
+        return split_scorers(model, embeddings, split)
+    reader = run.reader(built, corpus.texts, runtime, config.progress)
+    scorers = split_scorers(model, embeddings, split, second_stage=reader is None)
+    scorers = scorers._replace(combination=run.combination(config.evaluation.rerank_weight))
+    return scorers if reader is None else cross_scorers(scorers, reader, split, config.evaluation)
 
 
 def _describe(config: EvaluateConfig, runtime: Runtime) -> str:

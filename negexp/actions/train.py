@@ -128,6 +128,8 @@ def _result(config: TrainConfig, corpus: Corpus, trained: TrainingResult) -> dic
         "monitor": Monitor.parse(config.trainer.monitor).column("validation"),
         "best_value": progress.best_value,
         "untrained": progress.untrained,
+        **({} if trained.combination is None else trained.combination.columns()),
+        **({} if trained.reranker is None else {"reranker": trained.reranker.result()}),
         **trained.scores,
     }
 

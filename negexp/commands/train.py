@@ -8,12 +8,19 @@ from pathlib import Path
 from negexp.command import Command
 from negexp.config import TrainConfig
 from negexp.corpus import check_path
+from negexp.errors import InputError
+from negexp.evaluation import STAGES
 from negexp.evaluation.monitor import Monitor
 
 
 def check(config: TrainConfig, overrides: Sequence[str]) -> None:
     """Raise `InputError` unless the monitored metric and the corpus exist."""
-    Monitor.parse(config.trainer.monitor)
+    monitor = Monitor.parse(config.trainer.monitor)
+    if config.model.reranker == "cross" and monitor.stage != STAGES[0]:
+        raise InputError(
+            f"trainer.monitor={monitor}: model.reranker=cross re-ranks only after the last epoch, so this cannot pick "
+            f"one; use trainer.monitor={monitor._replace(stage=STAGES[0])}"
+        )
     check_path(config.data)
 
 

@@ -13,6 +13,7 @@ from negexp.config.parse import (
     parse_train,
     to_yaml,
 )
+from negexp.config.reranker import RerankerConfig
 from negexp.config.sections import (
     BatchConfig,
     BM25Config,
@@ -48,6 +49,7 @@ __all__ = [
     "LossConfig",
     "MiningConfig",
     "ModelConfig",
+    "RerankerConfig",
     "SamplerConfig",
     "ScheduleConfig",
     "TrackerConfig",

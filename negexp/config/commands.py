@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from negexp.components import Options, component, option
+from negexp.config.reranker import RerankerConfig
 from negexp.config.sections import (
     BARS,
     LARGEST_SEED,
@@ -46,13 +47,19 @@ class TrainConfig(Options):
     index: IndexConfig = component("index", "neighbour search")
     loss: LossConfig = component("loss", "what is minimised")
     trainer: TrainerConfig = option("optimisation")
+    reranker: RerankerConfig = option("the cross-encoder of model.reranker=cross")
     evaluation: EvaluationConfig = option("ranking")
     checkpoint: CheckpointConfig = option("commits", decides=False)
     tracker: TrackerConfig = option("what a run tells the outside", decides=False)
 
     def check(self) -> None:
-        """Raise `InputError` when nothing would learn."""
+        """Raise `InputError` when nothing would learn, or a pair classifier would that re-ranks nothing."""
         check_something_learns(self.loss, self.model)
+        if self.model.reranker == "cross" and isinstance(self.loss, LossConfig) and self.loss.trains_classifier():
+            raise InputError(
+                f"loss.name={self.loss.name}: trains the pair classifier, which model.reranker=cross does not use; "
+                "use another loss, such as loss=info_nce"
+            )
 
 
 @dataclass

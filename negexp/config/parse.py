@@ -25,6 +25,11 @@ LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # OmegaConf's prefix of a resolver's error
 DEEPEST = 20  # levels of a configuration; a run's has three
 BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene"}
+RERANKER = {"epochs": 2, "batch_size": 8, "lr": 2e-5, "head_lr": 1e-3, "warmup_share": 0.1} | {
+    "negatives": 3,
+    "depth": 10,
+    "max_length": 256,
+}  # not used by the pair classifier
 # Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
@@ -43,6 +48,9 @@ LATER_KEYS: dict[str, Any] = {
     "model.encoder": "transformer",
     "model.bm25": BM25,
     "tracker.listeners": {},
+    "evaluation.rerank_weight": 0.0,
+    "model.reranker": "pair",
+    "reranker": RERANKER,
 }
 # The same for the keys of one component.
 LATER_COMPONENT_KEYS: dict[tuple[str, str], dict[str, Any]] = {("data", "arguana"): {"titles": "keep"}}

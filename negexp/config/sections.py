@@ -86,6 +86,10 @@ class ModelConfig(Options):
         "what the pair classifier sees: both embeddings, the pooled or the retrieval one",
         choices=("concat", "hidden", "retrieval"),
     )
+    reranker: str = option(
+        "orders the nearest: the pair classifier, or a cross-encoder that is trained afterwards (section reranker)",
+        choices=("pair", "cross"),
+    )
     layer_norm: bool = option("LayerNorm before the pair classifier")
     activation: str = option("before the pair classifier", choices=("none", "relu", "gelu", "tanh"))
     shared_encoder: bool = option("false: points as queries and candidates have an encoder each")
@@ -258,7 +262,13 @@ class TrainerConfig(Options):
 class EvaluationConfig(Options):
     """Ranking of all candidates."""
 
-    rerank_k: int = option("the k nearest that the pair classifier orders", low=1)
+    rerank_k: int = option("the k nearest that the re-ranker orders", low=1)
+    rerank_weight: float | None = option(
+        "weight of the retrieval score in that order; 0: the re-ranker alone, 1: the retrieval order, null: the best "
+        "on validation, chosen in each epoch",
+        low=0,
+        high=1,
+    )
     train_queries: int = option("fixed sample of training queries whose accuracy is logged every epoch; 0: none", low=0)
     block_bytes: int = option("memory for one block of scores", low=1)
 

@@ -2,7 +2,8 @@
 
 from negexp.evaluation.metrics import METRICS, summarise
 from negexp.evaluation.pools import PROTOCOLS, TASKS
-from negexp.evaluation.ranking import STAGES, Classifier, Scorer, StageScorers, rank_queries
+from negexp.evaluation.ranking import STAGES, Scorer, StageScorers, rank_queries
+from negexp.evaluation.second_stage import Classifier, Combination
 
 __all__ = [
     "METRICS",
@@ -10,6 +11,7 @@ __all__ = [
     "STAGES",
     "TASKS",
     "Classifier",
+    "Combination",
     "Scorer",
     "StageScorers",
     "rank_queries",

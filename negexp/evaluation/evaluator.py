@@ -12,8 +12,10 @@ from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.overlap import first_of_pair, shares_text
 from negexp.embedding import Embeddings
-from negexp.evaluation.ranking import Classifier, StageScorers, rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
+from negexp.evaluation.second_stage import Classifier
 from negexp.model import BiEncoder, PairClassifier, PairScores
+from negexp.pair_tokens import PairCache, PairReader
 from negexp.randomness import generator
 
 RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "first", "group", "seen_in_training"]
@@ -38,15 +40,27 @@ def evaluate_split(
     return ranks[RANK_COLUMNS]
 
 
-def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split) -> StageScorers:
-    """Return the scorers of the texts of a split. Without a pair classifier there is no second stage."""
+def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split, second_stage: bool = True) -> StageScorers:
+    """Return the scorers of the texts of a split. Without `second_stage`, the pair classifier does not re-rank."""
     texts = split.texts()
     place = np.full(len(embeddings.row), -1, dtype=np.int64)
     place[texts] = np.arange(len(texts))
     score = squared_distance_scorer(
         embeddings.retrieval("query", texts), embeddings.retrieval("candidate", texts), place
     )
-    return StageScorers(score, None if model.classifier is None else _classifier(model.classifier, embeddings))
+    classifier = model.classifier if second_stage else None
+    return StageScorers(score, None if classifier is None else _classifier(classifier, embeddings))
+
+
+def cross_scorers(scorers: StageScorers, reader: PairReader, split: Split, config: EvaluationConfig) -> StageScorers:
+    """Return scorers whose second stage is a cross-encoder.
+
+    The nearest candidates of all tasks and protocols are scored now, each pair of texts once, so that batches have
+    inputs of similar length.
+    """
+    cache = PairCache(reader)
+    cache.prepare(lambda ask: rank_queries(split, scorers._replace(classify=ask), config.rerank_k, config.block_bytes))
+    return scorers._replace(classify=cache)
 
 
 def sample_queries(split: Split, size: int, seed: int) -> Ints:

@@ -1,4 +1,4 @@
-"""Ranks of the gold counter: first by distance, then after the pair classifier has ordered the k nearest candidates."""
+"""Ranks of the gold counter: first by distance, then after the re-ranker has ordered the k nearest candidates."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
-from negexp.evaluation.pools import PROTOCOLS, Pool, pools, possible_tasks
+from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks
+from negexp.evaluation.second_stage import SCORE_TIE, Classifier, Combination, Shortlist, lower_gold, lowered
+from negexp.evaluation.top import Top
 from negexp.largest import largest_columns
 from negexp.progress import progress_bar
 from negexp.signals import check_stop
 
 STAGES = ("retrieval", "reranked")
 
-# Both take texts as rows of `Corpus.texts`. A higher score is better.
-Scorer = Callable[[Ints, Ints], NDArray[np.float64]]  # (queries,), (columns,) -> (queries, columns)
-Classifier = Callable[[Ints, Ints], NDArray[np.float64]]  # (queries,), (queries, k) -> (queries, k)
-
-# Scores that differ by less than this, relative to their size, are equal. Two texts with one embedding may get scores
-# that differ by rounding, depending on their position in a matrix product. An equal score counts against the gold.
-SCORE_TIE = 1e-9  # float64 products
-CLASSIFIER_TIE = 1e-6  # float32 products
+# Takes texts as rows of `Corpus.texts`: (queries,), (columns,) -> (queries, columns). A higher score is better.
+Scorer = Callable[[Ints, Ints], NDArray[np.float64]]
 
 TILE = 2048  # columns scored at a time
 MOST_QUERIES = 1024
@@ -34,23 +31,24 @@ DIAGONAL = 64  # queries whose golds are scored at a time; only the diagonal of 
 
 
 class StageScorers(NamedTuple):
-    """The scorer of the first stage, and the classifier of the second; None: there is no second stage."""
+    """The scorer of the first stage, the re-ranker of the second (None: there is none), and how both are combined."""
 
     retrieval: Scorer
     classify: Classifier | None
+    combination: Combination = Combination()
 
 
 class ScoredPool(NamedTuple):
     """The scores of a pool. The gold's scores are lowered by the tie width, so equal candidates stand above it.
 
     scores (queries, columns): -inf where a column is no candidate. nearest (queries, k): the columns with the highest
-    scores, best first. classifier_scores (queries, k): the classifier's scores of these columns. Without a classifier,
-    k is 0.
+    scores, best first. combined (queries, k): the combined scores of these columns. k is 0 where the retrieval order
+    decides.
     """
 
     scores: NDArray[np.float64]
     nearest: Ints
-    classifier_scores: NDArray[np.float64]
+    combined: NDArray[np.float64]
 
 
 class RankedBlock(NamedTuple):
@@ -75,7 +73,7 @@ def rank_queries(
     Parameters
     ----------
     rerank_k
-        Number of nearest candidates that the pair classifier orders.
+        Number of nearest candidates that the re-ranker orders.
     block_bytes
         Limit for the memory of the scores, in bytes.
 
@@ -135,21 +133,23 @@ def argument_ids(split: Split) -> dict[int, str]:
 
 
 def score_pool(pool: Pool, scorers: StageScorers, k: int) -> ScoredPool:
-    """Score the candidates of a pool and, with a classifier, score the k nearest once more."""
-    scores = _lower_gold(
+    """Score the candidates of a pool and, with a re-ranker, score the k nearest once more."""
+    scores = lower_gold(
         np.where(pool.allowed, scorers.retrieval(pool.query_text, pool.text), -np.inf), pool.gold, SCORE_TIE
     )
-    if scorers.classify is None:
+    if scorers.classify is None or not scorers.combination.decides:
         return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
     nearest = largest_columns(scores, min(k, scores.shape[1]))
-    return ScoredPool(scores, nearest, _classifier_scores(pool, nearest, scorers.classify)[0])
+    near = np.take_along_axis(scores, nearest, axis=1)
+    shortlist = Shortlist.of(pool, nearest, near, np.zeros(len(scores), dtype=np.int64), scorers.classify)
+    return ScoredPool(scores, nearest, scorers.combination(shortlist.classifier, shortlist.retrieval))
 
 
 def ranking_order(scored: ScoredPool) -> Ints:
-    """Return all columns (queries, columns), best first: the k nearest by classifier score, the rest by score."""
+    """Return all columns (queries, columns), best first: the k nearest by combined score, the rest by score."""
     order = np.argsort(-scored.scores, axis=1, kind="stable")
-    by_classifier = np.argsort(-scored.classifier_scores, axis=1, kind="stable")
-    order[:, : scored.nearest.shape[1]] = np.take_along_axis(scored.nearest, by_classifier, axis=1)
+    by_combined = np.argsort(-scored.combined, axis=1, kind="stable")
+    order[:, : scored.nearest.shape[1]] = np.take_along_axis(scored.nearest, by_combined, axis=1)
     return order
 
 
@@ -158,10 +158,34 @@ def _block(columns: int, block_bytes: int) -> int:
     return max(1, min(MOST_QUERIES, block_bytes // (SCORE_BYTES * min(columns, TILE))))
 
 
+def shortlists(split: Split, protocol: str, task: Task, scorers: StageScorers, config: EvaluationConfig) -> Shortlist:
+    """Return the nearest candidates of all queries of one protocol and task, for the choice of the combination."""
+    assert scorers.classify is not None
+    parts, k = [], config.rerank_k
+    for pool in pools(split, task, protocol, np.arange(len(split))):
+        for part in pool.parts(_block(len(pool.text), config.block_bytes)):
+            rank, top = _first_stage(part, scorers.retrieval, k)
+            parts.append(Shortlist.of(part, top.column, top.score, rank, scorers.classify).padded(k))
+    return Shortlist(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
 def _rank_pool(pool: Pool, scorers: StageScorers, k: int) -> list[RankedBlock]:
-    """Rank a pool by score and, with a classifier, again after re-ranking. Columns are scored tile by tile."""
-    score, classify = scorers
-    lowered = _lowered(_gold_scores(pool, score), SCORE_TIE)
+    """Rank a pool by score and, with a re-ranker, again after re-ranking."""
+    classify, combination = scorers.classify, scorers.combination
+    rank, top = _first_stage(pool, scorers.retrieval, 1 if classify is None or not combination.decides else k)
+    candidates = len(pool.text) - (pool.excluded >= 0)
+    retrieval = RankedBlock(pool.query, rank, candidates, pool.text[top.column[:, 0]])
+    if classify is None:
+        return [retrieval]
+    if not combination.decides:
+        return [retrieval, retrieval]
+    reranked, first = Shortlist.of(pool, top.column, top.score, rank, classify).reranked(combination)
+    return [retrieval, RankedBlock(pool.query, reranked, candidates, first)]
+
+
+def _first_stage(pool: Pool, score: Scorer, k: int) -> tuple[Ints, Top]:
+    """Return the gold's rank of each query of a pool, and its k best columns. Columns are scored tile by tile."""
+    gold = lowered(_gold_scores(pool, score), SCORE_TIE)
     top = Top(np.empty((len(pool.query), 0)), np.empty((len(pool.query), 0), dtype=np.int64))
     above = np.zeros(len(pool.query), dtype=np.int64)
     for start in range(0, len(pool.text), TILE):
@@ -172,15 +196,11 @@ def _rank_pool(pool: Pool, scorers: StageScorers, k: int) -> list[RankedBlock]:
         scores[own, pool.excluded[own] - start] = -np.inf
         copies = np.isin(pool.gold_identity, pool.identity[tile]).nonzero()[0]
         if len(copies):
-            gold = pool.identity[tile] == pool.gold_identity[copies, None]
-            scores[copies] = np.where(gold & (scores[copies] > -np.inf), lowered[copies, None], scores[copies])
-        above += np.count_nonzero(scores > lowered[:, None], axis=1)
-        top = top.merged(scores, start, 1 if classify is None else k)
-    candidates = len(pool.text) - (pool.excluded >= 0)
-    retrieval = RankedBlock(pool.query, 1 + above, candidates, pool.text[top.column[:, 0]])
-    if classify is None:
-        return [retrieval]
-    return [retrieval, _rerank(pool, top, 1 + above, candidates, classify)]
+            is_gold = pool.identity[tile] == pool.gold_identity[copies, None]
+            scores[copies] = np.where(is_gold & (scores[copies] > -np.inf), gold[copies, None], scores[copies])
+        above += np.count_nonzero(scores > gold[:, None], axis=1)
+        top = top.merged(scores, start, k)
+    return 1 + above, top
 
 
 def _gold_scores(pool: Pool, score: Scorer) -> NDArray[np.float64]:
@@ -191,70 +211,6 @@ def _gold_scores(pool: Pool, score: Scorer) -> NDArray[np.float64]:
         some = query[start : start + DIAGONAL]
         np.maximum.at(best, some, score(pool.query_text[some], text[start : start + DIAGONAL]).diagonal())
     return best
-
-
-class Top(NamedTuple):
-    """Scores and columns (queries, k) of the best columns so far, best first. The lower of equal columns is first."""
-
-    score: NDArray[np.float64]
-    column: Ints
-
-    def merged(self, scores: NDArray[np.float64], start: int, k: int) -> Top:
-        """Return the k best of these columns and a tile of scores (queries, columns) that starts at `start`."""
-        if self.score.shape[1] < k:
-            columns = largest_columns(scores, min(k, scores.shape[1]))
-            return self._with(np.take_along_axis(scores, columns, axis=1), start + columns, k)
-        # only columns better than the present last one can enter; after a few tiles there are hardly any
-        query, column = np.divmod(np.flatnonzero(scores > self.score[:, -1:]), scores.shape[1])
-        queries, row = np.unique(query, return_inverse=True)
-        if len(queries):
-            place = (
-                np.arange(len(query)) - np.searchsorted(query, queries)[row]
-            )  # position among the query's better columns
-            shape = len(queries), int(place.max()) + 1
-            better, columns = np.full(shape, -np.inf), np.zeros(shape, dtype=np.int64)
-            better[row, place], columns[row, place] = scores[query, column], start + column
-            merged = Top(self.score[queries], self.column[queries])._with(better, columns, k)
-            self.score[queries], self.column[queries] = merged
-        return self
-
-    def _with(self, score: NDArray[np.float64], column: Ints, k: int) -> Top:
-        """Return the k best of these columns and of columns with higher numbers."""
-        score, column = np.concatenate([self.score, score], axis=1), np.concatenate([self.column, column], axis=1)
-        order = np.argsort(-score, axis=1, kind="stable")[:, :k]
-        return Top(np.take_along_axis(score, order, axis=1), np.take_along_axis(column, order, axis=1))
-
-
-def _rerank(pool: Pool, top: Top, rank: Ints, candidates: Ints, classify: Classifier) -> RankedBlock:
-    """Order the nearest columns by the classifier. A gold that is not among them keeps its rank."""
-    classifier_scores, is_gold = _classifier_scores(pool, top.column, classify)
-    competes, texts = classifier_scores > -np.inf, pool.text[top.column]
-    gold_score = np.max(classifier_scores, axis=1, where=is_gold, initial=-np.inf, keepdims=True)
-    above = competes & ~is_gold & (classifier_scores >= gold_score)
-    first = np.where(is_gold & above.any(axis=1, keepdims=True), -np.inf, classifier_scores).argmax(axis=1)
-    reranked = np.where(is_gold.any(axis=1), 1 + above.sum(axis=1), rank)
-    return RankedBlock(pool.query, reranked, candidates, np.take_along_axis(texts, first[:, None], axis=1)[:, 0])
-
-
-def _classifier_scores(pool: Pool, columns: Ints, classify: Classifier) -> tuple[NDArray[np.float64], np.ndarray]:
-    """Return the classifier's scores of the given columns (queries, k), and whether each column is gold.
-
-    The gold's score is lowered by the tie width. A column that is no candidate gets -inf.
-    """
-    allowed = columns != pool.excluded[:, None]
-    is_gold = allowed & (pool.identity[columns] == pool.gold_identity[:, None])
-    classifier_scores = np.where(allowed, classify(pool.query_text, pool.text[columns]), -np.inf)
-    return _lower_gold(classifier_scores, is_gold, CLASSIFIER_TIE), is_gold
-
-
-def _lower_gold(values: NDArray[np.float64], gold: np.ndarray, tie: float) -> NDArray[np.float64]:
-    """Give every copy of the gold the best copy's value, lowered by the tie width."""
-    best = np.max(values, axis=1, where=gold, initial=-np.inf, keepdims=True)
-    return np.where(gold, _lowered(best, tie), values)
-
-
-def _lowered(best: NDArray[np.float64], tie: float) -> NDArray[np.float64]:
-    return best - tie * (1 + np.abs(best))
 
 
 def squared_distance_scorer(queries: np.ndarray, candidates: np.ndarray, rows: Ints | None = None) -> Scorer:

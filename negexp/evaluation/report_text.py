@@ -57,8 +57,8 @@ def _below_retrieval(metrics: Metrics, monitor: Monitor) -> list[str]:
         return []
     note = (
         f"Re-ranked is below retrieval in {protocol} {task} ({metric} {reranked:.4f} against {retrieval:.4f}): "
-        "the pair classifier orders the nearest candidates worse than their distances do. Read the retrieval "
-        "columns; to train the classifier better, give it more epochs or pairs."
+        "the re-ranker orders the nearest candidates worse than their distances do. Read the retrieval columns; to "
+        "train the re-ranker better, give it more epochs or pairs."
     )
     return [fill(note, 100)]
 

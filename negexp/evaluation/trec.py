@@ -80,7 +80,7 @@ class TrecExport:
         listed = allowed & ~(gold & (np.cumsum(gold, axis=1) > 1))
         for query, row in enumerate(pool.query.tolist()):
             own = listed[query]
-            # re-ranked lists mix classifier scores and distances, so their scores count down the positions
+            # re-ranked lists mix combined scores and distances, so their scores count down the positions
             scores_of_row = (
                 _strictly_decreasing(scores[query, own]) if stage == "retrieval" else np.arange(own.sum(), 0, -1)
             )

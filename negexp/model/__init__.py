@@ -2,6 +2,7 @@
 
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Role
 from negexp.model.build import BuiltModel, build_model, restore_model, zero_shot_config
+from negexp.model.cross_encoder import CrossEncoder, build_cross_encoder
 from negexp.model.loss import Loss, TextBatch
 from negexp.model.pair_scores import PairScores
 from negexp.model.vectors import Vectors
@@ -9,12 +10,14 @@ from negexp.model.vectors import Vectors
 __all__ = [
     "BiEncoder",
     "BuiltModel",
+    "CrossEncoder",
     "Loss",
     "PairClassifier",
     "PairScores",
     "Role",
     "TextBatch",
     "Vectors",
+    "build_cross_encoder",
     "build_model",
     "restore_model",
     "zero_shot_config",

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from negexp.config import ModelConfig
-from negexp.model.encoder import freeze_layers, state_size
+from negexp.model.encoder import freeze_layers, pool, state_size
+from negexp.model.trainable import Trainable
 from negexp.model.vectors import Vectors
 
 NO_COUNTER, COUNTER = 0, 1  # the pair classifier's classes
@@ -45,18 +46,9 @@ class Tower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return retrieval (texts, retrieval_size) and pooled (texts, hidden_size) embeddings in float32."""
-        output = self.encoder(input_ids=ids, attention_mask=mask)
-        states: Tensor = output.last_hidden_state  # (texts, tokens, hidden)
-        if self.pooling == "pooler":
-            pooled = output.pooler_output  # check_encoder has refused encoders without it
-        elif self.pooling == "cls":
-            pooled = states[:, 0]
-        else:
-            weight = mask.unsqueeze(-1).float()  # (texts, tokens, 1)
-            pooled = (states.float() * weight).sum(1) / weight.sum(1)
+        pooled = pool(self.encoder(input_ids=ids, attention_mask=mask), mask, self.pooling)
         # The heads cost little, and the index would search vectors with their rounding errors: no autocast here.
         with torch.autocast(ids.device.type, enabled=False):
-            pooled = pooled.float()
             retrieval = self.head(pooled)
             if self.normalize:
                 retrieval = nn.functional.normalize(retrieval, dim=-1)
@@ -110,7 +102,7 @@ class PairClassifier(nn.Module):
         return logits
 
 
-class BiEncoder(nn.Module):
+class BiEncoder(Trainable):
     """One tower for points as queries and one for candidates (the same one when shared), and the heads.
 
     The heads are the pair classifier, and the query head, which maps the retrieval embeddings of queries.

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from negexp.config import ModelConfig
 from negexp.errors import InputError
@@ -77,6 +78,20 @@ def state_size(encoder: PreTrainedModel) -> int:
     with without_gradients(encoder):
         size: int = encoder(input_ids=ids, attention_mask=ids).last_hidden_state.shape[-1]
     return size
+
+
+def pool(output: BaseModelOutputWithPooling, mask: Tensor, pooling: str) -> Tensor:
+    """Return pooled states (texts, hidden) in float32 from an encoder's output, by `model.pooling`."""
+    if pooling == "pooler":
+        pooled = output.pooler_output  # check_encoder has refused encoders without it
+        assert pooled is not None
+        return pooled.float()
+    states = output.last_hidden_state  # (texts, tokens, hidden)
+    assert states is not None
+    if pooling == "cls":
+        return states[:, 0].float()
+    weight = mask.unsqueeze(-1).float()  # (texts, tokens, 1)
+    return (states.float() * weight).sum(1) / weight.sum(1)
 
 
 @contextmanager

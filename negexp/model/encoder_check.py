@@ -111,15 +111,19 @@ def _states(encoder: PreTrainedModel, text: Tensor) -> Tensor:
 
 
 def _check_positions(encoder: PreTrainedModel, config: ModelConfig) -> None:
+    check_positions(encoder, config.max_length, "model.max_length")
+
+
+def check_positions(encoder: PreTrainedModel, max_length: int, key: str) -> None:
+    """Raise `InputError` when an encoder has fewer positions than the tokens that a key allows."""
     positions = getattr(encoder.config, "max_position_embeddings", None)
     for name, module in encoder.named_modules():
         # RoBERTa and related models count positions from `padding_idx + 1`
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             positions = module.num_embeddings - module.padding_idx - 1
-    if positions is not None and 0 < positions < config.max_length:
+    if positions is not None and 0 < positions < max_length:
         raise InputError(
-            f"model.max_length={config.max_length}: {encoder.config.model_type} takes {positions} tokens; "
-            f"use at most {positions}"
+            f"{key}={max_length}: {encoder.config.model_type} takes {positions} tokens; use at most {positions}"
         )
 
 

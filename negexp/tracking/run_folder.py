@@ -48,7 +48,9 @@ class RunFolder:
         self.negatives = path / "negatives"
         self.evaluation = path / "evaluation"
         self.profile = path / "profile"
-        self.folders = (self.encoder, self.checkpoints, self.negatives, self.evaluation, self.profile)
+        self.reranker = path / "reranker"  # commits of the cross-encoder
+        self.reranker_table = path / "reranker.csv"
+        self.folders = (self.encoder, self.checkpoints, self.negatives, self.evaluation, self.profile, self.reranker)
         self.result = path / "result.json"
 
     @contextmanager
@@ -88,6 +90,8 @@ class RunFolder:
             make_folder(folder)
         make_folder(self.checkpoints)
         remove_folder(self.profile)
+        remove_folder(self.reranker)
+        remove_file(self.reranker_table)
         remove_file(self.metrics)
         remove_file(self.refreshes)
         with new_folder(self.encoder) as temporary:
@@ -111,6 +115,10 @@ class RunFolder:
         """Write all committed rows to metrics.csv and refreshes.csv."""
         write_csv(self.metrics, pd.DataFrame(epochs))
         write_csv(self.refreshes, pd.DataFrame(refreshes))
+
+    def write_reranker(self, epochs: list[dict[str, Any]]) -> None:
+        """Write the committed epochs of the cross-encoder to reranker.csv."""
+        write_csv(self.reranker_table, pd.DataFrame(epochs))
 
     def write_profile(self, phases: pd.DataFrame, operators: pd.DataFrame) -> None:
         """Write `profile/phases.csv` and `profile/operators.csv`."""

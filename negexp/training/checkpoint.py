@@ -67,14 +67,14 @@ class Commit:
 class CheckpointStore:
     """The commits of a run: the newest `keep` commits and the best one."""
 
-    def __init__(self, run: Path, keep: int) -> None:
+    def __init__(self, run: Path, keep: int, folder: str = "checkpoints") -> None:
         self.run = run
-        self.folder = run / "checkpoints"
+        self.folder = run / folder
         self.keep = keep
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def begin(self, epoch: int, trainee: Trainee, negatives: Negatives) -> Path:
+    def begin(self, epoch: int, trainee: Trainee[Any, Any], negatives: Negatives) -> Path:
         """Write the tensors of an epoch into a temporary folder, and return it; `finish` turns it into a commit."""
         temporary = start_folder(self.folder / _name(epoch))
         optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
@@ -153,7 +153,7 @@ class CheckpointStore:
             remove_folder(aside)
             rename_folder(folder, aside)
 
-    def restore(self, commit: Commit, trainee: Trainee) -> Negatives:
+    def restore(self, commit: Commit, trainee: Trainee[Any, Any]) -> Negatives:
         """Load all that training has changed from a commit; return its negatives."""
         for name, module in _modules(trainee).items():
             load_weights(commit.folder / name, module)
@@ -221,7 +221,7 @@ def _name(epoch: int) -> str:
     return f"epoch-{int(epoch):03d}"
 
 
-def _modules(trainee: Trainee) -> dict[str, nn.Module]:
+def _modules(trainee: Trainee[Any, Any]) -> dict[str, nn.Module]:
     """Return the modules of a commit, by the names of their files."""
     modules: dict[str, nn.Module] = {MODEL: trainee.evaluated}
     if trainee.evaluated is not trainee.model:

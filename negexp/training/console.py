@@ -69,7 +69,11 @@ def before_and_after(result: Mapping[str, Any]) -> str:
             picks = " *" if (stage, metric) == (monitored_stage, monitored) else ""
             line = f"{f'{stage} {metric}{picks}':<24}"
             for split in splits:
-                untrained, trained = before[split][stage][task][metric], result[split][protocol][stage][task][metric]
+                trained = result[split][protocol][stage][task][metric]
+                if stage not in before[split]:  # a cross-encoder has no untrained state
+                    line += f"{'':12}{trained:{width}.4f}{'':10}"
+                    continue
+                untrained = before[split][stage][task][metric]
                 line += f"{untrained:12.4f}{trained:{width}.4f}{round(trained - untrained, 4) + 0.0:+10.4f}"
-            lines.append(line)
+            lines.append(line.rstrip())
     return "\n".join([*lines, "* picks the epoch, on validation (trainer.monitor)"])

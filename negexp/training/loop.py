@@ -16,11 +16,13 @@ from negexp.components import flatten
 from negexp.config import BenchConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings, TextEncoder
-from negexp.evaluation import summarise
-from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
+from negexp.evaluation import Combination, StageScorers, summarise
+from negexp.evaluation.evaluator import cross_scorers, evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import Metrics, metric_columns
 from negexp.evaluation.monitor import Monitor
+from negexp.evaluation.weight import choose_combination
 from negexp.model import BiEncoder
+from negexp.pair_tokens import PairReader
 from negexp.sampling import Negatives
 from negexp.signals import check_stop
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
@@ -31,7 +33,7 @@ from negexp.training.clock import PhaseClock
 from negexp.training.provenance import Provenance
 from negexp.training.refresh import Moment, Refresher
 from negexp.training.steps import TrainingEpoch
-from negexp.training.trainee import Trainee
+from negexp.training.trainee import BiEncoderTrainee
 
 log = logging.getLogger("negexp")
 
@@ -76,7 +78,7 @@ class Experiment:
         config: TrainConfig | BenchConfig,
         corpus: Corpus,
         encoder: TextEncoder,
-        trainee: Trainee,
+        trainee: BiEncoderTrainee,
         store: CheckpointStore,
         listeners: Sequence[Listener],
     ) -> None:
@@ -89,6 +91,8 @@ class Experiment:
         self.builder = BatchBuilder(encoder, train, arguments, forbidden, trainee.loss.points_are_candidates)
         self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
         self.progress = Progress()
+        self.combination: Combination | None = None  # of the second stage, if there is one
+        self.cross: PairReader | None = None  # the trained cross-encoder, with `model.reranker=cross`
         self.monitor = Monitor.parse(config.trainer.monitor, corpus["validation"])
 
     def begin(self, provenance: Provenance) -> None:
@@ -174,13 +178,22 @@ class Experiment:
             embeddings["train"] = train if model is self.trainee.model else self.embed("train", model)
         queries = {"train": self.train_queries}
         with self.clock("evaluate"):
+            scorers, evaluation = self.scorers("validation", embeddings["validation"]), self.config.evaluation
+            self.combination = choose_combination(scorers, self.corpus["validation"], self.monitor, evaluation)
             return {split: self.rank(split, vectors, queries.get(split)) for split, vectors in embeddings.items()}
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
         """Return the ranks of the queries of a split."""
-        pairs = self.corpus[split]
-        scorers = split_scorers(self.trainee.evaluated, embeddings, pairs)
-        return evaluate_split(scorers, pairs, self.train_split, self.config.evaluation, queries, self.encoder.progress)
+        scorers, progress = self.scorers(split, embeddings), self.encoder.progress
+        return evaluate_split(scorers, self.corpus[split], self.train_split, self.config.evaluation, queries, progress)
+
+    def scorers(self, split: str, embeddings: Embeddings) -> StageScorers:
+        """Return the scorers of a split, with the combination in force."""
+        pairs, second_stage = self.corpus[split], self.config.model.reranker == "pair"
+        scorers = split_scorers(self.trainee.evaluated, embeddings, pairs, second_stage)
+        if self.combination is not None:
+            scorers = scorers._replace(combination=self.combination)
+        return scorers if self.cross is None else cross_scorers(scorers, self.cross, pairs, self.config.evaluation)
 
     def commit(
         self,
@@ -200,6 +213,7 @@ class Experiment:
             temporary = self.store.begin(epoch, self.trainee, progress.negatives)
         # the row is part of the commit, so the rest of the checkpoint phase counts for the next epoch
         row = epoch_row(refreshes, losses, self.clock.take(PHASES))
+        row |= {} if self.combination is None else self.combination.columns()
         for split, metrics in scores.items():
             row |= metric_columns(metrics, split)
         progress.history.append(row)

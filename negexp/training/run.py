@@ -9,6 +9,7 @@ from negexp.components import build
 from negexp.config import TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import TextEncoder
+from negexp.evaluation import Combination
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
 from negexp.model import BuiltModel
@@ -24,6 +25,7 @@ from negexp.training.console import Console
 from negexp.training.loop import Experiment, Progress
 from negexp.training.profile import ProfileListener
 from negexp.training.provenance import Provenance
+from negexp.training.reranking import Reranking, TrainedReranker, check_cross_encoder
 from negexp.training.trainee import build_trainee
 
 
@@ -38,10 +40,16 @@ class StartingPoint:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The final progress of the loop, the metrics of validation and test with the best epoch, and the listeners."""
+    """The final progress of the loop, the metrics of validation and test with the best epoch, and the listeners.
+
+    combination: how re-ranking combined its scores, chosen with the best epoch; None without a second stage. reranker:
+    the cross-encoder, with `model.reranker=cross`.
+    """
 
     progress: Progress
     scores: dict[str, Metrics]
+    combination: Combination | None
+    reranker: TrainedReranker | None
     listeners: Sequence[Listener]
 
 
@@ -53,6 +61,8 @@ def train(
     Afterwards, the model holds the weights of the best epoch.
     """
     folder = start.folder
+    if config.model.reranker == "cross":
+        check_cross_encoder(config, built)
     trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
     encoder = TextEncoder(trainee.model, tokens, runtime, config.tracker.progress)
@@ -67,11 +77,16 @@ def train(
         folder.save_config(config)
     progress = experiment.run()
     load_weights(store.weights("best"), trainee.evaluated)
+    experiment.combination = Combination.of_row(progress.history[progress.best_epoch])
+    reranker = None
+    if config.model.reranker == "cross":
+        reranker = Reranking(experiment, built, folder, config.checkpoint.keep).run()
+        experiment.cross, experiment.combination = reranker.reader, reranker.combination
     scores = {}
     for split in ("validation", "test"):
         ranks = experiment.rank(split, experiment.embed(split, trainee.evaluated))
         scores[split] = write_evaluation(folder.evaluation, split, ranks)
-    return TrainingResult(progress, scores, listeners)
+    return TrainingResult(progress, scores, experiment.combination, reranker, listeners)
 
 
 def _listeners(config: TrainConfig, runtime: Runtime, folder: RunFolder) -> list[Listener]:

@@ -16,7 +16,7 @@ from negexp.randomness import derive
 from negexp.sampling import Negatives
 from negexp.training.batch import BatchBuilder
 from negexp.training.profile import part
-from negexp.training.trainee import Trainee
+from negexp.training.trainee import BiEncoderTrainee
 
 Ints = NDArray[np.int64]
 BatchCallback = Callable[[int, dict[str, Tensor]], None]  # arguments: the number of the batch in the epoch, its losses
@@ -30,7 +30,7 @@ class TrainingEpoch:
 
     def __init__(
         self,
-        trainee: Trainee,
+        trainee: BiEncoderTrainee,
         builder: BatchBuilder,
         config: TrainerConfig,
         batches: Sequence[Ints],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
@@ -11,27 +12,29 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 from negexp.config import TrainerConfig
 from negexp.model import BiEncoder
 from negexp.model.loss import Loss
+from negexp.model.trainable import Trainable
 from negexp.runtime import Runtime
 from negexp.training.learning_rate import LearningRate
 
+Model = TypeVar("Model", bound=Trainable)
+Criterion = TypeVar("Criterion", bound=nn.Module)
+
 
 @dataclass
-class Trainee:
+class Trainee(Generic[Model, Criterion]):
     """The state that training changes. A loss may have parameters of its own, such as a learned temperature."""
 
-    model: BiEncoder
-    loss: Loss
+    model: Model
+    loss: Criterion
     optimizer: Optimizer
     rate: LearningRate
     config: TrainerConfig
     average: AveragedModel | None
 
     @property
-    def evaluated(self) -> BiEncoder:
+    def evaluated(self) -> Model:
         """Return the model that is evaluated and kept: with averaged weights, unless `trainer.average` is none."""
-        model = self.model if self.average is None else self.average.module
-        assert isinstance(model, BiEncoder)
-        return model
+        return self.model if self.average is None else cast(Model, self.average.module)
 
     def start_epoch(self) -> None:
         """Forget the weights of the previous epoch where the average is that of one epoch."""
@@ -49,7 +52,10 @@ class Trainee:
             self.average.update_parameters(self.model)
 
 
-def build_trainee(model: BiEncoder, loss: Loss, config: TrainerConfig, runtime: Runtime) -> Trainee:
+BiEncoderTrainee = Trainee[BiEncoder, Loss]
+
+
+def build_trainee(model: Model, loss: Criterion, config: TrainerConfig, runtime: Runtime) -> Trainee[Model, Criterion]:
     """Move model and loss to the device, and create optimizer, learning rate and average."""
     model.to(runtime.device)
     loss.to(runtime.device)
@@ -64,7 +70,7 @@ def build_trainee(model: BiEncoder, loss: Loss, config: TrainerConfig, runtime: 
     return Trainee(model, loss, optimizer, LearningRate(optimizer, config), config, _average(model, config))
 
 
-def _average(model: BiEncoder, config: TrainerConfig) -> AveragedModel | None:
+def _average(model: nn.Module, config: TrainerConfig) -> AveragedModel | None:
     if config.average == "none":
         return None
     mean = get_swa_multi_avg_fn() if config.average == "last" else get_ema_multi_avg_fn(config.average_decay)

@@ -24,6 +24,7 @@ ATTENTION = "negexp"
 # Encoders that accept positions as an input, and in which only attention connects tokens. All others keep the attention
 # that transformers chooses: some add the mask to the scores, which does not work with a boolean mask.
 PACKED_MODELS = ("bert",)
+NEEDED = {"input_ids", "attention_mask"}
 # Largest difference in tokens between texts of a group. For attention, texts are padded to the longest in their group:
 # for short texts this costs less than a call for each text.
 GROUP_WIDTH = 16
@@ -61,7 +62,7 @@ def can_pack(encoder_config: PreTrainedConfig) -> bool:
 
 
 def pack_texts(encoder: PreTrainedModel) -> None:
-    """Make an encoder pack its `input_ids` and `attention_mask` on a CPU, and unpack its output.
+    """Make an encoder pack its `input_ids`, `attention_mask` and `token_type_ids` on a CPU, and unpack its output.
 
     Hidden states (texts, length, hidden) of padding are zero. On a GPU nothing is packed: many small calls would cost
     more than padding.
@@ -75,11 +76,12 @@ def pack_texts(encoder: PreTrainedModel) -> None:
 def _pack(
     encoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    if args or kwargs.keys() != {"input_ids", "attention_mask"} or kwargs["input_ids"].device.type != "cpu":
+    if args or kwargs.keys() - {"token_type_ids"} != NEEDED or kwargs["input_ids"].device.type != "cpu":
         return None  # leave other inputs unchanged
     ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
     real = mask.bool()
-    return (), {
+    types = {"token_type_ids": kwargs["token_type_ids"][real][None]} if "token_type_ids" in kwargs else {}
+    return (), types | {
         "input_ids": ids[real][None],
         "position_ids": (mask.cumsum(1) - 1)[real][None],
         "packed_texts": PackedTexts(real, text_groups(mask.sum(1).tolist())),

@@ -1,0 +1,55 @@
+"""The lists that a cross-encoder learns from: a pair's counter and negatives from the nearest arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from negexp.pair_tokens import PairReader
+from negexp.randomness import generator
+from negexp.sampling import Arguments, Negatives, Neighbours
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainingLists:
+    """The nearest arguments of each training pair, from which every epoch draws its negatives."""
+
+    reader: PairReader
+    arguments: Arguments
+    neighbours: Neighbours
+    negatives: int
+    seed: int
+
+    def draw(self, epoch: int) -> Negatives:
+        """Return distinct negatives of all pairs, drawn uniformly among their allowed neighbours; weight 0: none left.
+
+        The draws depend on (seed, epoch) only.
+        """
+        near, rng = self.neighbours, generator(self.seed, epoch, "re-ranker negatives")
+        width = max(self.negatives, near.argument.shape[1])
+        missing = ((0, 0), (0, width - near.argument.shape[1]))
+        allowed = np.pad(near.allowed, missing)
+        place = np.argsort(np.where(allowed, rng.random(allowed.shape), 2.0), axis=1)[:, : self.negatives]
+        rows = np.arange(len(place))[:, None]
+        argument, rank = (np.pad(values, missing)[rows, place] for values in (near.argument, near.rank))
+        found = allowed[rows, place]
+        distance = np.where(found, np.pad(near.distance, missing)[rows, place], np.nan)
+        return Negatives(argument, rank, found.astype(np.float32), distance)
+
+    def loss(self, pair: Ints, negatives: Negatives) -> Tensor:
+        """Return the mean of -log softmax(logits)[counter] over the lists of some pairs (ListNet's top one)."""
+        counter = self.arguments.number("counter", pair)
+        listed = np.column_stack([counter, negatives.argument[pair]])  # (pairs, 1 + negatives)
+        points = np.repeat(self.arguments.text[self.arguments.number("point", pair)], listed.shape[1])
+        logits = self.reader.logits(points, self.arguments.text[listed].ravel()).view(listed.shape)
+        absent = np.column_stack([np.zeros(len(pair), dtype=bool), ~negatives.found[pair]])
+        to_device = self.reader.runtime.to_device
+        logits = logits.masked_fill(to_device(torch.from_numpy(absent)), float("-inf"))
+        return F.cross_entropy(logits, to_device(torch.zeros(len(pair), dtype=torch.long)))
