@@ -29,7 +29,7 @@ from negexp.sampling import Arguments, Forbidden
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
-from negexp.training.console import before_and_after
+from negexp.training.console import before_and_after, verdict
 from negexp.training.loop import Experiment
 from negexp.training.steps import TrainingEpoch
 from negexp.training.trainee import build_trainee
@@ -352,8 +352,26 @@ def test_the_table_compares_the_untrained_model_with_the_best_epoch() -> None:
         ["retrieval", "accuracy@10", "0.9000", "0.9000", "+0.0000", "0.9000", "0.9000", "+0.0000"],
         ["retrieval", "mrr", "*", "0.5000", "0.7500", "+0.2500", "0.2500", "0.2500", "+0.0000"],
         ["*", "picks", "the", "epoch,", "on", "validation", "(trainer.monitor)"],
+        "Training improved retrieval on validation, and did not change retrieval on test (mrr).".split(),
     ]
     assert len({len(line) for line in lines[1:5]}) == 1  # columns are straight
+
+
+def test_the_last_line_says_on_which_splits_training_helped() -> None:
+    def said(*values: tuple[float, float]) -> str:
+        splits = dict(zip(("validation", "test"), [({"mrr": a}, {"mrr": b}) for a, b in values], strict=True))
+        result = result_of(**splits)
+        for scores in [*result["untrained"].values(), *(result[split] for split in splits)]:
+            scores["published"]["reranked"] = scores["published"]["retrieval"]
+        return verdict(result)
+
+    assert said((0.2, 0.3), (0.4, 0.5)).splitlines() == [
+        "Training improved retrieval on validation and test (mrr).",
+        "Training improved re-ranking on validation and test (mrr).",
+    ]
+    assert said((0.2, 0.3), (0.4, 0.3)).splitlines()[1] == (
+        "Training improved re-ranking on validation, and worsened re-ranking on test (mrr)."
+    )
 
 
 def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None:
