@@ -21,9 +21,9 @@ DIAGONAL = 64  # texts that `paired` scores at a time; only the diagonal of thes
 class BM25:
     """BM25 of some texts of a corpus as queries and as documents.
 
-    Words are two or more letters, digits or underscores, in lower case (bm25s's own splitting). There are no stop words
-    and there is no stemming, so nothing depends on the language. A word that a query repeats counts each time. The
-    numbers of documents with a word, and the mean length, are those of the given texts, each distinct text once.
+    Words are two or more letters, digits or underscores, in lower case (bm25s's own splitting), without stemming. If a
+    query repeats a word, the word counts each time. The numbers of documents with a word, and the mean length, are
+    those of the given texts, each distinct text once.
 
     A score is a sum over the query's words in a fixed order, in float64: it has the same bits whatever else is scored
     in the same call, and equal texts have equal scores.
@@ -35,7 +35,7 @@ class BM25:
     rows
         The texts that are documents and queries, as rows of `texts`, each once.
     options
-        k1, b and the variant of the formula.
+        k1, b, the variant of the formula, and the words that do not count.
 
     Raises
     ------
@@ -44,7 +44,8 @@ class BM25:
     """
 
     def __init__(self, texts: Sequence[str], rows: Ints, options: BM25Config) -> None:
-        words, vocabulary = bm25s.tokenize([texts[row] for row in rows], stopwords=None, show_progress=False)
+        stop_words = None if options.stop_words == "none" else options.stop_words
+        words, vocabulary = bm25s.tokenize([texts[row] for row in rows], stopwords=stop_words, show_progress=False)
         if not vocabulary:
             raise InputError(
                 "BM25: no text has a word (two letters or digits in a row), so no two texts can be compared; set "

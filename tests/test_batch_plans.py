@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from attempts import differences
 from conftest import Train
@@ -274,6 +275,12 @@ def test_a_run_trains_on_the_planned_batches(
     assert trained == planned(plan, round_of(Arguments(split), 6))
     code = getattr(split, codes)
     assert len({(number, code[pair]) for number, batch in enumerate(trained) for pair in batch}) < len(split)
+    metrics = pd.read_csv(folder / "metrics.csv").iloc[0]
+    assert split.debate is not None
+    debates: list[Counter[int]] = [Counter(split.debate[batch].tolist()) for batch in trained]
+    assert metrics["batch_size"] == len(split) / len(trained)
+    with_mates = sum(count for batch in debates for count in batch.values() if count > 1)
+    assert metrics["batch_debate_share"] == pytest.approx(with_mates / len(split))
 
 
 def test_a_run_that_continues_has_the_same_neighbours(run_training: Train, trained: list[list[int]]) -> None:

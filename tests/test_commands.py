@@ -225,7 +225,7 @@ def test_help_lists_the_components_of_other_packages(
     for kind in KINDS:
         for name in KINDS[kind].built_in():
             assert any(line.startswith(f"  {kind}: ") and name in line for line in out.splitlines())
-    assert "weighted_sum; without a YAML file, by name=...: mine" in out
+    assert "weighted_sum; without a YAML file, by name=...: mine" in " ".join(out.split())
 
 
 def test_help_of_a_command_imports_neither_torch_nor_transformers() -> None:

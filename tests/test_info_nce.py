@@ -298,6 +298,7 @@ def test_hardness_follows_a_schedule() -> None:
     ("changes", "message"),
     [
         ({"temperature": 0}, "loss.temperature=0.0: must be at least 0.001"),
+        ({"temperature": 0.005, "learn_temperature": True}, "loss.temperature=0.005: a learned one stays above 0.01"),
         ({"directions": []}, r"loss.directions=\[\]: must have query_to_counter or counter_to_query"),
         ({"directions": ALL[2:], "in_batch_points": False}, "must have query_to_counter or counter_to_query"),
         ({"directions": ["counter_to_point"]}, "loss.directions=counter_to_point: must be one of query_to_counter, "),

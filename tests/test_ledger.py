@@ -15,7 +15,7 @@ from negexp.tracking import build_ledger
 from negexp.tracking.ledger import ledger_statistics, replaced_share
 
 COLUMNS = ["pair", "negative", "source", "row", "mined", "distance", "positive_distance", "neighbour_rank"]
-COLUMNS += ["gold_copy", "origin", "sampled_epoch"]
+COLUMNS += ["gold_copy", "origin", "sampled_epoch", "dropped"]
 
 
 # the second point is a copy of the first counter; the pairs share a theme but not a debate
@@ -26,6 +26,7 @@ TRAIN = Split(("a", "b"), np.array([0, 1]), np.array([1, 2]), np.array([0, 0]), 
 def ledger() -> pd.DataFrame:
     """Two pairs with two negatives each: mined for the first pair, drawn at random for the second."""
     negatives = Negatives(argument=np.array([[1, 3], [0, 2]]), neighbour_rank=np.array([[1, 4], [0, 0]]))
+    negatives = replace(negatives, dropped=np.array([[0, 2], [0, 0]]))
     points = np.array([[0, 0], [1, 1]], dtype=np.float32)
     candidate_points = np.array([[9, 1], [3, 4]], dtype=np.float32)
     counters = np.array([[0, 2], [6, 8]], dtype=np.float32)
@@ -73,6 +74,8 @@ def test_random_draws_have_no_rank(ledger: pd.DataFrame) -> None:
     assert ledger["mined"].tolist() == [True, True, False, False]
     assert ledger["neighbour_rank"].isna().tolist() == [False, False, True, True]
     assert ledger["neighbour_rank"].dropna().tolist() == [1, 4]
+    assert ledger["dropped"].isna().tolist() == [False, False, True, True]
+    assert ledger["dropped"].dropna().tolist() == [0, 2]
 
 
 def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
@@ -86,6 +89,8 @@ def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
         "gold_copy_share": 1 / 4,
         "debate_share": 0,
         "theme_share": 1,
+        "dropped": 1,
+        "dropped_share": 1 / 2,
     }
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, SamplingRound,
 from negexp.sampling import lexical_source as module
 from negexp.sampling.lexical_source import LexicalSource, mining_source
 
-LUCENE = BM25Config(k1=1.5, b=0.75, method="lucene")
+LUCENE = BM25Config(k1=1.5, b=0.75, method="lucene", stop_words="none")
 METHODS = ("lucene", "robertson", "atire")
 
 
@@ -75,7 +76,7 @@ some_texts = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
     method=st.sampled_from(METHODS),
 )
 def test_scores_equal_the_formula(texts: list[str], k1: float, b: float, method: str) -> None:
-    options, rows = BM25Config(k1, b, method), np.arange(len(texts))
+    options, rows = BM25Config(k1, b, method, "none"), np.arange(len(texts))
     if not any(map(words, texts)):
         with pytest.raises(InputError, match="no text has a word"):
             BM25(texts, rows, options)
@@ -100,6 +101,13 @@ def test_only_the_given_texts_are_documents() -> None:
     expected = [[score(texts[q], texts[d]) for d in (3, 0, 2, 0)] for q in (2, 3)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert found[1, 0] > 0 == found[1, 1]  # a word of one document, and no word in common
+
+
+def test_stop_words_do_not_count() -> None:
+    texts, without = ["The roads and taxes", "no taxes", "it is to be"], ["roads taxes", "taxes", ""]
+    rows = np.arange(3)
+    found = BM25(texts, rows, replace(LUCENE, stop_words="english")).scores(rows, rows)
+    assert (found == BM25(without, rows, LUCENE).scores(rows, rows)).all()
 
 
 # --- neighbours ---------------------------------------------------------------------------------------------------
@@ -135,10 +143,13 @@ def splits(draw: st.DrawFn) -> tuple[list[str], Split]:
     return texts, Split(tuple(map(str, range(size))), point, counter, None, None, None)
 
 
-@pytest.mark.parametrize("candidates", ["both", "points", "counters"])
-@pytest.mark.parametrize("exclude", [["self"], DUPLICATES])
 @some_examples
-@given(drawn=splits(), depths=st.lists(st.integers(1, 20), min_size=1, max_size=3))
+@given(
+    candidates=st.sampled_from(["both", "points", "counters"]),
+    exclude=st.sampled_from([["self"], DUPLICATES]),
+    drawn=splits(),
+    depths=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+)
 def test_neighbours_equal_brute_force(
     candidates: str, exclude: list[str], drawn: tuple[list[str], Split], depths: list[int]
 ) -> None:
@@ -252,7 +263,7 @@ def test_evaluate_ranks_by_bm25(
     ranks = pd.read_parquet("here/evaluation/validation-ranks.parquet")
     corpus = load_corpus(compose_train("data.max_pairs=12").data)
     split = corpus["validation"]
-    by_text = formula([corpus.texts[row] for row in split.texts()], BM25Config(0.9, 0.4, "atire"))
+    by_text = formula([corpus.texts[row] for row in split.texts()], BM25Config(0.9, 0.4, "atire", "none"))
 
     def score(query: int, document: int) -> float:
         return by_text(corpus.texts[query], corpus.texts[document])

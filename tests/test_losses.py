@@ -145,7 +145,8 @@ def test_every_loss_has_a_file_of_keys_and_trains(run_training: Any) -> None:
     import pandas as pd
 
     assert names("loss") == ["info_nce", "pair_classifier", "pair_listwise", "triplet", "triplet_ce", "weighted_sum"]
-    for name in names("loss"):
+    both = {"info_nce", "pair_listwise"}  # info_nce_listwise takes their files
+    for name in [*sorted({*names("loss")} - both), "info_nce_listwise"]:
         folder = run_training("experiment=smoke", f"loss={name}", "trainer.epochs=1", folder=name)
         metrics = pd.read_csv(folder / "metrics.csv")
         parts = [column for column in metrics if str(column).startswith("loss_")]
@@ -188,6 +189,11 @@ def test_a_batch_holds_each_text_in_its_place_and_allows_what_is_not_forbidden(s
             assert columns[int(batch.positive[place])] == n + row
             assert [columns[int(column)] for column in batch.negative[place]] == argument[row].tolist()
             assert batch.allowed[place].tolist() == [one not in (row, n + row) for one in columns]  # no copies here
+        texts = [split.point[row] for row in pair] + [table[one] for one in columns]
+        number = torch.cat([batch.query_text, batch.text])
+        assert int(number.max()) < batch.texts
+        for one, text in zip(number, texts, strict=True):
+            assert (number == one).tolist() == [other == text for other in texts]
         for place, one in enumerate(columns):
             expected = vector(table[one], "candidate")
             torch.testing.assert_close(batch.candidate.retrieval[place], expected, atol=1e-5, rtol=0)
@@ -209,6 +215,10 @@ def test_the_columns_of_a_batch_mask_copies() -> None:
     tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
     builder = builder_of(built.model, tokens, split, choose_runtime("cpu", "float32", None), points_are_candidates=True)
     batch = builder.build(np.array([2, 5, 6]), drawn(np.full((len(split), 1), 9)))
+    assert batch.point.tolist() == [3, 4, 5]
+    assert batch.query_text.tolist() == batch.text[3:6].tolist()
+    assert batch.query_text[0] == batch.query_text[1] != batch.query_text[2]
+    assert len(set(batch.text[6:].tolist())) == 1  # all three pairs have the same negative
     counters, points, negatives = batch.allowed[0, :3], batch.allowed[0, 3:6], batch.allowed[0, 6:]
     assert counters.tolist() == [False, False, True]
     assert points.tolist() == [False, False, True]

@@ -211,11 +211,19 @@ KINDS = {
         *("trainer.optimizer=adamw", "trainer.weight_decay=0.1", "trainer.warmup_steps=20", "trainer.gradient_clip=1"),
         *("trainer.accumulation=2", "trainer.batch_size=3"),
     ],
-    "neighbours by BM25": ["sampler=decay", "sampler.start_rate=0.7", "sampler.step=0.2", "sampler.source=bm25"],
     "refreshed within epochs": ["sampler=decay", "sampler.start_rate=0.5", "sampler.refresh.steps=1"],
-    "two towers, three negatives": ["model.shared_encoder=false", "sampler.num_negatives=3", "model.layer_norm=true"],
     "moving average, query head": ["trainer.average=ema", "model.query_head=residual", "trainer.lr_schedule=linear"],
+    "learned temperature": [
+        "loss=info_nce",
+        "loss.learn_temperature=true",
+        "trainer.weight_decay=0.1",
+        "batch=debates",
+    ],
     "average of the last epoch": ["trainer.average=last", "trainer.warmup_share=0.5", "trainer.lr_schedule=cosine"],
+    "two towers, three negatives by BM25": [
+        *("model.shared_encoder=false", "sampler.num_negatives=3", "model.layer_norm=true", "sampler.source=bm25"),
+        *("sampler.start_rate=0.7", "sampler.step=0.2"),
+    ],
     "frozen, bfloat16, no ledger": ["model.freeze_encoder=true", "trainer.precision=bfloat16", "tracker.ledger=false"],
 }
 

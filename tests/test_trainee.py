@@ -183,3 +183,18 @@ def test_the_query_head_learns_with_the_points_of_a_batch() -> None:
     gradient = trainee.model.query_head.outer.weight.grad
     assert gradient is not None
     assert bool(gradient.abs().sum() > 0)
+
+
+def test_the_parameters_of_a_loss_are_trained_without_weight_decay() -> None:
+    config = compose_train(SMOKE, "loss=info_nce", "loss.learn_temperature=true", "trainer.weight_decay=0.5")
+    trainee, builder = trainee_of(config)
+    *others, last = trainee.optimizer.param_groups
+    [temperature] = trainee.loss.parameters()
+    assert last["params"] == [temperature]
+    assert (last["lr"], last["weight_decay"]) == (config.trainer.head_lr, 0.0)
+    assert {group["weight_decay"] for group in others} == {0.5}
+    batches = np.array_split(np.arange(16), 2)
+    before = temperature.item()
+    training = TrainingEpoch(trainee, builder, config.trainer, batches, seed=0, epoch=0)
+    training.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)
+    assert abs(temperature.item() - before) > 1e-4

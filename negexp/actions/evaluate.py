@@ -135,7 +135,7 @@ def _describe(config: EvaluateConfig, runtime: Runtime) -> str:
     """Return what was evaluated, in words."""
     if config.model.encoder == "bm25":
         bm25 = config.model.bm25
-        return f"bm25 (k1={bm25.k1}, b={bm25.b}, {bm25.method}; retrieval only)"
+        return f"bm25 (k1={bm25.k1}, b={bm25.b}, {bm25.method}, stop words: {bm25.stop_words}; retrieval only)"
     model = (
         f"run {config.run}" if config.run else f"{config.model.pretrained or 'tiny'} zero-shot (cosine, no re-ranking)"
     )

@@ -24,7 +24,7 @@ from negexp.errors import InputError
 LARGEST_CONFIG = 2**20  # bytes; a run's has two thousand
 RAISED = "ValueError raised while resolving interpolation: "  # OmegaConf's prefix of a resolver's error
 DEEPEST = 20  # levels of a configuration; a run's has three
-BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene"}
+BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene", "stop_words": "none"}
 RERANKER = {"epochs": 2, "batch_size": 8, "lr": 2e-5, "head_lr": 1e-3, "warmup_share": 0.1} | {
     "negatives": 3,
     "depth": 10,

@@ -62,6 +62,7 @@ class BM25Config(Options):
     k1: float = option("how soon more occurrences of a word count no more; 0: at once", low=0, high=100)
     b: float = option("how much a text's length counts against it; 0: not at all", low=0, high=1)
     method: str = option("variant of the formula, as bm25s names it", choices=("lucene", "robertson", "atire"))
+    stop_words: str = option("words that do not count; english: bm25s's list", choices=("none", "english"))
 
 
 @dataclass
@@ -70,7 +71,7 @@ class ModelConfig(Options):
 
     encoder: str = option(
         "bm25: no encoder but BM25, the lexical baseline of negexp evaluate; documents are the distinct texts of the "
-        "split, words are two or more letters or digits in lower case, without stop words and stemming",
+        "split, words are two or more letters or digits in lower case, without stemming",
         choices=("transformer", "bm25"),
     )
     bm25: BM25Config = option("of encoder=bm25")
@@ -141,12 +142,19 @@ class MiningConfig(Options):
 
     name: str
 
+    def check_sampler(self, sampler: SamplerConfig, key: str) -> None:
+        """Raise `InputError` when the policy cannot serve a strategy; `key` is the key of the policy's section."""
+
 
 @dataclass
 class ScheduleConfig(Options):
     """The keys that all schedules share."""
 
     name: str
+
+    def extremes(self) -> tuple[float, ...]:
+        """Return values that include the smallest and the largest one; empty if they are not known."""
+        return ()
 
 
 @dataclass
@@ -174,6 +182,7 @@ class SamplerConfig(Options):
         """Raise `InputError` when a pair's own texts could become its negatives."""
         if "self" not in self.exclude:
             raise InputError(f"sampler.exclude={self.exclude}: must contain self (a pair's own texts are no negatives)")
+        self.mining.check_sampler(self, "sampler.mining")
 
 
 @dataclass

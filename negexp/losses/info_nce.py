@@ -28,7 +28,9 @@ class InfoNCEOptions(LossConfig):
     """The temperature, the wrong matches of a pair, and how much hard ones count."""
 
     temperature: float = option("divides the cosine similarities", low=0.001)
-    learn_temperature: bool = option("true: the temperature is learned, from this value on, and stays above 0.01")
+    learn_temperature: bool = option(
+        "true: the temperature is learned with trainer.head_lr, from this value on, and stays above 0.01"
+    )
     directions: list[str] = option(
         "which wrong matches share the pair's softmax: candidates of the point (query_to_counter), the other points of "
         "the counter, the other points of the point, the other counters of the counter",
@@ -63,6 +65,11 @@ class InfoNCEOptions(LossConfig):
             raise InputError(
                 f"{directions}: would count each point twice beside in_batch_points=true; set that to false or leave "
                 "out query_to_query"
+            )
+        if self.learn_temperature and self.temperature < LOWEST_LEARNED:
+            raise InputError(
+                f"temperature={self.temperature}: a learned one stays above {LOWEST_LEARNED}; start with more, or set "
+                "learn_temperature=false"
             )
         if hard and "query_to_counter" not in self.directions:
             raise InputError(f"{directions}: leaves out query_to_counter, which hardness is for; add it")

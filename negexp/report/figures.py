@@ -165,8 +165,7 @@ def _accuracy_against_seconds(comparison: Comparison, _: Numbers) -> tuple[str, 
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     for number, arm in enumerate(comparison.arms):
-        column = comparison.monitor.column("validation")
-        scores = _table([run.epochs[column] for run in arm.runs]).mean(axis=1, skipna=False)
+        scores = _table([_epoch_values(run, comparison.monitor) for run in arm.runs]).mean(axis=1, skipna=False)
         phases = [f"seconds_{phase}" for phase in PHASES]
         seconds = _table([run.epochs[phases].sum(axis=1).cumsum() for run in arm.runs]).mean(axis=1, skipna=False)
         axis.plot(seconds, scores * 100, label=arm.name, **_line(number))
@@ -212,7 +211,15 @@ def _negative_column(epochs: pd.DataFrame, column: str) -> pd.Series:
 
 def _with_untrained(run: Run, monitor: Monitor) -> pd.Series:
     """Return a run's validation scores after 0, 1, 2, ... epochs of training."""
-    return pd.Series([monitor.value(run.result.untrained), *run.epochs[monitor.column("validation")]])
+    stages = run.result.untrained[monitor.protocol]
+    untrained = monitor.value(run.result.untrained) if monitor.stage in stages else np.nan
+    return pd.Series([untrained, *_epoch_values(run, monitor)])
+
+
+def _epoch_values(run: Run, monitor: Monitor) -> pd.Series:
+    """Return a metric of each epoch (epochs,); NaN without that stage, as for a cross-encoder before it is trained."""
+    values: pd.Series = run.epochs.get(monitor.column("validation"), pd.Series(np.nan, index=run.epochs.index))
+    return values
 
 
 def _table(series: Sequence[pd.Series]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ class RunResult:
     """The values of result.json that a report uses.
 
     untrained, test: metrics of the validation split before training, and of the test split. runtime: device, threads
-    and precision.
+    and precision. reranker_seconds: training of the cross-encoder and its choice on validation; None without one.
     """
 
     data_fingerprint: str
@@ -42,6 +42,7 @@ class RunResult:
     untrained: Metrics
     test: Metrics
     runtime: str
+    reranker_seconds: float | None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> RunResult:
@@ -54,6 +55,7 @@ class RunResult:
             values["untrained"]["validation"],
             values["test"],
             str(values.get("runtime", "")),
+            values["reranker"]["seconds"] if "reranker" in values else None,
         )
 
 
@@ -183,6 +185,9 @@ def _find_wrong_type(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.Dat
         return "result.json's overrides"
     if not isinstance(known, dict) or not all(isinstance(one, str) for one in known.values()):
         return "result.json's versions"
+    reranker = result.get("reranker", {"seconds": 0.0})
+    if not isinstance(reranker, dict) or not isinstance(reranker.get("seconds"), int | float):
+        return "result.json's reranker"
     scores = [str(column) for column in epochs if str(column).startswith("validation/")]
     try:
         untrained = metric_columns(result["untrained"]["validation"], "validation")

@@ -29,20 +29,26 @@ class Table:
 
 
 def main_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table:
-    """Return the headline's metric of each arm, in both protocols and stages, and the seconds of an epoch."""
+    """Return the headline's metric of each arm, in both protocols and stages, and the seconds of an epoch.
+
+    If a run has a cross-encoder, a column has the seconds of its training.
+    """
     protocol, stage, task, metric = comparison.monitor
     columns = [
         (one, other) for one in dict.fromkeys([protocol, *PROTOCOLS]) for other in dict.fromkeys([stage, *STAGES])
     ]
     order = arms_best_first(numbers.arms, comparison, queries)["arm"]
     by_name = {arm.name: arm for arm in comparison.arms}
+    crossed = any(run.result.reranker_seconds is not None for run in comparison.runs)
     rows = []
     for name in order:
         arm = by_name[name]
         keys = [CellKey(name, one, queries, other, task, metric) for one, other in columns]
         cells = [_cell_text(numbers, key) for key in keys]
-        rows.append([name, str(len(arm.runs)), *cells, f"{_seconds(arm):.1f}"])
-    header = ["arm", "seeds", *(f"{one}, {other}" for one, other in columns), "seconds an epoch"]
+        seconds = [f"{_seconds(arm):.1f}", _reranker_seconds(arm)]
+        rows.append([name, str(len(arm.runs)), *cells, *(seconds if crossed else seconds[:1])])
+    last = ["seconds an epoch", "seconds, re-ranker"] if crossed else ["seconds an epoch"]
+    header = ["arm", "seeds", *(f"{one}, {other}" for one, other in columns), *last]
     title = f"Test {task} {metric} in %, mean ± sd over seeds [95 % interval], {QUERY_SUBSETS[queries]}"
     return Table(title, header, rows)
 
@@ -151,3 +157,8 @@ def _cell_text(numbers: Numbers, key: CellKey) -> str:
 def _seconds(arm: Arm) -> float:
     columns = [column for column in arm.runs[0].epochs if str(column).startswith("seconds_")]
     return float(np.mean([run.epochs[columns].sum(axis=1).mean() for run in arm.runs]))
+
+
+def _reranker_seconds(arm: Arm) -> str:
+    seconds = [run.result.reranker_seconds for run in arm.runs if run.result.reranker_seconds is not None]
+    return f"{np.mean(seconds):.1f}" if seconds else "-"

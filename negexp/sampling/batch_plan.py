@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,3 +74,19 @@ class BatchPlan(ABC):
             return batches
         texts = round_.arguments.identity.reshape(2, -1).T  # (pairs, 2)
         return keep_copies_apart(batches, texts, round_.size, round_.rng)
+
+
+def batch_statistics(batches: Sequence[Ints], arguments: Arguments) -> dict[str, float]:
+    """Return columns for metrics.csv.
+
+    `batch_size`: mean number of pairs in a batch. `batch_debate_share`: share of the pairs with another pair of their
+    debate in their batch, only if the corpus has debates.
+    """
+    size = arguments.pairs / len(batches)
+    if arguments.debate is None:
+        return {"batch_size": size}
+    pair = np.concatenate(batches)
+    batch = np.repeat(np.arange(len(batches)), [len(one) for one in batches])
+    places = np.stack([batch, arguments.debate[pair]], axis=1)
+    _, place, pairs = np.unique(places, axis=0, return_inverse=True, return_counts=True)
+    return {"batch_size": size, "batch_debate_share": float((pairs[place.ravel()] > 1).mean())}

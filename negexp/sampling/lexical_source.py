@@ -42,6 +42,10 @@ class LexicalSource:
         query = np.broadcast_to(texts[pair][:, None], argument.shape)
         return -self._bm25.paired(query.ravel(), texts[argument].ravel()).reshape(argument.shape)
 
+    def similarity(self, pair: Ints, argument: Ints) -> Floats:
+        """Return the BM25 scores (pairs, k) of arguments (pairs, k) for the pairs' points."""
+        return -self.distance(pair, argument)
+
     def search(self, table: str, pair: Ints, k: int) -> tuple[Floats, Ints]:
         """Return distances and rows (pairs, k) of the nearest in a table, nearest first; ties in the order of rows."""
         distance, row = np.empty((len(pair), k)), np.empty((len(pair), k), dtype=np.int64)

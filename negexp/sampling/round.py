@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,74 +14,17 @@ from numpy.typing import NDArray
 from negexp.corpus.argument_numbers import TABLES
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.source import EmbeddingSpace, Source
 
 if TYPE_CHECKING:
     from negexp.sampling.policy import MiningPolicy
+    from negexp.sampling.schedule import ScheduledNumber
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TABLES_OF = {"both": TABLES, "points": ("point",), "counters": ("counter",)}  # by value of `sampler.candidates`
-
-
-@dataclass(frozen=True)
-class Negatives:
-    """The k negatives of some pairs; mined ones are nearest first.
-
-    argument (pairs, k): numbers as in `Arguments`.
-    neighbour_rank (pairs, k): rank among the other arguments of the tables in `sampler.candidates`, 1 = nearest;
-    forbidden arguments count, the point itself does not; 0 for a random draw.
-    weight (pairs, k): weight of each negative in the loss; 0 if none was found, and then `argument` has no meaning.
-    distance (pairs, k): Euclidean distance from the point as a query, in the embeddings at the time of sampling; NaN if
-    it was not computed.
-    """
-
-    argument: Ints
-    neighbour_rank: Ints
-    weight: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))  # empty: all 1
-    distance: Floats = field(default_factory=lambda: np.empty(0))  # empty: all NaN
-
-    def __post_init__(self) -> None:
-        shape = self.argument.shape
-        if self.weight.shape == (0,):
-            object.__setattr__(self, "weight", np.ones(shape, dtype=np.float32))
-        if self.distance.shape == (0,):
-            object.__setattr__(self, "distance", np.full(shape, np.nan))
-
-    @property
-    def mined(self) -> NDArray[np.bool_]:
-        """Return whether each negative was mined rather than drawn at random (pairs, k)."""
-        return self.neighbour_rank > 0
-
-    @property
-    def found(self) -> NDArray[np.bool_]:
-        """Return whether there is a negative (pairs, k); a mining policy may find fewer than k."""
-        return self.weight > 0
-
-    @classmethod
-    def join(cls, parts: Sequence[tuple[Ints, Negatives]]) -> Negatives:
-        """Return the negatives of all pairs from parts: (positions of the pairs, negatives of these pairs)."""
-        size = sum(len(place) for place, _ in parts)
-        order = np.empty(size, dtype=np.int64)
-        order[np.concatenate([place for place, _ in parts])] = np.arange(size)
-        names = ("argument", "neighbour_rank", "weight", "distance")
-        return cls(*(np.concatenate([getattr(part, name) for _, part in parts])[order] for name in names))
-
-
-class Neighbours(NamedTuple):
-    """The nearest arguments of some points, nearest first; ties in the order of argument numbers.
-
-    pair (pairs,); argument, distance, rank (1 = nearest) and allowed (pairs, width). Distances are Euclidean, or with
-    `sampler.source=bm25` minus the BM25 score. Shorter rows are filled up:
-    `argument` is the pair's own point there, `rank` 0, `distance` infinite and `allowed` false.
-    """
-
-    pair: Ints
-    argument: Ints
-    distance: Floats
-    rank: Ints
-    allowed: NDArray[np.bool_]
 
 
 class SamplingRound:
@@ -125,6 +69,16 @@ class SamplingRound:
         self.progress, self.validation = progress, validation
         return self
 
+    def wanting(self, num_negatives: int) -> SamplingRound:
+        """Return the same round, with the same generator, for another number of negatives."""
+        other = copy.copy(self)
+        other.num_negatives = num_negatives
+        return other
+
+    def value(self, number: ScheduledNumber) -> float:
+        """Return a number that follows a schedule, at this refresh."""
+        return number.value(self.progress, self.validation)
+
     @property
     def span(self) -> tuple[int, int]:
         """Return the lowest candidate and the highest candidate + 1."""
@@ -144,6 +98,10 @@ class SamplingRound:
     def distance(self, pair: Ints, argument: Ints) -> Floats:
         """Return distances (pairs, k) from points to arguments (pairs, k), as in `Neighbours.distance`."""
         return self.source.distance(pair, argument)
+
+    def similarity(self, pair: Ints, argument: Ints) -> Floats:
+        """Return similarities (pairs, k) of points and arguments (pairs, k): cosines, or BM25 scores of that source."""
+        return self.source.similarity(pair, argument)
 
     def measured(self, negatives: Negatives) -> Negatives:
         """Return the negatives of all pairs, with their distances in this round's embeddings."""
@@ -171,34 +129,40 @@ class SamplingRound:
         return _compact(Neighbours(pair, argument, distance, rank, permitted), known)
 
     def mine(self, pair: Ints, policy: MiningPolicy) -> Negatives:
-        """Return the negatives that a policy selects among the neighbours of each given pair.
+        """Return the negatives that a policy selects among the neighbours of each given pair."""
+        return policy.mine(self, pair)
 
-        Pairs with a similar number of forbidden arguments are searched together. So a text with many copies widens the
-        search for few pairs only.
+    def alike(self, pair: Ints) -> Iterator[Ints]:
+        """Yield the places of the pairs that should be searched together.
+
+        They have a similar number of forbidden arguments. So a text with many copies widens the search for few pairs
+        only.
         """
         width_class = np.ceil(np.log2(self._most_forbidden[pair] + 1)).astype(np.int64)
-        parts = []
         for value in np.unique(width_class):
-            place = np.flatnonzero(width_class == value)
-            neighbours = self.neighbours(pair[place], policy.depth(self))
-            parts.append((place, policy.select(neighbours, self)))
-        return Negatives.join(parts)
+            yield np.flatnonzero(width_class == value)
 
-    def draw(self, pair: Ints) -> Negatives:
+    def draw(self, pair: Ints, taken: Ints | None = None) -> Negatives:
         """Draw `num_negatives` different arguments for each given pair, uniformly among its allowed arguments.
+
+        `taken` (pairs, any number) are not drawn again.
 
         Forbidden and repeated arguments are rejected and drawn again. This ends only if every pair has enough allowed
         arguments, which `NegativeSampler.check_candidates` makes sure of.
         """
         low, high = self.span
         argument = np.full((len(pair), self.num_negatives), -1, dtype=np.int64)
-        for column in range(self.num_negatives):
+        if taken is not None:
+            argument = np.concatenate([taken, argument], axis=1)
+        first = argument.shape[1] - self.num_negatives
+        for column in range(first, argument.shape[1]):
             todo = np.arange(len(pair))
             while len(todo):
                 drawn = self.rng.integers(low, high, len(todo))
                 wrong = self.forbidden.contains(pair[todo], drawn) | (argument[todo] == drawn[:, None]).any(axis=1)
                 argument[todo[~wrong], column] = drawn[~wrong]
                 todo = todo[wrong]
+        argument = argument[:, first:]
         return Negatives(argument, np.zeros_like(argument), distance=self.space.distance(pair, argument))
 
 

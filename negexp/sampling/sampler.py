@@ -13,8 +13,9 @@ from negexp.components import build
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
 from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.negatives import Negatives
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import TABLES_OF, Ints, Negatives, SamplingRound
+from negexp.sampling.round import TABLES_OF, Ints, SamplingRound
 
 log = logging.getLogger("negexp")
 
@@ -26,6 +27,7 @@ class NegativeSampler(ABC):
     """
 
     Options: type[SamplerConfig] = SamplerConfig
+    mines: bool = True  # false: the mining policy is never asked
 
     def __init__(self, options: SamplerConfig) -> None:
         self.options = options
@@ -61,15 +63,17 @@ class NegativeSampler(ABC):
         return {}
 
     def check_candidates(self, forbidden: Forbidden) -> None:
-        """Raise `InputError` if a pair has fewer allowed arguments than `num_negatives`."""
+        """Raise `InputError` if a pair has fewer allowed arguments than `num_negatives`, or none for the policy."""
         tables, required = TABLES_OF[self.options.candidates], self.options.num_negatives
-        allowed = sum(forbidden.pairs - forbidden.count(table) for table in tables)
+        allowed: Ints = np.sum([forbidden.pairs - forbidden.count(table) for table in tables], axis=0)
         fewest = int(np.min(allowed))
         if fewest < required:
             raise InputError(
                 f"sampler.num_negatives={required}: training pair {int(np.argmin(allowed))} has only {fewest} allowed "
                 f"candidates (sampler.candidates={self.options.candidates}); lower it or give more pairs"
             )
+        if self.mines:
+            self.policy.check_candidates(forbidden, tables, allowed, "sampler.mining")
 
     def sample(self, round_: SamplingRound) -> Negatives:
         """Return the negatives of all pairs (pairs, num_negatives), checked."""

@@ -34,6 +34,10 @@ class Source(Protocol):
         """Return the distances (pairs, k) from the pairs' points (pairs,) to arguments (pairs, k)."""
         ...
 
+    def similarity(self, pair: Ints, argument: Ints) -> Floats:
+        """Return the similarities (pairs, k) of the pairs' points (pairs,) and arguments (pairs, k)."""
+        ...
+
 
 class Index(Protocol):
     """The part of `negexp.index.base.NeighbourIndex` that an embedding space uses."""
@@ -86,6 +90,21 @@ class EmbeddingSpace:
             difference = vectors.astype(np.float64) - self.query[pair[some]][:, None]
             distances[some] = np.linalg.norm(difference, axis=2)
         return distances
+
+    def similarity(self, pair: Ints, argument: Ints) -> Floats:
+        """Return cosines (pairs, k) between points as queries and arguments (pairs, k); 0 where a vector is zero."""
+        query, candidate = self._squared_lengths[0][pair][:, None], self._squared_lengths[1][argument]
+        lengths = np.sqrt(query * candidate)
+        return (query + candidate - self.distance(pair, argument) ** 2) / np.where(lengths > 0, 2 * lengths, np.inf)
+
+    @cached_property
+    def _squared_lengths(self) -> tuple[Floats, Floats]:
+        """Return the squared lengths of the queries (pairs,) and of the arguments (2 pairs,)."""
+        query, point, counter = (
+            np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+            for vectors in (self.query, self.candidate["point"], self.candidate["counter"])
+        )
+        return query, np.concatenate([point, counter])
 
 
 def blocks(rows: int, size: int) -> Iterator[slice]:

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from negexp.sampling import Arguments, Negatives
+from negexp.sampling.arguments import ORIGINS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -33,7 +34,8 @@ def build_ledger(
         `pair`, `negative` (0 .. k-1), `source`, `row`, `mined`, `distance`, `positive_distance` (Euclidean),
         `neighbour_rank` (1 = nearest argument except the point itself; null for random draws), `gold_copy` (the text is
         a copy of the gold counter), `origin` (`debate` or `theme` if the negative shares it with the pair, else
-        `elsewhere`; null where the corpus has neither) and `sampled_epoch`.
+        `elsewhere`; null where the corpus has neither), `sampled_epoch` and `dropped` (number of nearer arguments that
+        are not forbidden, but that the mining policy did not take; null for random draws).
     """
     pair, place = np.nonzero(negatives.found)
     argument, rank = negatives.argument[pair, place], negatives.neighbour_rank[pair, place]
@@ -51,15 +53,13 @@ def build_ledger(
             "gold_copy": arguments.identity[argument] == arguments.identity[own_counter],
             "origin": _origin(arguments, pair, argument),
             "sampled_epoch": sampled_epoch,
+            "dropped": pd.Series(negatives.dropped[pair, place], dtype="Int64").mask(rank == 0),
         }
     )
 
 
 def _origin(arguments: Arguments, pair: Ints, argument: Ints) -> pd.Series:
-    origin = np.full(len(pair), "elsewhere", dtype=object)
-    for name, codes in (("theme", arguments.theme), ("debate", arguments.debate)):
-        if codes is not None:
-            origin[codes[pair] == codes[argument]] = name
+    origin = np.array(ORIGINS, dtype=object)[arguments.origin(pair, argument)]
     known = arguments.theme is not None or arguments.debate is not None
     return pd.Series(origin if known else None, index=range(len(pair)), dtype="str")
 
@@ -68,7 +68,8 @@ def ledger_statistics(ledger: pd.DataFrame) -> dict[str, float | None]:
     """Return the statistics of an epoch's negatives for metrics.csv.
 
     `nearer_share`: negatives that are nearer to their point than its own counter. `debate_share`: negatives from the
-    pair's debate. `theme_share`: negatives from another debate of the pair's theme.
+    pair's debate. `theme_share`: negatives from another debate of the pair's theme. `dropped`: mean over the mined
+    negatives. `dropped_share`: mined negatives with at least one.
     """
     return {
         "mined_share": _mean(ledger["mined"]),
@@ -80,6 +81,8 @@ def ledger_statistics(ledger: pd.DataFrame) -> dict[str, float | None]:
         "gold_copy_share": _mean(ledger["gold_copy"]),
         "debate_share": _mean(ledger["origin"].eq("debate").where(ledger["origin"].notna())),
         "theme_share": _mean(ledger["origin"].eq("theme").where(ledger["origin"].notna())),
+        "dropped": _mean(ledger["dropped"]),
+        "dropped_share": _mean(ledger["dropped"] > 0),
     }
 
 

@@ -23,7 +23,7 @@ from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.weight import choose_combination
 from negexp.model import BiEncoder
 from negexp.pair_tokens import PairReader
-from negexp.sampling import Negatives
+from negexp.sampling import Negatives, batch_statistics
 from negexp.signals import check_stop
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.tracking.run_folder import PHASES
@@ -138,7 +138,7 @@ class Experiment:
 
         Returns
         -------
-        The mean losses, and a row of refreshes.csv for each refresh.
+        The mean losses and the statistics of the batches, and a row of refreshes.csv for each refresh.
         """
         batches = self.refresher.batches(epoch, embeddings)
         training = TrainingEpoch(self.trainee, self.builder, self.config.trainer, batches, self.config.seed, epoch)
@@ -154,7 +154,7 @@ class Experiment:
             rows.append({**row, **self.clock.take(REFRESH_PHASES)})
         for listener in self.listeners:
             listener.trained(epoch)
-        return training.means(), rows
+        return training.means() | batch_statistics(batches, self.refresher.arguments), rows
 
     def refresh(self, epoch: int, training: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
         """Sample negatives from the embeddings, unless the previous ones stay; return their statistics."""

@@ -92,6 +92,7 @@ class Refresher:
                 "random_rate": sampler.random_rate(progress, validation),
                 "sampled_epoch": sampled,
                 **ledger_statistics(ledger),
+                "missing_share": 1.0 - float(negatives.found.mean()),
                 "negatives_replaced": replaced_share(negatives, previous),
                 **sampler.statistics(),
             }

@@ -59,14 +59,18 @@ def build_trainee(model: Model, loss: Criterion, config: TrainerConfig, runtime:
     """Move model and loss to the device, and create optimizer, learning rate and average."""
     model.to(runtime.device)
     loss.to(runtime.device)
-    heads = [*model.head_parameters(), *loss.parameters()]
+    decay = config.weight_decay
     groups = [
-        {"params": parameters, "lr": lr}
-        for parameters, lr in ((model.encoder_parameters(), config.lr), (heads, config.head_lr))
+        {"params": parameters, "lr": lr, "weight_decay": weight_decay}
+        for parameters, lr, weight_decay in (
+            (model.encoder_parameters(), config.lr, decay),
+            (model.head_parameters(), config.head_lr, decay),
+            (list(loss.parameters()), config.head_lr, 0.0),  # a temperature has no reason to move towards 1
+        )
         if parameters
     ]
     kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
-    optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=runtime.device.type != "mps")
+    optimizer = kind(groups, fused=runtime.device.type != "mps")
     return Trainee(model, loss, optimizer, LearningRate(optimizer, config), config, _average(model, config))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import MiningPolicy, take_first
-from negexp.sampling.round import Negatives, Neighbours, SamplingRound
+from negexp.sampling.round import SamplingRound
 
 
 class Nearest(MiningPolicy):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.negatives import Negatives
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.negatives import Negatives
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 
 
 class Random(NegativeSampler):
     """Random negatives for every pair."""
+
+    mines = False
 
     def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
         """Return 1."""

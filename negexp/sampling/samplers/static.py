@@ -9,7 +9,8 @@ import numpy as np
 
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
-from negexp.sampling.round import Negatives, SamplingRound
+from negexp.sampling.negatives import Negatives
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.sampler import NegativeSampler
 
 
@@ -29,6 +30,8 @@ class Static(NegativeSampler):
     """Random negatives that never change."""
 
     Options = StaticOptions
+
+    mines = False
 
     def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
         """Return 1."""

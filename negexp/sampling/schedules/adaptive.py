@@ -19,6 +19,10 @@ class AdaptiveOptions(ScheduleConfig):
     end: float = option("value that the moves lead to; it may be above start")
     patience: int = option("epochs without a better trainer.monitor before a move, and before the next one", low=1)
 
+    def extremes(self) -> tuple[float, ...]:
+        """Return the values between which the schedule stays."""
+        return (self.start, self.end)
+
 
 class Adaptive(Schedule):
     """One step from start towards end for every `patience` epochs in a row without a new best validation value."""

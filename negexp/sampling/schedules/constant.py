@@ -16,6 +16,10 @@ class ConstantOptions(ScheduleConfig):
 
     constant: float = option("the value of every epoch")
 
+    def extremes(self) -> tuple[float, ...]:
+        """Return the values between which the schedule stays."""
+        return (self.constant,)
+
 
 class Constant(Schedule):
     """The same value after any number of epochs."""

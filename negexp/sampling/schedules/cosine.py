@@ -19,6 +19,10 @@ class CosineOptions(ScheduleConfig):
     end: float = option("value after so many epochs, and from then on; it may be above start")
     epochs: float = option("epochs from start to end", low=0)
 
+    def extremes(self) -> tuple[float, ...]:
+        """Return the values between which the schedule stays."""
+        return (self.start, self.end)
+
 
 class Cosine(Schedule):
     """end + (start - end) * (1 + cos(pi * progress / epochs)) / 2, then end."""

@@ -18,6 +18,10 @@ class ExponentialOptions(ScheduleConfig):
     half_life: float = option("epochs in which the distance to end halves", low=0.001)
     end: float = option("value that is approached; it may be above start")
 
+    def extremes(self) -> tuple[float, ...]:
+        """Return the values between which the schedule stays."""
+        return (self.start, self.end)
+
 
 class Exponential(Schedule):
     """end + (start - end) * 0.5 ** (progress / half_life)."""

@@ -18,6 +18,10 @@ class LinearOptions(ScheduleConfig):
     step: float = option("decrease per epoch", low=0)
     end: float = option("lowest value")
 
+    def extremes(self) -> tuple[float, ...]:
+        """Return the values between which the schedule stays."""
+        return (max(self.start, self.end), self.end)
+
 
 class Linear(Schedule):
     """max(end, start - step * progress)."""

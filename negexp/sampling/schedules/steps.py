@@ -29,6 +29,10 @@ class StepsOptions(ScheduleConfig):
         if any(later <= earlier for earlier, later in zip(self.epochs, self.epochs[1:], strict=False)):
             raise InputError(f"epochs={self.epochs}: must ascend")
 
+    def extremes(self) -> tuple[float, ...]:
+        """Return the values between which the schedule stays."""
+        return tuple(self.values)
+
 
 class Steps(Schedule):
     """values[i] as soon as i of the epochs are reached."""

@@ -1,0 +1,119 @@
+"""Neighbours of some debates, roles or stances only, among which another mining policy chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from negexp.components import build, component, option
+from negexp.config import MiningConfig, SamplerConfig
+from negexp.errors import InputError
+from negexp.sampling.arguments import ORIGINS, Arguments
+from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.negatives import Negatives, Neighbours
+from negexp.sampling.policy import Mask, MiningPolicy
+from negexp.sampling.round import TABLES_OF, SamplingRound
+from negexp.sampling.source import BLOCK_NUMBERS, Ints, blocks
+
+
+@dataclass
+class ScopeOptions(MiningConfig):
+    """Which arguments are in the scope, and who chooses among them."""
+
+    origin: list[str] = option(
+        "debate: of the pair's debate; theme: of its theme, but another debate; elsewhere: of neither",
+        choices=("debate", "theme", "elsewhere"),
+    )
+    role: str = option("of the negatives", choices=("any", "point", "counter"))
+    stance: str = option(
+        "same: texts that argue for the point's side, so points of its stance and counters of another; "
+        "opposite: the other texts",
+        choices=("any", "same", "opposite"),
+    )
+    policy: MiningConfig = component("mining", "chooses among the arguments in the scope")
+
+    def check(self) -> None:
+        """Raise `InputError` if nothing is in the scope."""
+        if not self.origin:
+            raise InputError(f"origin={self.origin}: must name one of {', '.join(ORIGINS)}")
+
+    def check_sampler(self, sampler: SamplerConfig, key: str) -> None:
+        """Raise `InputError` if the strategy has no candidates of the role."""
+        if self.role not in ("any", *TABLES_OF[sampler.candidates]):
+            raise InputError(f"{key}.role={self.role}: contradicts sampler.candidates={sampler.candidates}")
+        self.policy.check_sampler(sampler, f"{key}.policy")
+
+
+class Scope(MiningPolicy):
+    """The choice of another policy, which sees the arguments in the scope only."""
+
+    Options = ScopeOptions
+    options: ScopeOptions
+
+    def __init__(self, options: ScopeOptions) -> None:
+        super().__init__(options)
+        self.policy: MiningPolicy = build("mining", options.policy)
+
+    def depth(self, round_: SamplingRound) -> int:
+        """Return the depth of the other policy."""
+        return self.policy.depth(round_)
+
+    def eligible(self, neighbours: Neighbours, round_: SamplingRound) -> Mask:
+        """Return which neighbours are in the scope, and eligible to the other policy."""
+        inside = neighbours.allowed & self.contains(round_.arguments, neighbours.pair[:, None], neighbours.argument)
+        return inside & self.policy.eligible(neighbours._replace(allowed=inside), round_)
+
+    def select(self, neighbours: Neighbours, round_: SamplingRound) -> Negatives:
+        """Let the other policy select."""
+        return self.policy.select(neighbours, round_)
+
+    def contains(self, arguments: Arguments, pair: Ints, argument: Ints) -> Mask:
+        """Return whether each argument is in the scope of its pair; `pair` and `argument` are broadcast."""
+        options = self.options
+        inside: Mask = np.ones(np.broadcast(pair, argument).shape, dtype=np.bool_)
+        if set(options.origin) != set(ORIGINS):
+            codes = [ORIGINS.index(name) for name in options.origin]
+            inside &= np.isin(arguments.origin(pair, argument), codes)
+        is_counter = arguments.is_counter(argument)
+        if options.role != "any":
+            inside &= is_counter == (options.role == "counter")
+        if options.stance != "any":
+            assert arguments.stance is not None
+            same_side = (arguments.stance[pair] == arguments.stance[argument]) != is_counter  # counters disagree
+            inside &= same_side == (options.stance == "same")
+        return inside
+
+    def check_candidates(self, forbidden: Forbidden, tables: tuple[str, ...], candidates: Ints, key: str) -> None:
+        """Raise `InputError` if the corpus lacks a column, or if the scope of a pair is empty."""
+        arguments = forbidden.arguments
+        self._check_columns(arguments, key)
+        every = np.concatenate([arguments.number(table, np.arange(arguments.pairs)) for table in tables])
+        inside = np.empty(arguments.pairs, dtype=np.int64)
+        for some in blocks(arguments.pairs, BLOCK_NUMBERS // len(every)):
+            pair = np.arange(arguments.pairs)[some, None]
+            inside[some] = (self.contains(arguments, pair, every) & ~forbidden.contains(pair, every)).sum(axis=1)
+        empty = inside == 0
+        if empty.any():
+            others = f", nor have {empty.sum() - 1} more pairs" if empty.sum() > 1 else ""
+            raise InputError(
+                f"{key}.name={self.options.name}: training pair {int(np.argmax(empty))} has no candidate in the scope"
+                f"{others}; widen {key}.origin, role or stance"
+            )
+        self.policy.check_candidates(forbidden, tables, inside, f"{key}.policy")
+
+    def _check_columns(self, arguments: Arguments, key: str) -> None:
+        """Raise `InputError` if the corpus does not have what the scope is about."""
+        options = self.options
+        if options.stance != "any" and arguments.stance is None:
+            raise InputError(f"{key}.stance={options.stance}: the corpus has no column stance; use {key}.stance=any")
+        if set(options.origin) == set(ORIGINS):
+            return
+        for name, codes in (("debate", arguments.debate), ("theme", arguments.theme)):
+            if name in options.origin and codes is None:
+                raise InputError(f"{key}.origin={options.origin}: the corpus has no column {name}; leave {name} out")
+        if arguments.debate is None and arguments.theme is None:
+            raise InputError(
+                f"{key}.origin={options.origin}: the corpus has no column debate and no column theme; use "
+                f"{key}.origin=[{','.join(ORIGINS)}]"
+            )
