@@ -38,10 +38,10 @@ SMOKE = "experiment=smoke"
 STRATEGIES = ["hard", "random", "decay", "static"]
 
 # Golden run: what `negexp train trainer.epochs=3 trainer.precision=float32` was in version 0.1 (demo, seed 0).
-# Machines differ in the last digits; a refactor that moves these losses by more than 1e-3 changed the experiment and must
-# say so. They moved by up to 0.006 three times, each time because dropout drew otherwise: for fewer cells when padding went, in
-# another order when a batch became one call, and from other bits when it got faster. With model.dropout=0 each of these
-# gave the same negatives, and losses within 3e-6.
+# Machines differ in the last digits; a refactor that moves these losses by more than 1e-3 changed the experiment and
+# must say so. They moved by up to 0.006 three times, each time because dropout drew otherwise: for fewer cells when
+# padding went, in another order when a batch became one call, and from other bits when it got faster. With
+# model.dropout=0 each of these gave the same negatives, and losses within 3e-6.
 GOLDEN_RUN = [
     *("model.hidden_size=128", "model.layers=2", "model.vocabulary_size=4000", "model.dropout=0.1"),
     *("sampler=decay", "batch=shuffled", "loss=triplet_ce", "evaluation.rerank_weight=0"),
