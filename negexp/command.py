@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -32,6 +32,11 @@ def _accept(config: Any, overrides: Sequence[str]) -> None:
     """Accept every configuration that its schema accepts."""
 
 
+def _as_composed(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Return the composed configuration: nothing is filled in."""
+    return values
+
+
 @dataclass(frozen=True)
 class Command(Generic[Schema]):
     """A command.
@@ -44,6 +49,9 @@ class Command(Generic[Schema]):
         the command line starts without it.
     check : raises `InputError` when the configuration cannot be run, from the configuration and the overrides. All
         jobs of a sweep are checked before the first one starts.
+    complete : fills in what a file brings that the configuration names, such as the data of a run, from the composed
+        values (interpolations unresolved) and the overrides. Its result is parsed.
+    completed : sections that `complete` fills in. Their keys are known only then, so Hydra accepts any key of them.
     usage : lines for `negexp NAME --help`.
     paths : keys whose values are paths. They may hold characters that Hydra's grammar reserves.
     sweeps : whether `-m` is allowed.
@@ -53,6 +61,8 @@ class Command(Generic[Schema]):
     schema: type[Schema]
     run: Callable[[Schema, Path, list[str]], str | None]
     check: Callable[[Schema, Sequence[str]], None] = _accept
+    complete: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, Any]] = _as_composed
+    completed: tuple[str, ...] = ()
     usage: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     sweeps: bool = True

@@ -35,7 +35,7 @@ from negexp.corpus.groups import dependent_groups
 from negexp.corpus.limits import Limits
 from negexp.corpus.match import normalized
 from negexp.corpus.overlap import first_of_pair, shares_text
-from negexp.corpus.readers.arguana import read_arguana
+from negexp.corpus.readers.arguana import ArguanaOptions, read_arguana
 from negexp.corpus.readers.demo import DEMO
 from negexp.corpus.tables import draw_splits, read_pairs
 from negexp.errors import InputError
@@ -46,7 +46,9 @@ LIMITS = Limits(max_bytes=2**24, max_files=1000)
 
 
 def data(path: Path | None, name: str = "pairs") -> DataConfig:
-    return DataConfig(
+    schema, own = (ArguanaOptions, {"titles": "keep"}) if name == "arguana" else (DataConfig, {})
+    return schema(
+        **own,
         name=name,
         path=None if path is None else str(path),
         train_overlap="drop",

@@ -30,7 +30,8 @@ def configure(command: Command[Any], config: DictConfig, overrides: Sequence[str
     `config` may hold Hydra's own part. `overrides` are those that it was composed with.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    parsed = parse_config(own, command.schema)
+    composed = cast(dict[str, Any], OmegaConf.to_container(own, resolve=False))
+    parsed = parse_config(OmegaConf.create(dict(command.complete(composed, overrides))), command.schema)
     command.check(parsed, overrides)
     return parsed
 
@@ -42,6 +43,16 @@ def quote_path(override: str, paths: Sequence[str]) -> str:
         return override
     escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
     return f"{key}{equals}'{escaped}'"
+
+
+def accept_key(override: str, sections: Sequence[str]) -> str:
+    """Let Hydra accept an unknown key of the given sections. It is checked when the configuration is parsed.
+
+    >>> [accept_key(override, ["data"]) for override in ("data.titles=drop", "data=demo", "~data.path", "seed=1")]
+    ['++data.titles=drop', 'data=demo', '~data.path', 'seed=1']
+    """
+    section, dot, _ = override.partition("=")[0].partition(".")
+    return f"++{override}" if dot and section in sections else override
 
 
 @contextmanager

@@ -122,6 +122,6 @@ def _with_help(line: str, text: str) -> Iterator[str]:
     if column > WIDTH - 40:  # no room beside the line
         yield line
         line, column = "", COLUMN
-    for part in textwrap.wrap(text, WIDTH - column - 2):
+    for part in textwrap.wrap(text, WIDTH - column - 2, break_on_hyphens=False):
         yield f"{line:<{column}}# {part}"
         line = ""

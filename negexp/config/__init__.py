@@ -5,7 +5,7 @@ from pathlib import Path
 from negexp.components import flatten
 from negexp.config.commands import BenchConfig, EvaluateConfig, TrainConfig
 from negexp.config.model import BM25Config, ModelConfig
-from negexp.config.of_run import with_run
+from negexp.config.of_run import with_data_of_run, with_run
 from negexp.config.parse import (
     config_hash,
     decides_result,
@@ -61,5 +61,6 @@ __all__ = [
     "parse_config",
     "parse_train",
     "to_yaml",
+    "with_data_of_run",
     "with_run",
 ]

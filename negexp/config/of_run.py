@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
 from negexp.config.commands import EvaluateConfig, TrainConfig
 from negexp.config.sections import DataConfig, EvaluationConfig
 from negexp.errors import InputError
 
 Group = TypeVar("Group", DataConfig, EvaluationConfig)
+
+
+def with_data_of_run(values: Mapping[str, Any], trained: TrainConfig, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Return the values of an evaluation whose section `data` has the keys of the run's reader.
+
+    The values are the run's, except for the keys that the command line gives. A group on the command line stays.
+    """
+    given = _given(overrides)
+    if "data" in given:
+        return values
+    changed = {key: value for key, value in values["data"].items() if f"data.{key}" in given}
+    return {**values, "data": {**asdict(trained.data), **changed}}
 
 
 def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[str]) -> EvaluateConfig:
@@ -25,7 +37,7 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
     InputError
         When the command line gives a model too, or when its keys contradict the run's.
     """
-    given = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in overrides}
+    given = _given(overrides)
     if "model" in {key.partition(".")[0] for key in given}:
         raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
     data = _changed("data", trained.data, config.data, given)
@@ -47,3 +59,8 @@ def _changed(group: str, own: Group, composed: Group, given: Collection[str]) ->
         return composed
     keys = [key.removeprefix(f"{group}.") for key in given if key.startswith(f"{group}.")]
     return replace(own, **{key: getattr(composed, key) for key in keys})
+
+
+def _given(overrides: Sequence[str]) -> set[str]:
+    """Return the keys and groups that the command line gives."""
+    return {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in overrides}

@@ -51,6 +51,8 @@ LATER_KEYS: dict[str, Any] = {
     "model.reranker": "pair",
     "reranker": CROSS_ENCODER,
 }
+# The same for the keys of one component.
+LATER_COMPONENT_KEYS: dict[tuple[str, str], dict[str, Any]] = {("data", "arguana"): {"titles": "keep"}}
 # Keys that version 0.1 wrote for every strategy, null or empty where a strategy did not have them.
 EARLIER_KEYS = ("start_rate", "step", "end_rate", "options")
 
@@ -128,6 +130,10 @@ def _bring_up_to_date(config: DictConfig) -> None:
         node = config.get(group) if group else config
         if isinstance(node, DictConfig) and name not in node:
             node[name] = value
+    for (group, name), values in LATER_COMPONENT_KEYS.items():
+        node = config.get(group)
+        if isinstance(node, DictConfig) and node.get("name") == name:
+            config[group] = {**values, **node}
     sampler = config.get("sampler")
     if isinstance(sampler, DictConfig):
         for name in EARLIER_KEYS:

@@ -57,6 +57,8 @@ def load_corpus(config: DataConfig) -> Corpus:
     counts = {name: _count(split, file_counts.get(name)) for name, split in splits.items()}
     respelled = len(texts) - len(np.unique(splits["train"].identify(np.arange(len(texts)))))
     summary = _describe(config, counts, used, overlap, respelled)
+    if reading.note:
+        summary = f"{summary} {reading.note}"
     return Corpus(config.name, texts, used, counts, config.match, summary)
 
 

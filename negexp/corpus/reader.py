@@ -18,10 +18,12 @@ class Reading:
     """The pairs from a reader, in order. If they have no split, splits are drawn.
 
     counts: split -> points and counters in the files, with those that have no partner; empty if all are in pairs.
+    note: a sentence for the summary of the corpus, on what the reader changed in the texts.
     """
 
     records: list[Record]
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    note: str = ""
 
 
 class CorpusReader(ABC):

@@ -12,6 +12,8 @@ from negexp.tracking.listener import Epoch, Listener, RunInfo
 
 log = logging.getLogger("negexp")
 
+STAGES = {"retrieval": "retrieval", "reranked": "re-ranking"}  # in words
+
 
 class Console(Listener):
     """Logs a line before training, and a line per epoch."""
@@ -76,4 +78,22 @@ def before_and_after(result: Mapping[str, Any]) -> str:
                 untrained = before[split][stage][task][metric]
                 line += f"{untrained:12.4f}{trained:{width}.4f}{round(trained - untrained, 4) + 0.0:+10.4f}"
             lines.append(line.rstrip())
-    return "\n".join([*lines, "* picks the epoch, on validation (trainer.monitor)"])
+    return "\n".join([*lines, "* picks the epoch, on validation (trainer.monitor)", verdict(result)])
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """Return a sentence for each stage: whether training improved the monitored metric, on validation and on test."""
+    protocol, _, task, metric = Monitor.of_result(result["monitor"])
+    sentences = []
+    for stage, tasks in result["validation"][protocol].items():
+        changes: dict[str, list[str]] = {}  # what training did -> the splits on which it did that
+        for split in ("validation", "test"):
+            before = result["untrained"].get(split, {}).get(protocol, {}).get(stage, {}).get(task)
+            if before is not None:
+                change = round(result[split][protocol][stage][task][metric] - before[metric], 4)
+                what = "improved" if change > 0 else "worsened" if change < 0 else "did not change"
+                changes.setdefault(what, []).append(split)
+        if task in tasks and changes:
+            parts = [f"{what} {STAGES[stage]} on {' and '.join(splits)}" for what, splits in changes.items()]
+            sentences.append(f"Training {', and '.join(parts)} ({metric}).")
+    return "\n".join(sentences)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+import numpy as np
 
 from negexp.config import DataConfig
 from negexp.corpus import Corpus, Split, load_corpus
@@ -97,7 +99,7 @@ def training_pairs(commit: Commit, own: DataConfig, evaluated: DataConfig, corpu
             problems.append(str(error))
             continue
         if isinstance(recorded, dict) and recorded.get("train") == trained.contents["train"]:
-            return replace(trained["train"], identity=identities(trained.texts, corpus.match, known=corpus.texts))
+            return _identified(candidate, trained, evaluated, corpus)
         problems.append(f"{place}: has other training pairs than the run had")
     raise InputError(
         f"{'; '.join(problems)}. So it is unknown which queries the run saw in training: restore its corpus, or give "
@@ -107,3 +109,18 @@ def training_pairs(commit: Commit, own: DataConfig, evaluated: DataConfig, corpu
 
 def _changes(earlier: dict[str, str], now: dict[str, str]) -> list[str]:
     return [f"{key} {now.get(key)} (was {was})" for key, was in earlier.items() if now.get(key) != was]
+
+
+def _identified(own: DataConfig, trained: Corpus, evaluated: DataConfig, corpus: Corpus) -> Split:
+    """Return a run's training pairs with identities of the evaluated corpus, read as that corpus is.
+
+    A reader's own keys can change texts (`data.titles`). The pairs are then read again with those of the evaluation.
+    """
+    shared = {one.name: getattr(own, one.name) for one in fields(DataConfig)}
+    texts, pairs = trained.texts, trained["train"]
+    if type(own) is type(evaluated) and replace(evaluated, **shared) != own:
+        everything = {"train_overlap": "keep", "copies": "keep", "max_pairs": None}
+        reread = load_corpus(replace(evaluated, **shared | everything))
+        texts, wanted = reread.texts, set(pairs.ids)
+        pairs = reread["train"].take(np.flatnonzero([id_ in wanted for id_ in reread["train"].ids]))
+    return replace(pairs, identity=identities(texts, corpus.match, known=corpus.texts))

@@ -12,9 +12,12 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from negexp.components import option
+from negexp.config import DataConfig
 from negexp.corpus.arguments import Record
 from negexp.corpus.limits import BoundedStream, Limits, check_length, decode
 from negexp.corpus.reader import CorpusReader, Reading
@@ -23,19 +26,54 @@ from negexp.errors import InputError
 SPLIT_FOLDERS = {"training": "train", "validation": "validation", "test": "test"}
 ARGUMENT = re.compile(r"(pro|con)(\d+)(?:a-(point)|b-(counter))\.txt")
 INNER_FOLDER = "02-extracted-arguments"
+TITLE = re.compile(r"[^\n]{1,160}\n\s*\n")  # 98 % of the points begin with such a line, 4 % of the counters
 
 # (split, theme, debate, stance, number): the order of the tuples is the order of the rows
 Key = tuple[str, str, str, str, str]
 
 
+@dataclass
+class ArguanaOptions(DataConfig):
+    """The keys of `data=arguana`."""
+
+    titles: str = option(
+        "drop: remove a text's title, its first line if that has at most 160 characters and an empty line and more "
+        "text follow",
+        choices=("keep", "drop"),
+    )
+
+
 class Arguana(CorpusReader):
     """The corpus as a folder or as an archive."""
 
+    Options = ArguanaOptions
+    options: ArguanaOptions
     wants = "the unpacked corpus folder or its .tar.gz"
 
     def read(self, limits: Limits) -> Reading:
-        """Read all pairs of the three splits."""
-        return Reading(*read_arguana(self.path, limits))
+        """Read all pairs of the three splits, without their titles if so configured."""
+        records, counts = read_arguana(self.path, limits)
+        if self.options.titles == "keep":
+            return Reading(records, counts)
+        untitled = [replace(one, point=drop_title(one.point), counter=drop_title(one.counter)) for one in records]
+        points = sum(one.point != other.point for one, other in zip(records, untitled, strict=True))
+        counters = sum(one.counter != other.counter for one, other in zip(records, untitled, strict=True))
+        note = f"Of the {len(records)} pairs, {points} points and {counters} counters lost their title lines"
+        return Reading(untitled, counts, f"{note} (data.titles=drop).")
+
+
+def drop_title(text: str) -> str:
+    r"""Return a text without its title: a first line of at most 160 characters, before an empty line and more text.
+
+    A text that has nothing but a title keeps it.
+
+    >>> drop_title("Masks annoy\n\nNobody likes them.\n\nNot even I.")
+    'Nobody likes them.\n\nNot even I.'
+    >>> drop_title("Masks annoy")
+    'Masks annoy'
+    """
+    title = TITLE.match(text)
+    return (text[title.end() :].strip() if title else "") or text
 
 
 def read_arguana(path: Path, limits: Limits) -> tuple[list[Record], dict[str, tuple[int, int]]]:
