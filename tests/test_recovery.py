@@ -33,11 +33,13 @@ from negexp.training import CheckpointStore
 from negexp.training.loop import Experiment
 
 SMOKE = "experiment=smoke"
+PRUNED = (SMOKE, "evaluation.rerank_weight=0")  # the first of its epochs is the best, so that it is kept to the end
 # Three epochs: the second keeps the negatives of the first, the schedule has not ended at any commit, and the second is
 # the best, so that the first is pruned.
 LONGER = [
     *(SMOKE, "trainer.epochs=3", "sampler.refresh_every=2", "sampler.start_rate=0.5", "trainer.warmup_steps=9"),
     *("trainer.lr=3e-3", "trainer.monitor=clean/reranked/sdoc/mrr", "checkpoint.keep=1"),
+    "evaluation.rerank_weight=0",
 ]
 CLI = ["train", *QUICK, *LONGER, "hydra.run.dir=run"]
 
@@ -387,7 +389,7 @@ COMMITTED = ["model.safetensors", "optimizer.safetensors", "negatives.safetensor
 def three_epochs(attempt: Attempts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of three epochs that was stopped before its result; its best epoch is the first."""
     folder = tmp_path_factory.mktemp("three")
-    assert attempt(folder, SMOKE, "trainer.epochs=3", direct=True).code == 0
+    assert attempt(folder, *PRUNED, "trainer.epochs=3", direct=True).code == 0
     return folder / "run"
 
 
@@ -404,7 +406,7 @@ def test_a_damaged_commit_is_reported_and_the_one_before_used(
     shutil.copytree(three_epochs, folder)
     (folder / "result.json").unlink()
     DAMAGES[damage](folder / "checkpoints" / "epoch-002" / name)
-    run_training(SMOKE, "trainer.epochs=3")
+    run_training(*PRUNED, "trainer.epochs=3")
     assert re.search(rf"epoch-002/{name}: .*renamed to epoch-002\.damaged, and the one before it is used", caplog.text)
     assert (folder / "checkpoints" / "epoch-002.damaged").is_dir()
     shutil.rmtree(folder / "checkpoints" / "epoch-002.damaged")
@@ -420,10 +422,10 @@ def test_where_no_commit_can_be_used_nothing_is_lost(three_epochs: Path, run_tra
     (folder / "checkpoints" / "epoch-000" / "model.safetensors").write_bytes(b"")  # the later ones cannot do without it
     before = contents(folder)
     with pytest.raises(InputError, match=r"epoch-000/model\.safetensors: .* No commit can be used; repair it, or move"):
-        run_training(SMOKE, "trainer.epochs=3")
+        run_training(*PRUNED, "trainer.epochs=3")
     assert contents(folder) == before
     shutil.move(folder / "checkpoints", tmp_path / "aside")
-    run_training(SMOKE, "trainer.epochs=3")
+    run_training(*PRUNED, "trainer.epochs=3")
     assert set(differences(folder, three_epochs)) <= {"result.json"}
 
 
@@ -463,7 +465,7 @@ def test_files_of_another_version_are_refused_in_one_line(
             manifest["sha256"][name] = files.sha256(commit / name)
             (commit / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=rf"{name}: has no .*untrained.*another version of negexp wrote it"):
-        run_training(SMOKE, "trainer.epochs=3")
+        run_training(*PRUNED, "trainer.epochs=3")
 
 
 @pytest.mark.parametrize("name", ["checkpoints/mine/weights.pt", "evaluation/notes.txt", "metrics.csv"])
@@ -472,7 +474,7 @@ def test_a_folder_that_holds_something_else_is_refused(run_training: Train, tmp_
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     with pytest.raises(InputError, match=rf"contains {name.split('/')[0]} but no config\.yaml, so it is not a run"):
-        run_training(SMOKE)
+        run_training(*PRUNED)
     assert mine.read_text() == "mine"
 
 
@@ -484,22 +486,22 @@ def test_a_damaged_index_of_commits_does_not_matter(
     shutil.copytree(three_epochs, folder)
     (folder / "result.json").unlink()
     DAMAGES[damage](folder / "checkpoints" / "index.json")
-    run_training(SMOKE, "trainer.epochs=3")
+    run_training(*PRUNED, "trainer.epochs=3")
     assert set(differences(folder, three_epochs)) <= {"result.json"}
 
 
 def test_a_finished_run_without_commits_cannot_be_given_more_epochs(run_training: Train) -> None:
-    folder = run_training(SMOKE, "trainer.epochs=1")
+    folder = run_training(*PRUNED, "trainer.epochs=1")
     shutil.rmtree(folder / "checkpoints")
     before = contents(folder)
     with pytest.raises(InputError, match=r"trainer\.epochs=2: the finished run in .* has no commit left"):
-        run_training(SMOKE, "trainer.epochs=2")
+        run_training(*PRUNED, "trainer.epochs=2")
     assert contents(folder) == before
 
 
 def test_the_last_two_and_the_best_are_kept(three_epochs: Path, run_training: Train) -> None:
     assert names(three_epochs / "checkpoints") == ["epoch-000", "epoch-001", "epoch-002", "index.json"]
-    four = run_training(SMOKE, "trainer.epochs=4", "checkpoint.keep=1")
+    four = run_training(*PRUNED, "trainer.epochs=4", "checkpoint.keep=1")
     assert names(four / "checkpoints") == ["epoch-000", "epoch-003", "index.json"]
 
 

@@ -26,8 +26,8 @@ RAISED = "ValueError raised while resolving interpolation: "  # OmegaConf's pref
 DEEPEST = 20  # levels of a configuration; a run's has three
 BM25 = {"k1": 1.5, "b": 0.75, "method": "lucene", "stop_words": "none"}
 CROSS_ENCODER = {  # not used by the pair classifier of these runs
-    **{"epochs": 2, "batch_size": 8, "lr": 2e-5, "head_lr": "${model.default_head_lr}", "warmup_share": 0.1},
-    **{"negatives": 3, "depth": 10, "max_length": "${model.max_length}"},
+    **{"epochs": 2, "batch_size": 8, "lr": 2e-5, "head_lr": 1e-3, "warmup_share": 0.1},
+    **{"negatives": 3, "depth": 10, "max_length": 256},
 }
 # Keys that no run of version 0.1 has, with the values that reproduce its behaviour.
 LATER_KEYS: dict[str, Any] = {

@@ -19,7 +19,7 @@ class RerankerConfig(Options):
     head_lr: float = option("of the linear layer that scores", low=0)
     warmup_share: float = option("share of the steps over which the rates rise; then they fall to 0", low=0, high=0.99)
     negatives: int = option("negatives of a list, drawn anew in each epoch", low=1)
-    depth: int = option("they are drawn among so many nearest allowed arguments, by the trained bi-encoder", low=1)
+    depth: int = option("so many nearest allowed arguments of the trained encoder, among which they are drawn", low=1)
     max_length: int = option("tokens of point and candidate together; the longer text is cut first", low=5)
 
     def check(self) -> None:

@@ -80,6 +80,8 @@ def _changes(earlier: TrainConfig, now: TrainConfig) -> list[str]:
         earlier_value = before.get(key)
         if value == earlier_value or key == "data.path" or not decides_result(key):
             continue
+        if key.startswith("reranker.") and now.model.reranker == "pair":  # without a cross-encoder they decide nothing
+            continue
         if key != "trainer.epochs":
             changes.append(f"{key} was {earlier_value}, now {value}")
         elif now.trainer.lr_schedule != "constant" or now.trainer.warmup_share > 0:
