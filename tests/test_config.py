@@ -367,7 +367,7 @@ def test_a_run_config_without_data_is_refused_as_before(tmp_path: Path, content:
 def test_a_config_of_version_0_1_trained_with_the_fast_paths(tmp_path: Path) -> None:
     (path := tmp_path / "config.yaml").write_text(saved().replace("  fused: auto\n", ""), encoding="utf-8")
     assert "fused" not in path.read_text(encoding="utf-8")
-    assert load_run_config(path, KINDS) == train_config()
+    assert load_run_config(path, KINDS) == train_config("loss=triplet_ce")
     path.write_text(saved(trainer__fused="off"), encoding="utf-8")
     assert load_run_config(path).trainer.fused == "off"
     path.write_text(saved(trainer__fused=None), encoding="utf-8")
