@@ -48,7 +48,7 @@ def write_run(
     folder: Path, *overrides: str, accuracy: float = 0.5, seen: Sequence[int] = (), fingerprint: str | None = None
 ) -> Path:
     """Write the folder of a finished run on the demo corpus. `accuracy` is the probability of a hit."""
-    config = compose_train(*overrides)
+    config = compose_train("trainer.monitor=clean/reranked/epa/accuracy@1", "model.default_lr=3e-5", *overrides)
     corpus = corpus_of(json.dumps(asdict(config.data)))
     split = corpus["test"]
     rng = np.random.default_rng([config.seed, int(1000 * accuracy)])
