@@ -202,7 +202,7 @@ REFUSED = {
     "no value": (["train", "seed"], "seed"),
     "wrong type": (["train", "trainer.epochs=two"], "trainer.epochs=two: must be a whole number"),
     "bad rate": (["train", "sampler.start_rate=1.5"], "sampler.start_rate=1.5: must be between 0 and 1"),
-    "not a number": (["train", "loss.margin=nan"], "loss.margin=nan"),
+    "not a number": (["train", "loss=triplet", "loss.margin=nan"], "loss.margin=nan"),
     "no path": (["train", "data=arguana"], "data.path: data=arguana needs data.path="),
     "path missing": (["train", "data=arguana", "data.path=nowhere"], "data.path=nowhere: does not exist"),
     "path in a sweep": (["train", "-m", "data=pairs", "data.path=.,no.csv"], "data.path=no.csv: does not exist"),
@@ -509,7 +509,7 @@ def test_job_folder_is_that_of_the_configuration_not_of_the_command(calls: Calls
 
     plain = digest("seed=0")
     whole = calls[-1][1].name
-    assert digest("seed=0", "sampler=decay") == digest("seed=0", "trainer.lr=3e-5") == plain != digest("seed=1")
+    assert digest("seed=0", "sampler=decay") == digest("seed=0", "trainer.lr=3e-4") == plain != digest("seed=1")
     digest("seed=0", "resume=must", "name=other", "tracker.progress=never", "checkpoint.keep=5")
     assert calls[-1][1].name == whole
 
