@@ -138,6 +138,8 @@ def test_a_run_commits_its_weight_and_an_evaluation_uses_it(
     row = pd.read_csv(folder / "metrics.csv").iloc[result["best_epoch"]]
     assert (result["rerank_weight"], result["rerank_scale"]) == (row["rerank_weight"], row["rerank_scale"])
     assert result["rerank_weight"] in WEIGHTS
+    for scores in result["untrained"].values():  # an untrained classifier has no say
+        assert scores["clean"]["reranked"] == scores["clean"]["retrieval"]
     reranked, retrieval = (
         result["validation"]["clean"][stage]["epa"]["accuracy@1"] for stage in ("reranked", "retrieval")
     )

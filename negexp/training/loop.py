@@ -183,9 +183,10 @@ class Experiment:
             return {split: self.rank(split, vectors, queries.get(split)) for split, vectors in embeddings.items()}
 
     def evaluation(self) -> EvaluationConfig:
-        """Return the keys of the evaluation; a classifier that no loss trains gets no say, unless a weight is given."""
+        """Return the keys of the evaluation; an untrained classifier gets no say, unless a weight is given."""
         evaluation = self.config.evaluation
-        if evaluation.rerank_weight is None and not self.config.loss.trains_classifier():
+        trained = self.trainee.rate.steps > 0 and self.config.loss.trains_classifier()
+        if evaluation.rerank_weight is None and not trained:
             return replace(evaluation, rerank_weight=1.0)
         return evaluation
 
