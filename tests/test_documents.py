@@ -112,12 +112,15 @@ def test_broken_links_and_anchors_are_found(tmp_path: Path, monkeypatch: pytest.
 
 
 def command_lines() -> list[str]:
-    """Return the distinct command lines of all documents, without comments and prompts."""
+    """Return the distinct command lines of all documents; variables that their block assigns are written out."""
     found = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
         for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            found += [line for line in block.splitlines() if line.startswith("negexp ") and not language]
+            lines = [line for line in block.splitlines() if line.startswith("negexp ") and not language]
+            for name, value in re.findall(r'^(\w+)="(.*)"$', block, re.MULTILINE):
+                lines = [line.replace(f"${name}", value) for line in lines]
+            found += lines
     return list(dict.fromkeys(found))
 
 
