@@ -260,7 +260,8 @@ def test_a_longer_run_trains_it_again_after_another_best_epoch(run_training: Tra
     run_training(*overrides, "trainer.epochs=3")
     result = json.loads((folder / "result.json").read_text())
     second = json.loads((folder / "reranker/epoch-000/state.json").read_text())["bi_encoder"]
-    assert (first == second) == (result["best_epoch"] == 0)
+    assert result["best_epoch"] > 0
+    assert first != second
     assert differences(folder, run_training(*overrides, "trainer.epochs=3", folder="whole")) == []
 
 

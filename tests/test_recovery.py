@@ -215,13 +215,10 @@ KINDS = {
     ],
     "refreshed within epochs": ["sampler=decay", "sampler.start_rate=0.5", "sampler.refresh.steps=1"],
     "moving average, query head": ["trainer.average=ema", "model.query_head=residual", "trainer.lr_schedule=linear"],
-    "learned temperature": [
-        "loss=info_nce",
-        "loss.learn_temperature=true",
-        "trainer.weight_decay=0.1",
-        "batch=debates",
+    "learned temperature, average of the last epoch": [
+        *("loss=info_nce", "loss.learn_temperature=true", "trainer.weight_decay=0.1", "batch=debates"),
+        *("trainer.average=last", "trainer.warmup_share=0.5", "trainer.lr_schedule=cosine"),
     ],
-    "average of the last epoch": ["trainer.average=last", "trainer.warmup_share=0.5", "trainer.lr_schedule=cosine"],
     "two towers, three negatives by BM25": [
         *("model.shared_encoder=false", "sampler.num_negatives=3", "model.layer_norm=true", "sampler.source=bm25"),
         *("sampler.start_rate=0.7", "sampler.step=0.2"),
