@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import compose_train
+from omegaconf import OmegaConf
 
 from negexp.cli import main
 from negexp.components import KINDS
-from negexp.config import load_run_config
+from negexp.config import load_run_config, to_yaml
+from negexp.config.parse import LATER_KEYS
+from negexp.errors import InputError
+from negexp.tracking import RunFolder
+from negexp.tracking.resume import RunState, find_run_state
 
 EARLIER = Path(__file__).parent / "data" / "run-0.1"
 
@@ -41,6 +48,22 @@ def test_evaluate_gives_the_ranks_that_it_has(run: Path) -> None:
     same = (found == expected).to_numpy().all(axis=1)
     assert same.mean() > 0.97  # another processor rounds otherwise, which may move a query past a rival
     assert len(found) == len(expected)
+
+
+def test_a_run_of_the_original_continues_although_keys_that_it_ignores_have_other_values(tmp_path: Path) -> None:
+    now = compose_train("experiment=original_hard", "data=arguana", "data.path=corpus")
+    saved = OmegaConf.create(to_yaml(now))
+    for key in [*LATER_KEYS, "data.titles"]:  # version 0.1 did not write them
+        section, _, name = key.rpartition(".")
+        del (saved[section] if section else saved)[name]
+    saved.model.update({"vocabulary_size": 4000, "hidden_size": 128, "layers": 2})  # of the random BERT in version 0.1
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    OmegaConf.save(saved, folder.config)
+    assert find_run_state(folder, now) is RunState.UNFINISHED
+    averaged = replace(now, trainer=replace(now.trainer, average="ema"))
+    with pytest.raises(InputError, match=r"trainer\.average was none, now ema; trainer\.average_decay was 0\.99, now"):
+        find_run_state(folder, averaged)
 
 
 def test_report_reads_it(run: Path) -> None:

@@ -10,6 +10,8 @@ from negexp.config import TrainConfig, decides_result, flatten, load_run_config
 from negexp.errors import InputError
 from negexp.tracking.run_folder import RunFolder
 
+RANDOM_BERT = ("model.vocabulary_size", "model.hidden_size", "model.layers", "model.attention_heads")
+
 
 class RunState(Enum):
     """The state of the run in a folder."""
@@ -78,9 +80,7 @@ def _changes(earlier: TrainConfig, now: TrainConfig) -> list[str]:
     changes = []
     for key, value in flatten(asdict(now)).items():
         earlier_value = before.get(key)
-        if value == earlier_value or key == "data.path" or not decides_result(key):
-            continue
-        if key.startswith("reranker.") and now.model.reranker == "pair":  # without a cross-encoder they decide nothing
+        if value == earlier_value or key == "data.path" or not decides_result(key) or _ignored(key, now):
             continue
         if key != "trainer.epochs":
             changes.append(f"{key} was {earlier_value}, now {value}")
@@ -89,3 +89,15 @@ def _changes(earlier: TrainConfig, now: TrainConfig) -> list[str]:
         elif value < earlier_value:
             changes.append(f"{key} was {earlier_value}, now {value} (it may only grow)")
     return changes
+
+
+def _ignored(key: str, config: TrainConfig) -> bool:
+    """Return whether training ignores a key because of the value of another one."""
+    model, sampler = config.model, config.sampler
+    return (
+        key.startswith("model.bm25.")
+        or (key.startswith("reranker.") and model.reranker == "pair")
+        or (key.startswith("sampler.bm25.") and sampler.source != "bm25")
+        or (key == "trainer.average_decay" and config.trainer.average != "ema")
+        or (key in RANDOM_BERT and model.pretrained is not None)
+    )
