@@ -219,7 +219,7 @@ TRAIN_REFUSALS: list[Refusal] = [
             "loss__positive_weight": 0.0,
             "loss__negative_weight": 0.0,
         },
-        "model.freeze_encoder=true",
+        "model.freeze_encoder=true: with model.retrieval_dim=null and model.query_head=none only the classifier could",
     ),
     ({"seed": 2**32}, "seed=4294967296: must be between 0 and 4294967295"),
     ({"trainer__epochs": 10**400}, "trainer.epochs="),
@@ -416,3 +416,10 @@ def test_config_hash_ignores_what_cannot_change_the_result(values: dict[str, obj
 )
 def test_config_hash_changes_with_what_decides_the_result(values: dict[str, object]) -> None:
     assert config_hash(parse_train(with_values(composed("train"), **values))) != config_hash(train_config())
+
+
+def test_a_query_head_can_learn_above_a_frozen_encoder() -> None:
+    frozen = ["loss=info_nce", "model.freeze_encoder=true"]
+    assert train_config(*frozen, "model.query_head=residual").model.freeze_encoder
+    with pytest.raises(InputError, match=r"loss\.name=info_nce does not train it .*; set model\.query_head=residual"):
+        train_config(*frozen)

@@ -125,16 +125,17 @@ class BenchConfig(Options):
 
 
 def check_something_learns(loss: LossConfig | Mapping[str, Any], model: ModelConfig) -> None:
-    """Raise `InputError` when the model is BM25, or when the encoder is frozen and the loss trains nothing else."""
+    """Raise `InputError` when the model is BM25, or when the encoder is frozen and nothing else learns."""
     if model.encoder == "bm25":
         raise InputError(
             "model.encoder=bm25: BM25 learns nothing; rank with it by negexp evaluate model=bm25, or mine with it by "
             "sampler.source=bm25"
         )
-    if not model.freeze_encoder or model.retrieval_dim is not None or isinstance(loss, Mapping):  # not parsed
+    if not model.freeze_encoder or isinstance(loss, Mapping):  # a mapping: the loss was not parsed
         return
-    if not loss.trains_classifier():
+    if model.retrieval_dim is None and model.query_head == "none" and not loss.trains_classifier():
         raise InputError(
-            "model.freeze_encoder=true: with retrieval_dim=null only the classifier could learn, and its loss weights "
-            "are 0; set loss.positive_weight above 0"
+            f"model.freeze_encoder=true: with model.retrieval_dim=null and model.query_head=none only the classifier "
+            f"could learn, and loss.name={loss.name} does not train it (its weights may be 0); set "
+            "model.query_head=residual, or choose another loss"
         )
