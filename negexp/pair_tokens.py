@@ -126,7 +126,7 @@ class PairReader:
             check_stop()
             size = max(1, self.runtime.tokens_per_batch // len(tokens[order[start]][0]))
             places = order[start : start + size]
-            found[places] = self._call([tokens[place] for place in places]).double().cpu().numpy()
+            found[places] = self._call([tokens[place] for place in places]).cpu().double().numpy()
             start += size
 
     def _tokens(self, points: Ints, candidates: Ints) -> list[TokensOfPair]:

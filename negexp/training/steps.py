@@ -91,7 +91,7 @@ class TrainingEpoch:
         weight = torch.tensor([len(batch) for batch in self.batches[: self.done]], dtype=torch.float64)
         means = {}
         for name in self.losses[0]:
-            values = torch.stack([losses[name] for losses in self.losses]).double().cpu()
+            values = torch.stack([losses[name] for losses in self.losses]).cpu().double()
             means[name] = float((values * weight).sum() / weight.sum())
         return means
 
