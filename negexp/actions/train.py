@@ -27,7 +27,10 @@ from negexp.training.console import before_and_after
 log = logging.getLogger("negexp")
 
 SHOWN = ("best_epoch", "data", "monitor", "test", "untrained", "validation")  # of result.json, when it is printed
-MEMORY_KEYS = "trainer.batch_size, trainer.tokens_per_batch or model.max_length"
+MEMORY_KEYS = (
+    "trainer.batch_size, trainer.tokens_per_batch or model.max_length; in a cross-encoder reranker.batch_size or "
+    "reranker.max_length"
+)
 
 
 def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
