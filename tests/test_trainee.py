@@ -169,17 +169,25 @@ def test_the_query_head_starts_as_the_identity_and_maps_queries_only(shared: boo
     assert not torch.allclose(vectors.query.retrieval, one.query.retrieval, atol=1e-2)
 
 
-def test_the_query_head_learns_with_the_points_of_a_batch() -> None:
-    config = compose_train(SMOKE, "model.query_head=residual", "model.dropout=0")
-    trainee, builder = trainee_of(config)
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_query_head_learns_with_the_points_of_a_batch(shared: bool) -> None:
+    options = ["model.query_head=residual", "model.dropout=0", f"model.shared_encoder={shared}"]
+    trainee, builder = trainee_of(compose_train(SMOKE, *options))
     trainee.model.eval()
+    assert trainee.model.query_head is not None
+    torch.manual_seed(0)
+    with torch.no_grad():  # towers that differ, and a head that is not the identity
+        for parameter in [*trainee.model.tower("candidate").parameters(), trainee.model.query_head.outer.weight]:
+            parameter += 0.1 * torch.randn_like(parameter)
     pair = np.arange(4)
     batch = builder.build(pair, drawn(np.roll(np.arange(16), 1)[:, None]))
     point = builder.encoder.encode("query", builder.train.point[pair])
     torch.testing.assert_close(batch.query.retrieval, trainee.model.as_queries(point).retrieval)
+    counter = builder.encoder.encode("candidate", builder.train.counter[pair])
+    torch.testing.assert_close(batch.candidate.retrieval[:4], counter.retrieval)
+    assert not torch.allclose(batch.query.retrieval, point.retrieval, atol=1e-2)
     assert trainee.model.classifier is not None
     trainee.loss(batch, trainee.model.classifier)["total"].backward()
-    assert trainee.model.query_head is not None
     gradient = trainee.model.query_head.outer.weight.grad
     assert gradient is not None
     assert bool(gradient.abs().sum() > 0)
