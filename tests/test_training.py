@@ -382,9 +382,9 @@ def test_the_table_compares_the_untrained_model_with_the_best_epoch() -> None:
 
 
 def test_the_last_line_says_on_which_splits_training_helped() -> None:
-    def said(*values: tuple[float, float]) -> str:
+    def said(*values: tuple[float, float], weight: float = 0.5) -> str:
         splits = dict(zip(("validation", "test"), [({"mrr": a}, {"mrr": b}) for a, b in values], strict=True))
-        result = result_of(**splits)
+        result = result_of(**splits) | {"rerank_weight": weight}
         for scores in [*result["untrained"].values(), *(result[split] for split in splits)]:
             scores["published"]["reranked"] = scores["published"]["retrieval"]
         return verdict(result)
@@ -393,6 +393,7 @@ def test_the_last_line_says_on_which_splits_training_helped() -> None:
         "Training improved retrieval on validation and test (mrr).",
         "Training improved re-ranking on validation and test (mrr).",
     ]
+    assert said((0.2, 0.3), (0.4, 0.5), weight=1.0) == "Training improved retrieval on validation and test (mrr)."
     assert said((0.2, 0.3), (0.4, 0.3)).splitlines()[1] == (
         "Training improved re-ranking on validation, and worsened re-ranking on test (mrr)."
     )

@@ -82,10 +82,15 @@ def before_and_after(result: Mapping[str, Any]) -> str:
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-    """Return a sentence for each stage: whether training improved the monitored metric, on validation and on test."""
+    """Return a sentence for each stage: whether training improved the monitored metric, on validation and on test.
+
+    Where re-ranking keeps the retrieval order, it gets no sentence.
+    """
     protocol, _, task, metric = Monitor.of_result(result["monitor"])
     sentences = []
     for stage, tasks in result["validation"][protocol].items():
+        if stage == "reranked" and result.get("rerank_weight") == 1:
+            continue
         changes: dict[str, list[str]] = {}  # what training did -> the splits on which it did that
         for split in ("validation", "test"):
             before = result["untrained"].get(split, {}).get(protocol, {}).get(stage, {}).get(task)

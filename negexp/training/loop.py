@@ -114,12 +114,19 @@ class Experiment:
         while embeddings is not None and not self.finished():
             epoch = len(self.progress.history)
             losses, refreshes = self.train(epoch, embeddings)
-            embeddings = self.embed("train")  # for the evaluation, and for the next epoch's refresh
+            # for the sample of training queries, and for the next epoch's refresh
+            last = epoch + 1 == self.config.trainer.epochs
+            embeddings = None if last and not self.ranks_train_as_trained else self.embed("train")
             self.commit(epoch, losses, refreshes, self.evaluate(embeddings))
             check_stop()
         if len(self.progress.history) < self.config.trainer.epochs:
             log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
         return self.progress
+
+    @property
+    def ranks_train_as_trained(self) -> bool:
+        """Return whether the sample of training queries is ranked by the model that is trained, not by an average."""
+        return len(self.train_queries) > 0 and self.trainee.evaluated is self.trainee.model
 
     def finished(self) -> bool:
         """Return whether all epochs are done, or early stopping ends the run."""
@@ -166,16 +173,17 @@ class Experiment:
                 listener.refreshed(Refresh(epoch, training.steps, statistics, ledger))
         return statistics
 
-    def evaluate(self, train: Embeddings, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
+    def evaluate(self, train: Embeddings | None, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
         """Return the ranks of the given splits, and of the fixed sample of training queries.
 
-        `train` holds the training split's embeddings by the model that is trained. With averaged weights, the sample
-        is ranked by other embeddings.
+        `train` holds the training split's embeddings by the model that is trained; it is read if
+        `ranks_train_as_trained`.
         """
         model = self.trainee.evaluated
         embeddings = {split: self.embed(split, model) for split in splits}
         if len(self.train_queries):
-            embeddings["train"] = train if model is self.trainee.model else self.embed("train", model)
+            known = train if self.ranks_train_as_trained else None
+            embeddings["train"] = self.embed("train", model) if known is None else known
         queries = {"train": self.train_queries}
         with self.clock("evaluate"):
             scorers = self.scorers("validation", embeddings["validation"])

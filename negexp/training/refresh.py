@@ -65,7 +65,8 @@ class Refresher:
         self.arguments = Arguments(self.train)
         self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
-        self.source = mining_source(config.sampler, corpus.texts, self.arguments)
+        sampler = config.sampler
+        self.source = mining_source(sampler, corpus.texts, self.arguments) if self.sampler.mines else None
         self.plan: BatchPlan = build("batch", config.batch)
         self.plan.check_corpus(self.arguments)
 
