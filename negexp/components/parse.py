@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
 
+from negexp.components.declared import who_has
 from negexp.components.options import Options, Rule, is_section, rules
 from negexp.components.registry import KINDS
 from negexp.errors import InputError
@@ -49,13 +50,15 @@ def parse(
     InputError
         Naming the first key that is wrong, its value and what is allowed.
     """
-    if not isinstance(values, Mapping):
-        raise InputError(f"{key}={values}: must be a mapping of keys to values")
     declared = rules(schema)
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"{key}={_shown(values)}: must be a mapping of keys to values, as in {key}.{next(iter(declared))}=..."
+        )
     prefix = f"{key}." if key else ""
     for name in values:
         if name not in declared:
-            remedy = did_you_mean(str(name), list(declared), prefix)
+            remedy = who_has(owner.partition("=")[0], str(name)) or did_you_mean(str(name), list(declared), prefix)
             if owner and not remedy:
                 remedy = f"; {owner} as a whole brings its own keys, {key}.name alone keeps those of another"
             whose = f" of {owner}" if owner else ""
@@ -83,6 +86,9 @@ def _check(level: type[Options], options: Options, prefix: str) -> None:
 
 def parse_component(kind: str, values: Any, key: str, kinds: frozenset[str] | None = None) -> Options:
     """Return the options of the component that `values` names."""
+    if isinstance(values, str) and values in KINDS[kind].names():
+        place = f"{kind}@{key}={values} where it is a part of another {KINDS[kind].what}"
+        raise InputError(f"{key}={values}: is a name; choose it by {kind}={values}, or by {place}")
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
         raise InputError(f"{key}: needs a name; choose from {_names(kind)}")
     found = KINDS[kind].find(values["name"], f"{key}.name")
@@ -141,8 +147,13 @@ def _written_out(kind: str, rule: Rule, value: Any, key: str) -> Any:
             rule.check(key, value.get(short))
         return value
     if isinstance(value, bool) or value is None or value in KINDS[kind].names():
-        raise InputError(f"{key}={value}: must be a number; {kind}@{key}=NAME chooses one of {_names(kind)}")
+        raise InputError(f"{key}={_shown(value)}: must be a number; {kind}@{key}=NAME chooses one of {_names(kind)}")
     return {"name": short, short: _leaf(float, rule, value, key)}
+
+
+def _shown(value: Any) -> str:
+    """Return a value as YAML and the command line write it."""
+    return "null" if value is None else str(value)
 
 
 def _leaf(annotation: Any, rule: Rule, value: Any, key: str) -> Any:

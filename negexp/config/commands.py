@@ -136,6 +136,6 @@ def check_something_learns(loss: LossConfig | Mapping[str, Any], model: ModelCon
         return
     if not loss.trains_classifier():
         raise InputError(
-            f"model.freeze_encoder=true: only the pair classifier could learn, and loss.name={loss.name} does not train "
-            "it; use another loss or weights, or set model.query_head=residual or model.retrieval_dim"
+            f"model.freeze_encoder=true: only the pair classifier could learn, and loss.name={loss.name} does not "
+            "train it; use another loss or weights, or set model.query_head=residual or model.retrieval_dim"
         )

@@ -30,7 +30,7 @@ class TrainingLists:
     def draw(self, epoch: int) -> Negatives:
         """Return distinct negatives of all pairs, drawn uniformly among their allowed neighbours; weight 0: none left.
 
-        Where there are fewer neighbours than `negatives`, all of them are drawn. The draws depend on (seed, epoch) only.
+        Where there are fewer neighbours than `negatives`, all are drawn. The draws depend on (seed, epoch) only.
         """
         near, rng = self.neighbours, generator(self.seed, epoch, "re-ranker negatives")
         place = np.argsort(np.where(near.allowed, rng.random(near.allowed.shape), 2.0), axis=1)[:, : self.negatives]
