@@ -228,6 +228,7 @@ TRAIN_REFUSALS: list[Refusal] = [
     ({"trainer__batch_size": 2.5}, "trainer.batch_size=2.5: must be a whole number"),
     ({"trainer__batch_size": True}, "trainer.batch_size=True: must be a whole number"),
     ({"trainer__batch_size": "many"}, "trainer.batch_size=many: must be a whole number"),
+    ({"evaluation__rerank_weight": "auto"}, "evaluation.rerank_weight=auto: must be a number or null"),
     ({"trainer__lr": "fast"}, "trainer.lr=fast: must be a number"),
     ({"trainer__lr": [1e-3]}, "trainer.lr=[0.001]: must be a number"),
     ({"trainer__lr": None}, "trainer.lr=null: needs a value"),

@@ -44,9 +44,9 @@ def _suggestion(error: Exception, known: Callable[[str], Mapping[str, Any]], ove
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         options = error.options or (names(group) if group in KINDS else [])  # Hydra has none for a list of names
-        near = did_you_mean(option, options, f"{_as_given(group, option, overrides)}=")
-        key = "" if near else nearest_key(group, known(group))  # the key of that name, if it is elsewhere too
-        return f"; did you mean {key}={option}?" if key and "." in key else near
+        hint = did_you_mean(option, options, f"{_as_given(group, option, overrides)}=")
+        key = None if hint else nearest_key(group, known(group))  # the key of that name, if it is elsewhere too
+        return f"; did you mean {key}={option}?" if key is not None and "." in key else hint
     found = WRONG_KEY.search(str(error))
     if found is None:
         return ""

@@ -101,7 +101,8 @@ def _names(kind: str) -> str:
 
 
 def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
-    if get_origin(annotation) in (Union, types.UnionType):
+    optional = get_origin(annotation) in (Union, types.UnionType)
+    if optional:
         if value is None:
             return None
         annotation = next(one for one in get_args(annotation) if one is not type(None))
@@ -121,7 +122,7 @@ def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[s
         if not isinstance(value, Mapping):
             raise InputError(f"{key}={value}: must be a mapping, as in {{a: 1}}")
         return {str(name): _leaf(get_args(annotation)[1], rule, one, f"{key}.{name}") for name, one in value.items()}
-    return _leaf(annotation, rule, value, key)
+    return _leaf(annotation, rule, value, key, " or null" if optional else "")
 
 
 def _components(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
@@ -156,12 +157,12 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _leaf(annotation: Any, rule: Rule, value: Any, key: str) -> Any:
+def _leaf(annotation: Any, rule: Rule, value: Any, key: str, or_null: str = "") -> Any:
     node, what = NODES[annotation]
     try:
         typed = node(value)._value()
     except ValidationError:
-        raise InputError(f"{key}={value}: must be {what}") from None
+        raise InputError(f"{key}={value}: must be {what}{or_null}") from None
     if annotation is bool and not isinstance(value, bool):  # OmegaConf also accepts any integer, and "on"
         raise InputError(f"{key}={value}: must be {what}")
     rule.check(key, typed)
