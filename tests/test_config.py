@@ -194,6 +194,8 @@ TRAIN_REFUSALS: list[Refusal] = [
     ),
     ({"sampler__exclude": ["self", "copies"]}, "sampler.exclude=copies: must be one of self, duplicates"),
     ({"sampler__exclude": ["duplicates"]}, "sampler.exclude=['duplicates']: must contain self"),
+    ({"sampler__exclude": ["self", None]}, "sampler.exclude=null: needs a value"),
+    ({"sampler__exclude": None}, "sampler.exclude=null: must be a list"),
     ({"sampler__exclude": "self"}, "sampler.exclude=self: must be a list"),
     ({"data__path": "x"}, "data.path=x: data=demo ships its texts"),
     ({"data__name": "pairs"}, "data.path: data=pairs needs data.path="),

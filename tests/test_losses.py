@@ -141,6 +141,8 @@ def test_weights_without_a_term_are_refused() -> None:
         loss_of(name="weighted_sum", terms={"one": TRIPLET}, weights={"two": 1.0})
     with pytest.raises(InputError, match=r"loss\.weights=.*all are 0, so nothing would learn; set one above 0"):
         loss_of(name="weighted_sum", terms={"one": TRIPLET}, weights={"one": 0.0})
+    with pytest.raises(InputError, match=r"loss\.weights\.one=null: needs a value, a number"):
+        loss_of(name="weighted_sum", terms={"one": TRIPLET}, weights={"one": None})
 
 
 def test_every_loss_has_a_file_of_keys_and_trains(run_training: Any) -> None:

@@ -110,17 +110,15 @@ def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[s
         return _components(annotation, rule, value, key, kinds)
     if is_section(annotation):
         return parse(annotation, value, key, kinds)
-    if value is None:
-        raise InputError(f"{key}=null: needs a value")
     if value == MISSING:
         raise InputError(f"{key}: needs {key}={rule.form}{': ' if rule.help else ''}{rule.help}")
     if get_origin(annotation) is list:
         if not isinstance(value, list):
-            raise InputError(f"{key}={value}: must be a list, as in [a, b]")
+            raise InputError(f"{key}={_shown(value)}: must be a list, as in [a, b]")
         return [_leaf(get_args(annotation)[0], rule, one, key) for one in value]
     if get_origin(annotation) is dict:
         if not isinstance(value, Mapping):
-            raise InputError(f"{key}={value}: must be a mapping, as in {{a: 1}}")
+            raise InputError(f"{key}={_shown(value)}: must be a mapping, as in {{a: 1}}")
         return {str(name): _leaf(get_args(annotation)[1], rule, one, f"{key}.{name}") for name, one in value.items()}
     return _leaf(annotation, rule, value, key, " or null" if optional else "")
 
@@ -134,7 +132,7 @@ def _components(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozen
     if get_origin(annotation) is not dict:
         return parse_component(kind, _written_out(kind, rule, value, key), key, kinds)
     if not isinstance(value, Mapping):
-        raise InputError(f"{key}={value}: must be a mapping of names to components")
+        raise InputError(f"{key}={_shown(value)}: must be a mapping of names to components")
     return {name: parse_component(kind, one, f"{key}.{name}", kinds) for name, one in value.items()}
 
 
@@ -159,6 +157,8 @@ def _shown(value: Any) -> str:
 
 def _leaf(annotation: Any, rule: Rule, value: Any, key: str, or_null: str = "") -> Any:
     node, what = NODES[annotation]
+    if value is None:  # OmegaConf would leave it as it is
+        raise InputError(f"{key}=null: needs a value, {what}")
     try:
         typed = node(value)._value()
     except ValidationError:
