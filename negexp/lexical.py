@@ -48,8 +48,8 @@ class BM25:
         words, vocabulary = bm25s.tokenize([texts[row] for row in rows], stopwords=stop_words, show_progress=False)
         if not vocabulary:
             raise InputError(
-                "BM25: no text has a word (two letters or digits in a row), so no two texts can be compared; set "
-                "sampler.source=embeddings, or choose another model"
+                "BM25: no text has a word that counts (two letters or digits in a row), so no two texts can be "
+                "compared; use sampler.source=embeddings to train, and another model to evaluate"
             )
         index = bm25s.BM25(k1=options.k1, b=options.b, method=options.method, dtype="float64")
         found = index.build_index_from_ids(list(range(len(vocabulary))), words, show_progress=False)

@@ -247,6 +247,27 @@ def test_wrong_input_is_refused_in_one_line_and_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+BELONGS = {
+    "strategy": (["train", "sampler=hard", "sampler.start_rate=0.5"], "start_rate belongs to sampler=decay"),
+    "schedule": (["train", "schedule@sampler.random_rate=cosine"], "random_rate belongs to sampler=scheduled"),
+    "policy in a sweep": (["train", "-m", "mining=nearest,window", "sampler.mining.low=0"], "to mining=window"),
+    "two losses": (["train", "loss=info_nce", "loss.margin=1"], "margin belongs to loss=triplet, loss=triplet_ce"),
+    "corpus": (["evaluate", "data.titles=drop"], "titles belongs to data=arguana"),
+    "group of another command": (["evaluate", "experiment=smoke"], "--help lists the groups there are"),
+    "name for a part": (["train", "sampler.mining=window"], "sampler.mining=window: is a name; choose it by mining="),
+}
+
+
+@pytest.mark.parametrize("case", BELONGS)
+def test_a_key_of_another_component_is_told_from_a_typo(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = BELONGS[case]
+    assert exit_code(arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert "did you mean" not in err
+
+
 NEAR = {
     "command": (["tarin"], "train"),
     "key": (["train", "sampler.stp=1"], "sampler.step"),
@@ -263,6 +284,15 @@ NEAR = {
     "option": (["train", "sampler=decya"], "sampler=decay"),
     "option in a sweep": (["train", "-m", "seed=0,1", "sampler=hard,decya"], "sampler=decay"),
     "option, shown": (["train", "sampler=decya", "--help"], "sampler=decay"),
+    "option of a schedule": (
+        ["train", "sampler=scheduled", "schedule@sampler.random_rate=cosin"],
+        "schedule@sampler.random_rate=cosine",
+    ),
+    "option of a nested part": (
+        ["train", "-m", "mining=scope", "mining@sampler.mining.policy=nearest,windw"],
+        "mining@sampler.mining.policy=window",
+    ),
+    "option that is a key": (["train", "reranker=cross"], "model.reranker=cross"),
     "experiment": (["train", "experiment=smok"], "experiment=smoke"),
     "experiment that is added": (["train", "+experiment=smok"], "experiment=smoke"),
     "launcher": (["train", "-m", "hydra/launcher=basci"], "hydra/launcher=basic"),

@@ -185,6 +185,7 @@ def test_the_loss_is_the_softmax_over_each_list() -> None:
     allowed[2] = [True, False]
     allowed[4] = False
     lists = lists_of(split, argument, allowed, 3)  # more than there are neighbours
+    assert lists.draw(0).argument.shape == (6, 2)  # no column that no pair can fill
     lists.reader.model.eval()
     pair = np.array([4, 2, 0])
     found = float(lists.loss(pair, lists.draw(0)).detach())
@@ -286,7 +287,7 @@ def test_a_run_that_is_killed_in_the_second_stage_continues_to_the_same_bits(tmp
         ),
         (
             "loss=triplet_ce",
-            "loss.name=triplet_ce: trains the pair classifier, which model.reranker=cross does not use",
+            "model.reranker=cross: does not use the pair classifier, which loss.name=triplet_ce trains; use ",
         ),
         (
             "trainer.monitor=clean/reranked/epa/mrr",

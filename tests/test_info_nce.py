@@ -297,7 +297,7 @@ def test_hardness_follows_a_schedule() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0}, "loss.temperature=0.0: must be at least 0.001"),
+        ({"temperature": 0}, "loss.temperature=0.0: must be between 0.001 and 1000"),
         ({"temperature": 0.005, "learn_temperature": True}, "loss.temperature=0.005: a learned one stays above 0.01"),
         ({"directions": []}, r"loss.directions=\[\]: must have query_to_counter or counter_to_query"),
         ({"directions": ALL[2:], "in_batch_points": False}, "must have query_to_counter or counter_to_query"),
@@ -310,6 +310,8 @@ def test_hardness_follows_a_schedule() -> None:
         ({"hardness": 1, "beta": 1}, "loss.beta=1.0: cannot be combined with hardness; set one of them to 0"),
         ({"hardness_of": "some"}, "loss.hardness_of=some: must be one of own, in_batch, all"),
         ({"hardness": 1, "directions": ALL[1:2]}, "leaves out query_to_counter, which hardness is for; add it"),
+        ({"hardness": 1e308}, r"loss.hardness=1e\+308: must be between 0 and 1000"),
+        ({"temperature": 1e39}, r"loss.temperature=1e\+39: must be between 0.001 and 1000"),
         ({"guided_margin": 3}, "loss.guided_margin=3.0: must be between -2 and 2"),
     ],
 )

@@ -298,7 +298,7 @@ def test_evaluate_ranks_by_bm25(
         (["train", "sampler.source=bm52"], "sampler.source=bm52: must be one of embeddings, bm25"),
         (["evaluate", "model=bm25", "model.bm25.k1=-1"], "model.bm25.k1=-1.0: must be between 0 and 100"),
         (["evaluate", "model=bm25", "model.bm25.method=okapi"], "model.bm25.method=okapi: must be one of lucene, "),
-        (["evaluate", "model=bm25", "data=pairs", "data.path=empty.csv"], "BM25: no text has a word"),
+        (["evaluate", "model=bm25", "data=pairs", "data.path=empty.csv"], "BM25: no text has a word that counts"),
     ],
 )
 def test_mistakes_are_one_line(

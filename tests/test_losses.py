@@ -139,6 +139,10 @@ def test_triplet_ce_is_the_weighted_sum_of_its_parts_with_the_same_gradients() -
 def test_weights_without_a_term_are_refused() -> None:
     with pytest.raises(InputError, match=r"loss\.weights=.*must have a weight for each of loss\.terms \(one\)"):
         loss_of(name="weighted_sum", terms={"one": TRIPLET}, weights={"two": 1.0})
+    with pytest.raises(InputError, match=r"loss\.weights=.*all are 0, so nothing would learn; set one above 0"):
+        loss_of(name="weighted_sum", terms={"one": TRIPLET}, weights={"one": 0.0})
+    with pytest.raises(InputError, match=r"loss\.weights\.one=null: needs a value, a number"):
+        loss_of(name="weighted_sum", terms={"one": TRIPLET}, weights={"one": None})
 
 
 def test_every_loss_has_a_file_of_keys_and_trains(run_training: Any) -> None:

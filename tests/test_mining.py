@@ -332,7 +332,7 @@ def test_a_scope_or_window_without_candidates_is_refused(one: Case, scope: dict[
 @pytest.mark.parametrize(
     ("scope", "missing", "message"),
     [
-        ({"origin": ["debate"]}, ["debate"], "sampler.mining.origin=['debate']: the corpus has no column debate"),
+        ({"origin": ["debate"]}, ["debate"], "sampler.mining.origin=[debate]: the corpus has no column debate; give"),
         ({"origin": ["theme", "debate"]}, ["theme"], "the corpus has no column theme"),
         ({"origin": ["elsewhere"]}, ["theme", "debate"], "has no column debate and no column theme"),
         ({"stance": "same"}, ["stance"], "sampler.mining.stance=same: the corpus has no column stance"),
@@ -450,7 +450,7 @@ def test_mixed_without_hard_negatives_builds_no_index() -> None:
         ({"name": "weighted", "a": -1, "b": 0, "depth": 9}, "sampler.mining.a=-1.0: must be between 0 and"),
         ({"name": "weighted", "a": 1, "b": 0, "depth": 1}, "sampler.mining.depth=1: below sampler.num_negatives=2"),
         ({**SCOPE, "origin": []}, "sampler.mining.origin=[]: must name one of"),
-        ({**SCOPE, "role": "point"}, "sampler.mining.role=point: contradicts sampler.candidates=counters"),
+        ({**SCOPE, "role": "point"}, "sampler.mining.role=point: contradicts sampler.candidates=counters; use"),
         (
             {**SCOPE, "policy": {"name": "window", "low": 3, "high": 4}},
             "sampler.num_negatives=2: the window has 1 ranks (sampler.mining.policy.low=3",

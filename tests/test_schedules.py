@@ -150,7 +150,7 @@ def test_a_schedules_value_is_clipped_to_the_range() -> None:
         (1.5, "part.share=1.5: must be between 0 and 1"),
         ({"name": "constant", "constant": -1}, "part.share=-1: must be between 0 and 1"),
         ("many", "part.share=many: must be a number"),
-        (None, "part.share=None: must be a number; schedule@part.share=NAME chooses one of adaptive, constant, cosine"),
+        (None, "part.share=null: must be a number; schedule@part.share=NAME chooses one of adaptive, constant, cosine"),
         (True, "part.share=True: must be a number"),
         ("cosine", "part.share=cosine: must be a number; schedule@part.share=NAME chooses one of"),
         ([1], "part.share=[1]: must be a number"),

@@ -123,6 +123,13 @@ def test_two_keys_for_the_warm_up_are_refused() -> None:
         compose_train(SMOKE, "trainer.warmup_steps=3", "trainer.warmup_share=0.1")
 
 
+def test_a_query_head_may_learn_alone() -> None:
+    frozen = ["loss=info_nce", "model.freeze_encoder=true", "model.retrieval_dim=null"]
+    assert compose_train(SMOKE, *frozen, "model.query_head=residual").model.freeze_encoder
+    with pytest.raises(InputError, match=r"^model\.freeze_encoder=true: only the pair classifier.*query_head=residual"):
+        compose_train(SMOKE, *frozen)
+
+
 def test_frozen_layers_are_the_lowest_and_the_embeddings() -> None:
     config = compose_train(SMOKE, "model.layers=3", "model.freeze_layers=2")
     encoder = build_model(config.model, 0, TEXTS).model.tower("query").encoder

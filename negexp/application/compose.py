@@ -71,9 +71,9 @@ def compose_or_explain(name: str, overrides: list[str], return_hydra_config: boo
     try:
         return compose(name, overrides, return_hydra_config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(explain(error, partial(_known_keys, name, overrides))) from None
+        raise InputError(explain(error, partial(_known_keys, name, overrides), overrides)) from None
     except ValueError as error:  # Hydra's, when a group gets anything but a name: sampler=3
-        raise InputError(f"{' '.join(overrides)}: {error}") from None
+        raise InputError(f"{' '.join(overrides)}: {error}; --help lists groups and names") from None
     except TypeError:  # Hydra's, when a list holds anything but names: sampler=[3]
         raise InputError(f"{' '.join(overrides)}: a group takes a name; --help lists groups and names") from None
     except yaml.YAMLError as error:  # names the file and the line

@@ -64,6 +64,18 @@ def shared_options(kind: str) -> dict[str, Declared]:
     return _options(None if found is None else _schema(found))
 
 
+def who_has(kind: str, key: str) -> str:
+    """Return `; key belongs to kind=name, ...` with the components of a kind that have a key of their own, or nothing.
+
+    >>> who_has("mining", "low")
+    '; low belongs to mining=window'
+    """
+    if kind not in KINDS or key in shared_options(kind):
+        return ""
+    owners = [f"{kind}={name}" for name in KINDS[kind].names() if key in component_options(kind, name)]
+    return f"; {key} belongs to {', '.join(owners)}" if owners else ""
+
+
 def _schema(found: _Found) -> _Found | None:
     """Return the class that a component names as its `Options`, or that its base names."""
     for node in found.node.body:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
 
+from negexp.components.declared import who_has
 from negexp.components.options import Options, Rule, is_section, rules
 from negexp.components.registry import KINDS
 from negexp.errors import InputError
@@ -49,13 +50,15 @@ def parse(
     InputError
         Naming the first key that is wrong, its value and what is allowed.
     """
-    if not isinstance(values, Mapping):
-        raise InputError(f"{key}={values}: must be a mapping of keys to values")
     declared = rules(schema)
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"{key}={_shown(values)}: must be a mapping of keys to values, as in {key}.{next(iter(declared))}=..."
+        )
     prefix = f"{key}." if key else ""
     for name in values:
         if name not in declared:
-            remedy = did_you_mean(str(name), list(declared), prefix)
+            remedy = who_has(owner.partition("=")[0], str(name)) or did_you_mean(str(name), list(declared), prefix)
             if owner and not remedy:
                 remedy = f"; {owner} as a whole brings its own keys, {key}.name alone keeps those of another"
             whose = f" of {owner}" if owner else ""
@@ -83,6 +86,9 @@ def _check(level: type[Options], options: Options, prefix: str) -> None:
 
 def parse_component(kind: str, values: Any, key: str, kinds: frozenset[str] | None = None) -> Options:
     """Return the options of the component that `values` names."""
+    if isinstance(values, str) and values in KINDS[kind].names():
+        place = f"{kind}@{key}={values} where it is a part of another {KINDS[kind].what}"
+        raise InputError(f"{key}={values}: is a name; choose it by {kind}={values}, or by {place}")
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
         raise InputError(f"{key}: needs a name; choose from {_names(kind)}")
     found = KINDS[kind].find(values["name"], f"{key}.name")
@@ -95,7 +101,8 @@ def _names(kind: str) -> str:
 
 
 def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
-    if get_origin(annotation) in (Union, types.UnionType):
+    optional = get_origin(annotation) in (Union, types.UnionType)
+    if optional:
         if value is None:
             return None
         annotation = next(one for one in get_args(annotation) if one is not type(None))
@@ -103,19 +110,17 @@ def _value(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[s
         return _components(annotation, rule, value, key, kinds)
     if is_section(annotation):
         return parse(annotation, value, key, kinds)
-    if value is None:
-        raise InputError(f"{key}=null: needs a value")
     if value == MISSING:
         raise InputError(f"{key}: needs {key}={rule.form}{': ' if rule.help else ''}{rule.help}")
     if get_origin(annotation) is list:
         if not isinstance(value, list):
-            raise InputError(f"{key}={value}: must be a list, as in [a, b]")
+            raise InputError(f"{key}={_shown(value)}: must be a list, as in [a, b]")
         return [_leaf(get_args(annotation)[0], rule, one, key) for one in value]
     if get_origin(annotation) is dict:
         if not isinstance(value, Mapping):
-            raise InputError(f"{key}={value}: must be a mapping, as in {{a: 1}}")
+            raise InputError(f"{key}={_shown(value)}: must be a mapping, as in {{a: 1}}")
         return {str(name): _leaf(get_args(annotation)[1], rule, one, f"{key}.{name}") for name, one in value.items()}
-    return _leaf(annotation, rule, value, key)
+    return _leaf(annotation, rule, value, key, " or null" if optional else "")
 
 
 def _components(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozenset[str] | None) -> Any:
@@ -127,7 +132,7 @@ def _components(annotation: Any, rule: Rule, value: Any, key: str, kinds: frozen
     if get_origin(annotation) is not dict:
         return parse_component(kind, _written_out(kind, rule, value, key), key, kinds)
     if not isinstance(value, Mapping):
-        raise InputError(f"{key}={value}: must be a mapping of names to components")
+        raise InputError(f"{key}={_shown(value)}: must be a mapping of names to components")
     return {name: parse_component(kind, one, f"{key}.{name}", kinds) for name, one in value.items()}
 
 
@@ -141,16 +146,23 @@ def _written_out(kind: str, rule: Rule, value: Any, key: str) -> Any:
             rule.check(key, value.get(short))
         return value
     if isinstance(value, bool) or value is None or value in KINDS[kind].names():
-        raise InputError(f"{key}={value}: must be a number; {kind}@{key}=NAME chooses one of {_names(kind)}")
+        raise InputError(f"{key}={_shown(value)}: must be a number; {kind}@{key}=NAME chooses one of {_names(kind)}")
     return {"name": short, short: _leaf(float, rule, value, key)}
 
 
-def _leaf(annotation: Any, rule: Rule, value: Any, key: str) -> Any:
+def _shown(value: Any) -> str:
+    """Return a value as YAML and the command line write it."""
+    return "null" if value is None else str(value)
+
+
+def _leaf(annotation: Any, rule: Rule, value: Any, key: str, or_null: str = "") -> Any:
     node, what = NODES[annotation]
+    if value is None:  # OmegaConf would leave it as it is
+        raise InputError(f"{key}=null: needs a value, {what}")
     try:
         typed = node(value)._value()
     except ValidationError:
-        raise InputError(f"{key}={value}: must be {what}") from None
+        raise InputError(f"{key}={value}: must be {what}{or_null}") from None
     if annotation is bool and not isinstance(value, bool):  # OmegaConf also accepts any integer, and "on"
         raise InputError(f"{key}={value}: must be {what}")
     rule.check(key, typed)

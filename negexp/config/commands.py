@@ -57,8 +57,8 @@ class TrainConfig(Options):
         check_something_learns(self.loss, self.model)
         if self.model.reranker == "cross" and isinstance(self.loss, LossConfig) and self.loss.trains_classifier():
             raise InputError(
-                f"loss.name={self.loss.name}: trains the pair classifier, which model.reranker=cross does not use; "
-                "use another loss, such as loss=info_nce"
+                f"model.reranker=cross: does not use the pair classifier, which loss.name={self.loss.name} trains; use "
+                "loss=info_nce or loss=triplet, or model.reranker=pair"
             )
 
 
@@ -131,11 +131,11 @@ def check_something_learns(loss: LossConfig | Mapping[str, Any], model: ModelCon
             "model.encoder=bm25: BM25 learns nothing; rank with it by negexp evaluate model=bm25, or mine with it by "
             "sampler.source=bm25"
         )
-    if not model.freeze_encoder or isinstance(loss, Mapping):  # a mapping: the loss was not parsed
+    heads = model.retrieval_dim is not None or model.query_head != "none"
+    if not model.freeze_encoder or heads or isinstance(loss, Mapping):  # not parsed
         return
-    if model.retrieval_dim is None and model.query_head == "none" and not loss.trains_classifier():
+    if not loss.trains_classifier():
         raise InputError(
-            f"model.freeze_encoder=true: with model.retrieval_dim=null and model.query_head=none only the classifier "
-            f"could learn, and loss.name={loss.name} does not train it (its weights may be 0); set "
-            "model.query_head=residual, or choose another loss"
+            f"model.freeze_encoder=true: only the pair classifier could learn, and loss.name={loss.name} does not "
+            "train it; use another loss or weights, or set model.query_head=residual or model.retrieval_dim"
         )

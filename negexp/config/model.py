@@ -66,7 +66,12 @@ class ModelConfig(Options):
     )
 
     def check(self) -> None:
-        """Raise `InputError` when the heads of the random BERT do not share its size."""
+        """Raise `InputError` when keys contradict each other, or the heads of the random BERT do not share its size."""
+        if self.freeze_encoder and self.freeze_layers:
+            raise InputError(
+                f"model.freeze_layers={self.freeze_layers}: model.freeze_encoder=true freezes all layers; set one of "
+                "them to 0 or false"
+            )
         if self.pretrained is None and self.hidden_size % self.attention_heads:
             raise InputError(
                 f"model.hidden_size={self.hidden_size}: no multiple of model.attention_heads={self.attention_heads}"

@@ -194,12 +194,16 @@ class TrainerConfig(Options):
     )
 
     def check(self) -> None:
-        """Raise `InputError` for an unknown device, or when two keys set the warm-up."""
+        """Raise `InputError` for an unknown device, two keys for the warm-up, or an average that would not move."""
         check_device("trainer.device", self.device)
         if self.warmup_steps > 0 and self.warmup_share > 0:
             raise InputError(
                 f"trainer.warmup_steps={self.warmup_steps} and trainer.warmup_share={self.warmup_share}: both set the "
                 "warm-up; set one of them to 0"
+            )
+        if self.average == "ema" and self.average_decay == 1:
+            raise InputError(
+                "trainer.average_decay=1.0: the average would keep the weights of the first step; lower it, as to 0.95"
             )
 
 

@@ -27,7 +27,7 @@ LOWEST_LEARNED = 0.01  # as in CLIP (Radford et al. 2021), whose logits are scal
 class InfoNCEOptions(LossConfig):
     """The temperature, the wrong matches of a pair, and how much hard ones count."""
 
-    temperature: float = option("divides the cosine similarities", low=0.001)
+    temperature: float = option("divides the cosine similarities", low=0.001, high=1000)
     learn_temperature: bool = option(
         "true: the temperature is learned with trainer.head_lr, from this value on, and stays above 0.01"
     )
@@ -40,13 +40,15 @@ class InfoNCEOptions(LossConfig):
     in_batch_points: bool = option("true: the other pairs' points are candidates of the point")
     in_batch_negatives: bool = option("true: the other pairs' negatives are candidates of the point")
     hardness: ScheduleConfig = scheduled(
-        "added to a negative's logit: this times its cosine, as a constant; 0: nothing", low=0
+        "added to a negative's logit: this times its cosine, as a constant; 0: nothing", low=0, high=1000
     )
     hardness_of: str = option(
         "candidates that `hardness` is for: own (the pair's own negatives) | in_batch (the others) | all",
         choices=("own", "in_batch", "all"),
     )
-    beta: float = option("concentration on hard wrong matches of Robinson et al. 2021; 0: all count the same", low=0)
+    beta: float = option(
+        "concentration on hard wrong matches of Robinson et al. 2021; 0: all count the same", low=0, high=1000
+    )
     guided_margin: float | None = option(
         "leave out wrong matches above the pair's own cosine minus this (GISTEmbed, the model is its own guide); null: "
         "none. It hides what has to be learned where the nearest text is rarely the counter, as in arguana",

@@ -24,8 +24,11 @@ class WeightedSumOptions(LossConfig):
         """Raise `InputError` when terms and weights do not match."""
         if self.terms.keys() != self.weights.keys() or not self.terms:
             raise InputError(
-                f"weights={self.weights}: must have a weight for each of loss.terms ({', '.join(self.terms)})"
+                f"weights={self.weights}: must have a weight for each of loss.terms ({', '.join(self.terms)}), "
+                "and no other"
             )
+        if not any(self.weights.values()):
+            raise InputError(f"weights={self.weights}: all are 0, so nothing would learn; set one above 0")
 
     def trains_classifier(self) -> bool:
         """Return whether a term with a weight above 0 trains the pair classifier."""

@@ -68,9 +68,10 @@ class NegativeSampler(ABC):
         allowed: Ints = np.sum([forbidden.pairs - forbidden.count(table) for table in tables], axis=0)
         fewest = int(np.min(allowed))
         if fewest < required:
+            remedy = "lower it or give more pairs" if fewest else "give more pairs"
             raise InputError(
                 f"sampler.num_negatives={required}: training pair {int(np.argmin(allowed))} has only {fewest} allowed "
-                f"candidates (sampler.candidates={self.options.candidates}); lower it or give more pairs"
+                f"candidates (sampler.candidates={self.options.candidates}); {remedy}"
             )
         if self.mines:
             self.policy.check_candidates(forbidden, tables, allowed, "sampler.mining")
@@ -100,8 +101,8 @@ class NegativeSampler(ABC):
         """Log a warning when pairs have fewer than k negatives; raise `InputError` when no pair has one."""
         if not found.any():
             raise InputError(
-                f"sampler.name={self.options.name}: found no negative for any pair; widen the search of the strategy "
-                "or of its mining policy"
+                f"sampler.name={self.options.name}: found no negative for any pair; widen its search, or the keys of "
+                f"sampler.mining (mining={self.options.mining.name})"
             )
         if not found.all():
             log.warning(f"{1 - found.mean():.1%} of the negatives were not found; their places have weight 0")

@@ -30,18 +30,14 @@ class TrainingLists:
     def draw(self, epoch: int) -> Negatives:
         """Return distinct negatives of all pairs, drawn uniformly among their allowed neighbours; weight 0: none left.
 
-        The draws depend on (seed, epoch) only.
+        Where there are fewer neighbours than `negatives`, all are drawn. The draws depend on (seed, epoch) only.
         """
         near, rng = self.neighbours, generator(self.seed, epoch, "re-ranker negatives")
-        width = max(self.negatives, near.argument.shape[1])
-        missing = ((0, 0), (0, width - near.argument.shape[1]))
-        allowed = np.pad(near.allowed, missing)
-        place = np.argsort(np.where(allowed, rng.random(allowed.shape), 2.0), axis=1)[:, : self.negatives]
+        place = np.argsort(np.where(near.allowed, rng.random(near.allowed.shape), 2.0), axis=1)[:, : self.negatives]
         rows = np.arange(len(place))[:, None]
-        argument, rank = (np.pad(values, missing)[rows, place] for values in (near.argument, near.rank))
-        found = allowed[rows, place]
-        distance = np.where(found, np.pad(near.distance, missing)[rows, place], np.nan)
-        return Negatives(argument, rank, found.astype(np.float32), distance)
+        found = near.allowed[rows, place]
+        distance = np.where(found, near.distance[rows, place], np.nan)
+        return Negatives(near.argument[rows, place], near.rank[rows, place], found.astype(np.float32), distance)
 
     def loss(self, pair: Ints, negatives: Negatives) -> Tensor:
         """Return the mean of -log softmax(logits)[counter] over the lists of some pairs (ListNet's top one)."""

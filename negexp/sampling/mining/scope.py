@@ -36,12 +36,15 @@ class ScopeOptions(MiningConfig):
     def check(self) -> None:
         """Raise `InputError` if nothing is in the scope."""
         if not self.origin:
-            raise InputError(f"origin={self.origin}: must name one of {', '.join(ORIGINS)}")
+            raise InputError(f"origin=[]: must name one of {', '.join(ORIGINS)}")
 
     def check_sampler(self, sampler: SamplerConfig, key: str) -> None:
         """Raise `InputError` if the strategy has no candidates of the role."""
         if self.role not in ("any", *TABLES_OF[sampler.candidates]):
-            raise InputError(f"{key}.role={self.role}: contradicts sampler.candidates={sampler.candidates}")
+            raise InputError(
+                f"{key}.role={self.role}: contradicts sampler.candidates={sampler.candidates}; use {key}.role=any, or "
+                "sampler.candidates=both"
+            )
         self.policy.check_sampler(sampler, f"{key}.policy")
 
 
@@ -109,11 +112,9 @@ class Scope(MiningPolicy):
             raise InputError(f"{key}.stance={options.stance}: the corpus has no column stance; use {key}.stance=any")
         if set(options.origin) == set(ORIGINS):
             return
+        origin, every = f"{key}.origin=[{','.join(options.origin)}]", f"{key}.origin=[{','.join(ORIGINS)}]"
         for name, codes in (("debate", arguments.debate), ("theme", arguments.theme)):
             if name in options.origin and codes is None:
-                raise InputError(f"{key}.origin={options.origin}: the corpus has no column {name}; leave {name} out")
+                raise InputError(f"{origin}: the corpus has no column {name}; give the column, or use {every}")
         if arguments.debate is None and arguments.theme is None:
-            raise InputError(
-                f"{key}.origin={options.origin}: the corpus has no column debate and no column theme; use "
-                f"{key}.origin=[{','.join(ORIGINS)}]"
-            )
+            raise InputError(f"{origin}: the corpus has no column debate and no column theme; give one, or use {every}")
