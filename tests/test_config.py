@@ -426,5 +426,7 @@ def test_config_hash_changes_with_what_decides_the_result(values: dict[str, obje
 def test_a_query_head_can_learn_above_a_frozen_encoder() -> None:
     frozen = ["loss=info_nce", "model.freeze_encoder=true"]
     assert train_config(*frozen, "model.query_head=residual").model.freeze_encoder
-    with pytest.raises(InputError, match=r"loss\.name=info_nce does not train it; use .*, or set model\.query_head=residual"):
+    with pytest.raises(
+        InputError, match=r"loss\.name=info_nce does not train it; use .*, or set model\.query_head=residual"
+    ):
         train_config(*frozen)

@@ -287,7 +287,7 @@ def test_a_schedule_of_another_package(package: Path) -> None:
             "tracker.listeners.lines.file=x",
             "tracker.listeners.lines.file=x: must be one of lines.jsonl, epochs.jsonl",
         ),
-        ("data.debates=null", "data.debates=null: needs a value"),
+        ("data.debates=null", "data.debates=null: needs a value, a whole number"),
         ("+loss.scales=1", "loss.scales: no such key of loss=cosine; there are name, scale; did you mean loss.scale?"),
     ],
 )

@@ -58,9 +58,10 @@ def parse(
     prefix = f"{key}." if key else ""
     for name in values:
         if name not in declared:
-            remedy = who_has(owner.partition("=")[0], str(name)) or did_you_mean(str(name), list(declared), prefix)
-            if owner and not remedy:
-                remedy = f"; {owner} as a whole brings its own keys, {key}.name alone keeps those of another"
+            remedy, near = who_has(owner.partition("=")[0], str(name)), did_you_mean(str(name), list(declared), prefix)
+            if owner and (remedy or not near):
+                remedy += f"; {owner} as a whole brings its own keys, {key}.name alone keeps those of another"
+            remedy = remedy or near
             whose = f" of {owner}" if owner else ""
             raise InputError(f"{prefix}{name}: no such key{whose}; there are {', '.join(declared)}{remedy}")
     found = {name: _value(*declared[name], value, f"{prefix}{name}", kinds) for name, value in values.items()}
