@@ -11,11 +11,10 @@ from scipy.sparse import csc_array, csr_array
 
 from negexp.config import BM25Config
 from negexp.errors import InputError
+from negexp.paired import paired_scores
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-DIAGONAL = 64  # texts that `paired` scores at a time; only the diagonal of these scores is used
 
 
 class BM25:
@@ -70,8 +69,4 @@ class BM25:
 
     def paired(self, query: Ints, document: Ints) -> Floats:
         """Return the score (queries,) of each query's own document; the same bits as in `scores`."""
-        found = np.empty(len(query))
-        for start in range(0, len(query), DIAGONAL):
-            some = slice(start, start + DIAGONAL)
-            found[some] = self.scores(query[some], document[some]).diagonal()
-        return found
+        return paired_scores(self.scores, query, document)

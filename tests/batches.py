@@ -1,4 +1,4 @@
-"""Batches for tests: a builder around a model and a split, and a batch of given vectors."""
+"""Batches for tests: a builder around a model and a split, what is trained, and a batch of given vectors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from negexp.corpus import Split
+from negexp.components import build
+from negexp.config import TrainConfig
+from negexp.corpus import Split, load_corpus
 from negexp.embedding import TextEncoder
-from negexp.model import BiEncoder, TextBatch, Vectors
-from negexp.runtime import Runtime
+from negexp.model import BiEncoder, TextBatch, Vectors, build_model
+from negexp.runtime import Runtime, choose_runtime
 from negexp.sampling import Arguments, Forbidden, Negatives
-from negexp.tokens import TokenTable
+from negexp.tokens import TokenTable, tokenize
 from negexp.training.batch import BatchBuilder
+from negexp.training.trainee import BiEncoderTrainee, build_trainee
 
 
 def builder_of(
@@ -21,6 +24,18 @@ def builder_of(
     arguments = Arguments(split)
     forbidden = Forbidden(arguments, ["self", "duplicates"])
     return BatchBuilder(TextEncoder(model, tokens, runtime), split, arguments, forbidden, points_are_candidates)
+
+
+def trainee_of(config: TrainConfig) -> tuple[BiEncoderTrainee, BatchBuilder]:
+    """Return what is trained on the training pairs, on the CPU in float32, and the builder of its batches."""
+    corpus = load_corpus(config.data)
+    split = corpus["train"]
+    built = build_model(config.model, 0, [corpus.texts[row] for row in split.texts()])
+    tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
+    runtime = choose_runtime("cpu", "float32", None)
+    trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
+    builder = builder_of(built.model, tokens, split, runtime)
+    return trainee, builder
 
 
 def drawn(argument: np.ndarray) -> Negatives:

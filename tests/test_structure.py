@@ -16,7 +16,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 
 # lowest first; a module imports from its own room or from lower levels only
 LEVELS = (
-    ("errors", "largest", "modules", "nearest", "processor", "progress", "randomness", "scratch", "signals", "streams"),
+    (
+        *("errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness", "scratch"),
+        *("signals", "streams"),
+    ),
     ("components",),
     ("command",),
     ("config",),

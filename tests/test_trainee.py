@@ -7,39 +7,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from batches import builder_of, drawn
+from batches import drawn, trainee_of
 from conftest import Train, compose_train
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from negexp.components import build
 from negexp.config import TrainConfig
-from negexp.corpus import load_corpus
 from negexp.embedding import TextEncoder
 from negexp.errors import InputError
 from negexp.model import build_model
 from negexp.model.bi_encoder import QueryHead
 from negexp.runtime import choose_runtime
 from negexp.tokens import tokenize
-from negexp.training.batch import BatchBuilder
 from negexp.training.steps import TrainingEpoch
-from negexp.training.trainee import BiEncoderTrainee, Trainee, build_trainee
+from negexp.training.trainee import BiEncoderTrainee, Trainee
 
 SMOKE = "experiment=smoke"
 TEXTS = ["the city should build more cycle lanes", "cars need the space more than bicycles do", "bread", "a b c"] * 5
-
-
-def trainee_of(config: TrainConfig) -> tuple[BiEncoderTrainee, BatchBuilder]:
-    """Return what is trained on the smoke pairs, and the builder of its batches."""
-    corpus = load_corpus(config.data)
-    split = corpus["train"]
-    built = build_model(config.model, 0, [corpus.texts[row] for row in split.texts()])
-    tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
-    runtime = choose_runtime("cpu", "float32", None)
-    trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
-    builder = builder_of(built.model, tokens, split, runtime)
-    return trainee, builder
 
 
 def train(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from batches import builder_of, drawn
+from batches import builder_of, drawn, trainee_of
 from conftest import Train, compose_train
 from safetensors.torch import load_file
 
@@ -32,7 +32,6 @@ from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.training.console import before_and_after, verdict
 from negexp.training.loop import Experiment
 from negexp.training.steps import TrainingEpoch
-from negexp.training.trainee import build_trainee
 
 SMOKE = "experiment=smoke"
 STRATEGIES = ["hard", "random", "decay", "static"]
@@ -514,13 +513,7 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
         config = compose_train(
             SMOKE, "model.dropout=0", f"trainer.batch_size={batch_size}", f"trainer.accumulation={accumulation}"
         )
-        corpus = load_corpus(config.data)
-        split = corpus["train"]
-        built = build_model(config.model, 0, [corpus.texts[row] for row in split.texts()])
-        tokens = tokenize(corpus.texts, built.tokenizer, config.model.max_length)
-        runtime = choose_runtime("cpu", "float32", None)
-        trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
-        builder = builder_of(built.model, tokens, split, runtime)
+        trainee, builder = trainee_of(config)
         batches = np.array_split(np.arange(16), range(batch_size, 16, batch_size))
         steps = TrainingEpoch(trainee, builder, config.trainer, batches, seed=0, epoch=0)
         steps.train(drawn(np.roll(np.arange(16), 1)[:, None]), None, lambda number, losses: None)

@@ -94,7 +94,6 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
         train = training_pairs(run.commit, run.config.data, config.data, corpus)
         seen = int(shares_text(split, train).sum())
         log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
-    if run is not None:
         run.combination(config.evaluation.rerank_weight)  # refuse a wrong weight before anything is embedded
     missing = skipped_tasks_text(split)
     if missing is not None:

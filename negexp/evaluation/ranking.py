@@ -16,6 +16,7 @@ from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks
 from negexp.evaluation.second_stage import SCORE_TIE, Classifier, Combination, Shortlist, lower_gold, lowered
 from negexp.evaluation.top import Top
 from negexp.largest import largest_columns
+from negexp.paired import paired_scores
 from negexp.progress import progress_bar
 from negexp.signals import check_stop
 
@@ -27,7 +28,6 @@ Scorer = Callable[[Ints, Ints], NDArray[np.float64]]
 TILE = 2048  # columns scored at a time
 MOST_QUERIES = 1024
 SCORE_BYTES = 24  # bytes per query and column: the score and the arrays derived from it
-DIAGONAL = 64  # queries whose golds are scored at a time; only the diagonal of these scores is used
 
 
 class StageScorers(NamedTuple):
@@ -207,9 +207,7 @@ def _gold_scores(pool: Pool, score: Scorer) -> NDArray[np.float64]:
     """Return the best score (queries,) among each query's gold and its copies."""
     query, text = pool.gold_texts()
     best = np.full(len(pool.query), -np.inf)
-    for start in range(0, len(query), DIAGONAL):
-        some = query[start : start + DIAGONAL]
-        np.maximum.at(best, some, score(pool.query_text[some], text[start : start + DIAGONAL]).diagonal())
+    np.maximum.at(best, query, paired_scores(score, pool.query_text[query], text))
     return best
 
 
