@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation import cases, rank_case
 
+from negexp import paired
 from negexp.config import ModelConfig
 from negexp.evaluation import ranking
 from negexp.index import copies
@@ -228,7 +229,7 @@ def test_tiles_change_no_rank(tile: int, queries: int, diagonal: int, data: st.D
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "TILE", tile)
         patch.setattr(ranking, "MOST_QUERIES", queries)
-        patch.setattr(ranking, "DIAGONAL", diagonal)
+        patch.setattr(paired, "DIAGONAL", diagonal)
         pd.testing.assert_frame_equal(rank_case(case, k)[0], whole)
 
 
