@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +31,14 @@ def compose_train(*overrides: str) -> TrainConfig:
 def _composed(*overrides: str) -> TrainConfig:
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         return parse_train(compose("train", [*QUICK, *overrides]))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """Runs in this process do not wait for the disk: only a power cut needs that, and it is a quarter of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _handle: None)
+        yield
 
 
 @pytest.fixture
