@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import Train, compose_train
+from test_architectures import LONGEST, USED, VOCABULARY, random_encoder, tiny_config
+from transformers import AutoModel
 
 from negexp.corpus import load_corpus
+from negexp.errors import InputError
 from negexp.export.folder import write_folder
-from negexp.export.run import export_run
+from negexp.export.run import export_run, refuse_processor
 from negexp.model import BuiltModel, build_model
-from negexp.tokens import tokenize
+from negexp.tokens import tokenize, train_vocabulary
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 evaluation = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
@@ -34,6 +37,9 @@ MODELS = [
 ]
 
 
+PROCESSORS = {"markuplm", "neomme"}  # architectures that sentence-transformers loads with a processor
+
+
 def built(*overrides: str) -> BuiltModel:
     """Return a small model whose weights all differ from their start, a query head's too."""
     model = build_model(compose_train("experiment=smoke", *overrides).model, 0, TEXTS * 3, fused="off")
@@ -45,9 +51,13 @@ def built(*overrides: str) -> BuiltModel:
     return model
 
 
+def max_length(model: BuiltModel) -> int:
+    return min(48, model.tokenizer.model_max_length)
+
+
 def embeddings(model: BuiltModel) -> tuple[np.ndarray, np.ndarray]:
     """Return negexp's embeddings of TEXTS as queries and as candidates, from a padded batch."""
-    tokens = tokenize(TEXTS, model.tokenizer, 48)
+    tokens = tokenize(TEXTS, model.tokenizer, max_length(model))
     ids, mask = tokens.pad(tokens.row)
     with torch.inference_mode():
         query, _ = model.model(ids, mask, "query")
@@ -57,7 +67,7 @@ def embeddings(model: BuiltModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load(model: BuiltModel, folder: Path) -> Any:
-    write_folder(model, 48, folder)
+    write_folder(model, max_length(model), folder)
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
@@ -95,6 +105,33 @@ def test_a_tokenizer_that_pads_on_the_left_or_not_at_all_gives_the_same_vectors(
     model.tokenizer.pad_token = None
     query, _ = embeddings(model)
     assert np.abs(load(model, tmp_path).encode(TEXTS) - query).max() < 1e-5
+
+
+SOME = {"roberta", "xlnet"}  # positions that begin behind the padding id; relative positions, token types of its own
+KINDS = [pytest.param(kind, marks=[] if kind in SOME else pytest.mark.long) for kind in sorted(USED - PROCESSORS)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_of_every_architecture_are_the_same(kind: str, tmp_path: Path) -> None:
+    source = AutoModel.from_config(tiny_config(kind))
+    source.load_state_dict(random_encoder(tiny_config(kind)).state_dict())
+    source.save_pretrained(tmp_path / "source")
+    train_vocabulary(TEXTS, VOCABULARY, LONGEST).save_pretrained(tmp_path / "source")
+    keys = ["dropout=null", f"pretrained={tmp_path}/source", f"max_length={LONGEST}", "retrieval_dim=null"]
+    has_pooler = getattr(source(input_ids=torch.ones(1, 4, dtype=torch.long)), "pooler_output", None) is not None
+    for pooling in ("cls", "mean", "pooler")[: 2 + has_pooler]:
+        model = built(*(f"model.{key}" for key in keys), f"model.pooling={pooling}", "model.normalize=false")
+        query, _ = embeddings(model)
+        (tmp_path / pooling).mkdir()
+        assert np.abs(load(model, tmp_path / pooling).encode(TEXTS) - query).max() < 1e-5 * max(1, np.abs(query).max())
+
+
+def test_architectures_that_need_a_processor_are_refused() -> None:
+    for kind in USED - PROCESSORS:
+        refuse_processor(tiny_config(kind), Path("run"))
+    for kind in PROCESSORS:
+        with pytest.raises(InputError, match=f"run=run: sentence-transformers loads {kind} with a processor"):
+            refuse_processor(tiny_config(kind), Path("run"))
 
 
 def test_the_evaluators_of_sentence_transformers_give_the_same_numbers(run_training: Train, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import transformers
+from transformers import PROCESSOR_MAPPING, PreTrainedConfig
 
 from negexp.errors import InputError
 from negexp.export.card import model_card
@@ -31,6 +32,7 @@ def export_run(path: Path, output: Path) -> str:
         raise InputError(f"run={path}: cannot be exported ({skipped[0].reason})")
     run = runs[0]
     built, epoch = _best(run)
+    refuse_processor(built.encoder_config, path)
     with new_folder(output) as temporary:
         write_folder(built, run.config.model.max_length, temporary)
         (temporary / "README.md").write_text(model_card(run, epoch), encoding="utf-8")
@@ -40,6 +42,15 @@ def export_run(path: Path, output: Path) -> str:
     if run.config.model.reranker == "cross":
         lines.append("left out: the cross-encoder, which sentence-transformers loads as another kind of model")
     return "\n".join(lines)
+
+
+def refuse_processor(encoder_config: PreTrainedConfig, path: Path) -> None:
+    """Raise `InputError` for an architecture that sentence-transformers loads with a processor, not a tokenizer."""
+    if type(encoder_config) in PROCESSOR_MAPPING:
+        raise InputError(
+            f"run={path}: sentence-transformers loads {encoder_config.model_type} with a processor of images or pages, "
+            "which a run does not have, so the folder would not load; train another architecture"
+        )
 
 
 def _best(run: Run) -> tuple[BuiltModel, int]:
