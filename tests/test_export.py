@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,7 @@ from negexp.cli import main
 from negexp.commands import train
 from negexp.export.card import without_folders
 from negexp.export.request import is_hub_name
+from negexp.export.run import export_run
 from negexp.tracking import RunFolder, files
 
 SMOKE = ["experiment=smoke", "trainer.epochs=1", "model.query_head=residual", "data.path=null"]
@@ -36,6 +38,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "run"
     train.run(compose_train(*SMOKE), folder, [*SMOKE, "hydra.run.dir=/home/ada/secret/run"])
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path) -> Path:
+    """Return the folder of the run, for tests that only read it."""
+    export_run(finished, finished.with_name("exported"))
+    return finished.with_name("exported")
 
 
 @pytest.fixture
@@ -80,16 +89,14 @@ def test_the_folder_has_modules_weights_and_a_card(
     assert [path.name for path in here.iterdir()] == ["out"]
 
 
-def test_no_file_names_a_folder_of_this_machine(finished: Path, here: Path) -> None:
-    assert main(["export", f"run={finished}", "output=out"]) == 0
-    for path in Path("out").rglob("*"):
+def test_no_file_names_a_folder_of_this_machine(finished: Path, exported: Path) -> None:
+    for path in exported.rglob("*"):
         if path.suffix in (".json", ".md"):
             assert not re.search(r"/home/|/tmp|secret|" + re.escape(str(finished)), path.read_text()), path
 
 
-def test_the_card_says_where_the_model_comes_from_and_what_it_reached(finished: Path, here: Path) -> None:
-    assert main(["export", f"run={finished}", "output=out"]) == 0
-    _, front, card = Path("out/README.md").read_text().split("---\n", 2)
+def test_the_card_says_where_the_model_comes_from_and_what_it_reached(finished: Path, exported: Path) -> None:
+    _, front, card = (exported / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["library_name"] == "sentence-transformers"
     assert "base_model" not in yaml.safe_load(front)
     result = json.loads((finished / "result.json").read_text())
@@ -186,6 +193,23 @@ def test_a_run_that_cannot_be_used_is_refused(
     harm, message = DAMAGES[case]
     harm(shutil.copytree(finished, here / "run"))
     assert message in refusal(capsys, "run=run", "output=out")
+
+
+def test_a_run_of_version_0_1_is_exported(here: Path) -> None:
+    run = Path(__file__).parent / "data" / "run-0.1"
+    before = sorted(path.name for path in run.rglob("*"))
+    assert main(["export", f"run={run}", "output=out"]) == 0
+    assert "Strategy of negatives: `" in Path("out/README.md").read_text()
+    assert sorted(path.name for path in run.rglob("*")) == before
+
+
+def test_the_same_run_gives_the_same_bytes(finished: Path, exported: Path, tmp_path: Path) -> None:
+    export_run(finished, tmp_path / "again")
+    one, other = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (exported, tmp_path / "again")
+    )
+    assert one == other
 
 
 def test_code_of_a_repository_does_not_travel(finished: Path, here: Path) -> None:
@@ -333,6 +357,19 @@ def test_a_refused_upload_leaves_a_complete_folder(
     assert re.search(r"hub=lab/counters: cannot be uploaded \(.*403.*\); out is complete", err)
     assert "hf_secret" not in err
     assert hub.files == {}
+    assert Path("out/modules.json").exists()
+
+
+def test_a_hub_that_does_not_answer_leaves_a_complete_folder(
+    hub: type[Hub], finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as closed:  # bound, and nobody listens
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert main(["export", f"run={finished}", "output=out", "hub=lab/counters"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert re.search(r"hub=lab/counters: cannot be uploaded \(.*refused\); out is complete", err)
     assert Path("out/modules.json").exists()
 
 

@@ -111,9 +111,11 @@ def _results(run: Run) -> str:
     comparisons, _ = group_into_comparisons([run])
     numbers = compute(comparisons[0])
     keys = {key: value for key, value in numbers.by_cell.items() if key.stage == "retrieval"}
+    alone = all(np.isnan(value.low) for value in keys.values())
+    intervals = "; one group of debates gives no intervals" if alone else ", with 95 % intervals over groups of debates"
     lines = ["## Results on the test split\n"]
     lines.append(
-        "In %, with 95 % intervals over groups of debates. A query is a point with a counter. The tasks differ in "
+        f"In %{intervals}. A query is a point with a counter. The tasks differ in "
         f"their candidates ([definitions]({URL}/blob/main/negexp/evaluation/README.md)). Retrieval by the embeddings "
         "alone, without re-ranking.\n"
     )

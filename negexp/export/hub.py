@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 
 from negexp import __version__
 from negexp.errors import InputError
@@ -23,7 +22,7 @@ def upload(folder: Path, name: str, private: bool) -> str:
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by negexp")
-    except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # the hub's client and its HTTP library raise errors of many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"hub={name}: cannot be uploaded ({reason}); {folder} is complete, so upload it with: hf upload {name} "
