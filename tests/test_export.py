@@ -160,6 +160,7 @@ def test_an_output_that_holds_something_is_refused(
     Path("link").symlink_to("mine")
     assert "output=mine: holds something already" in refusal(capsys, f"run={finished}", "output=mine")
     assert "output=mine/notes.txt: is a file" in refusal(capsys, f"run={finished}", "output=mine/notes.txt")
+    assert "output=.: is the current folder" in refusal(capsys, f"run={finished}", "output=.")
     assert "output=link: is a link" in refusal(capsys, f"run={finished}", "output=link")
 
 

@@ -33,7 +33,7 @@ def export_run(path: Path, output: Path) -> str:
     run = runs[0]
     built, epoch = _best(run)
     refuse_processor(built.encoder_config, path)
-    with new_folder(output) as temporary:
+    with new_folder(output.resolve()) as temporary:
         write_folder(built, run.config.model.max_length, temporary)
         (temporary / "README.md").write_text(model_card(run, epoch), encoding="utf-8")
     lines = [f"encoder of epoch {epoch} of {path} in {output}", f'load it with SentenceTransformer("{output}")']
