@@ -112,8 +112,8 @@ def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: p
     assert exit_code([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: negexp {command}" in out
-    if command == "report":
-        assert "texts: true" in out
+    if command in ("export", "report"):
+        assert {"export": "hub: null", "report": "texts: true"}[command] in out
     else:
         assert "data: arguana, demo, pairs" in out
         assert "train_overlap: drop" in out
@@ -190,7 +190,7 @@ def test_streams_of_a_caller_stay_and_are_back_afterwards(capsys: pytest.Capture
 # --- what it refuses ----------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "unknown command": (["trian"], "trian: no such command; choose from bench, evaluate, report, train"),
+    "unknown command": (["trian"], "trian: no such command; choose from bench, evaluate, export, report, train"),
     "typo in a key": (["train", "trainer.epoch=3"], "trainer.epoch"),
     "typo in an added key": (["train", "+trainer.epoch=3"], "trainer.epoch"),
     "typo in a group": (["train", "samplr=hard"], "samplr"),

@@ -32,7 +32,7 @@ LEVELS = (
     ("evaluation",),
     ("tracking",),
     ("training", "report"),
-    ("actions", "bench"),
+    ("actions", "bench", "export"),
     ("commands",),
     ("application",),
     ("cli",),

@@ -76,8 +76,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary = start_folder(path)
     with filling(temporary):
         yield temporary
-        for file in sorted(temporary.iterdir()):
-            sync_file(file)
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                sync_file(file)
     finish_folder(temporary, path)
 
 
