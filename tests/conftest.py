@@ -35,7 +35,7 @@ def _composed(*overrides: str) -> TrainConfig:
 
 @pytest.fixture(autouse=True, scope="session")
 def without_waiting_for_the_disk() -> Iterator[None]:
-    """Runs in this process do not wait for the disk: only a power cut needs that, and it is a quarter of a small run."""
+    """Do not wait for the disk in this process: only a power cut needs that, and it is a quarter of a small run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _handle: None)
         yield
