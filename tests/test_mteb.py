@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Train, compose_train
-
-from negexp.corpus import load_corpus
-from negexp.export.run import export_run
+from conftest import Train
+from exported import exported_run
 
 mteb = pytest.importorskip("mteb")
 retrieval = pytest.importorskip("mteb.abstasks.retrieval")
 task_metadata = pytest.importorskip("mteb.abstasks.task_metadata")
 datasets = pytest.importorskip("datasets")
-sentence_transformers = pytest.importorskip("sentence_transformers")
+pytest.importorskip("sentence_transformers")
 
 
 def counter_task(queries: dict[str, str], documents: dict[str, str], gold: dict[str, str]) -> Any:
@@ -56,20 +53,15 @@ def counter_task(queries: dict[str, str], documents: dict[str, str], gold: dict[
 
 @pytest.mark.parametrize("task", ["epc", "epa"])
 def test_mteb_gives_the_same_numbers(task: str, run_training: Train, tmp_path: Path) -> None:
-    overrides = ["experiment=smoke", "trainer.epochs=1", "model.query_head=residual", "data.max_pairs=null"]
-    run = run_training(*overrides)
-    export_run(run, tmp_path / "out")
-    loaded = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu", local_files_only=True)
-    corpus = load_corpus(compose_train(*overrides).data)
-    split = corpus["test"]
-    points = {f"point-{row}": corpus.texts[text] for row, text in enumerate(split.point)}
-    counters = {f"counter-{row}": corpus.texts[text] for row, text in enumerate(split.counter)}
+    exported = exported_run(run_training, tmp_path / "out")
+    points = {f"point-{row}": text for row, text in enumerate(exported.points)}
+    counters = {f"counter-{row}": text for row, text in enumerate(exported.counters)}
     documents = counters if task == "epc" else counters | points
     gold = dict(zip(points, counters, strict=True))
-    found = mteb.evaluate(loaded, counter_task(points, documents, gold), cache=None, show_progress_bar=False)
+    found = mteb.evaluate(exported.model, counter_task(points, documents, gold), cache=None, show_progress_bar=False)
     scores = found.task_results[0].scores["test"][0]
-    own = json.loads((run / "evaluation" / "test.json").read_text())["metrics"]["clean"]["retrieval"][task]
     names = {f"hit_rate_at_{k}": f"accuracy@{k}" for k in (1, 5, 10)}
     names |= {"ndcg_at_10": "ndcg@10", "mrr_at_1000": "mrr"}
     for name, metric in names.items():
-        assert scores[name] == pytest.approx(own[metric], abs=1e-5), metric  # mteb rounds to five decimals
+        expected = pytest.approx(exported.own[task][metric], abs=1e-5)  # mteb rounds to five decimals
+        assert scores[name] == expected, metric

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import Train, compose_train
+from exported import exported_run
 from test_architectures import LONGEST, USED, VOCABULARY, random_encoder, tiny_config
 from transformers import AutoModel
 
-from negexp.corpus import load_corpus
 from negexp.errors import InputError
 from negexp.export.folder import write_folder
-from negexp.export.run import export_run, refuse_processor
+from negexp.export.run import refuse_processor
 from negexp.model import BuiltModel, build_model
 from negexp.tokens import tokenize, train_vocabulary
 
@@ -135,16 +134,9 @@ def test_architectures_that_need_a_processor_are_refused() -> None:
 
 
 def test_the_evaluators_of_sentence_transformers_give_the_same_numbers(run_training: Train, tmp_path: Path) -> None:
-    overrides = ["experiment=smoke", "trainer.epochs=1", "model.query_head=residual", "data.max_pairs=null"]
-    run = run_training(*overrides)
-    export_run(run, tmp_path / "out")
-    loaded = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu", local_files_only=True)
-    corpus = load_corpus(compose_train(*overrides).data)
-    split = corpus["test"]
-    points, counters = ([corpus.texts[row] for row in column] for column in (split.point, split.counter))
-    assert len({*points, *counters}) == 2 * len(split)  # no copies: with copies, negexp's protocols say what counts
-    names = [str(row) for row in range(len(split))]
-    own = json.loads((run / "evaluation" / "test.json").read_text())["metrics"]["clean"]["retrieval"]
+    loaded, points, counters, own = exported_run(run_training, tmp_path / "out")
+    assert len({*points, *counters}) == 2 * len(points)  # no copies: with copies, negexp's protocols say what counts
+    names = [str(row) for row in range(len(points))]
     gold = dict(zip(names, counters, strict=True))
     for metric, value in information_retrieval(loaded, points, gold).items():
         assert value == pytest.approx(own["epc"][metric], abs=1e-9), metric

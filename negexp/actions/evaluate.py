@@ -20,13 +20,13 @@ from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.evaluation.trec import TrecExport
 from negexp.lexical import BM25
-from negexp.model import BuiltModel, build_cross_encoder, build_model, restore_model, zero_shot_config
+from negexp.model import BuiltModel, build_cross_encoder, build_model, zero_shot_config
 from negexp.pair_tokens import PairReader
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import write_bytes
-from negexp.training import CheckpointStore, Commit, load_weights, training_pairs
+from negexp.training import CheckpointStore, Commit, load_weights, trained_model, training_pairs
 from negexp.training.reranking import reranker_commit
 
 log = logging.getLogger("negexp")
@@ -73,10 +73,7 @@ class _Run:
 
     def model(self, fused: str) -> BuiltModel:
         """Return the model with the best epoch's weights."""
-        weights = self.commit.weights.stat().st_size
-        built = restore_model(self.config.model, self.folder.encoder, weights, fused=fused)
-        load_weights(self.commit.weights, built.model)
-        return built
+        return trained_model(self.folder, self.config.model, self.commit, fused=fused)
 
 
 def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:

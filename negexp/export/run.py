@@ -10,11 +10,10 @@ from transformers import PROCESSOR_MAPPING, PreTrainedConfig
 from negexp.errors import InputError
 from negexp.export.card import model_card
 from negexp.export.folder import write_folder
-from negexp.model import BuiltModel, restore_model
-from negexp.report.runs import Run, read_runs
+from negexp.report.runs import read_runs
 from negexp.tracking import RunFolder
 from negexp.tracking.files import new_folder
-from negexp.training import CheckpointStore, load_weights
+from negexp.training import CheckpointStore, trained_model
 
 
 def export_run(path: Path, output: Path) -> str:
@@ -31,7 +30,9 @@ def export_run(path: Path, output: Path) -> str:
     if not runs:
         raise InputError(f"run={path}: cannot be exported ({skipped[0].reason})")
     run = runs[0]
-    built, epoch = _best(run)
+    commit = CheckpointStore(run.folder, keep=1).commit("best")
+    epoch = int(commit.value("best_epoch"))
+    built = trained_model(RunFolder(run.folder), run.config.model, commit, fused="off")  # as transformers computes
     refuse_processor(built.encoder_config, path)
     with new_folder(output.resolve()) as temporary:
         write_folder(built, run.config.model.max_length, temporary)
@@ -51,12 +52,3 @@ def refuse_processor(encoder_config: PreTrainedConfig, path: Path) -> None:
             f"run={path}: sentence-transformers loads {encoder_config.model_type} with a processor of images or pages, "
             "which a run does not have, so the folder would not load; train another architecture"
         )
-
-
-def _best(run: Run) -> tuple[BuiltModel, int]:
-    """Return the model with the best epoch's weights, without the CPU's fast paths, and that epoch."""
-    commit = CheckpointStore(run.folder, keep=1).commit("best")
-    folder, weights = RunFolder(run.folder).encoder, commit.weights
-    built = restore_model(run.config.model, folder, weights.stat().st_size, fused="off")
-    load_weights(weights, built.model)
-    return built, int(commit.value("best_epoch"))

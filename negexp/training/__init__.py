@@ -3,6 +3,7 @@
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.provenance import Provenance, training_pairs
 from negexp.training.run import StartingPoint, TrainingResult, train
+from negexp.training.trained import trained_model
 
 __all__ = [
     "CheckpointStore",
@@ -12,5 +13,6 @@ __all__ = [
     "TrainingResult",
     "load_weights",
     "train",
+    "trained_model",
     "training_pairs",
 ]
