@@ -41,8 +41,8 @@ def refuse(*arguments: object, **keys: object) -> None:
 def without_fast_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every function of `negexp.model.cpu` that computes something fail."""
     for module, name in (
-        (attention, "drop_mask"),
-        (dropout, "drop_mask"),
+        (attention, "drop_signs"),
+        (dropout, "drop_signs"),
         (packing, "attend"),
         (packing, "text_groups"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -26,7 +27,7 @@ class Dropout(nn.Dropout):
 class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
-        kept = ~drop_mask(values.shape, p)
+        kept = drop_signs(values.shape, p).bitwise_right_shift_(15).bitwise_not_()  # all bits set, or none
         ctx.save_for_backward(kept)
         ctx.scale = kept_scale(p)
         return _masked(values, kept).mul_(ctx.scale)
@@ -46,16 +47,21 @@ def replace_dropout(module: nn.Module) -> None:
             replace_dropout(child)
 
 
-def drop_mask(shape: torch.Size, p: float) -> Tensor:
-    """Return an int16 for each value, drawn from torch's generator: -1 (all bits set) to drop the value, else 0."""
+def drop_signs(shape: torch.Size, p: float) -> Tensor:
+    """Return an int16 for each value, negative to drop the value.
+
+    The random bits are NumPy's SFC64 (Doty-Humphrey's Small Fast Chaotic generator), seeded from torch's generator: its
+    numbers take less than half the time of torch's own.
+    """
+    seed = int(torch.empty((), dtype=torch.int64).random_())
     size = shape.numel()
-    draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # four 16-bit draws each
-    mask = draws.view(torch.int16)[:size].view(shape)
-    return mask.bitwise_and_(VALUES - 1).sub_(_threshold(p)).bitwise_right_shift_(BITS)
+    draws = np.random.SFC64(seed).random_raw((size + 3) // 4)  # four 16-bit draws each
+    draws = torch.from_numpy(draws.view(np.int16))[:size].view(shape)
+    return draws.bitwise_and_(VALUES - 1).sub_(_threshold(p))
 
 
 def kept_scale(p: float) -> float:
-    """Return 1 / (1 - p), with p rounded as in `drop_mask`: the factor for values that are not dropped."""
+    """Return 1 / (1 - p), with p rounded as in `drop_signs`: the factor for values that are not dropped."""
     return VALUES / (VALUES - _threshold(p))
 
 
