@@ -45,13 +45,18 @@ def by_definition(query: Tensor, key: Tensor, value: Tensor, lengths: list[int])
     return output
 
 
-@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5), block=st.sampled_from([1, 60, 10**6]))
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    block=st.sampled_from([1, 60, 10**6]),
+    flash=st.booleans(),
+)
 @settings(deadline=None, max_examples=25, derandomize=True)
-def test_attention_is_its_definition(lengths: list[int], block: int) -> None:
+def test_attention_is_its_definition(lengths: list[int], block: int, flash: bool) -> None:
     for dtype, tolerance in TOLERANCE.items():
         rows = random_rows(len(lengths), max(lengths), 3, dtype)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(attention, "BLOCK_SCORES", block)
+            patch.setattr(attention, "FLASH", flash)
             found = attend(*rows, real_keys(lengths), 0.0, SCALING)
         expected = by_definition(*three(part.double() for part in rows), lengths)
         torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
@@ -89,6 +94,42 @@ def test_gradients_in_a_training_precision_are_near_those_of_torchs_attention(
         assert one.grad is not None
         assert other.grad is not None
         assert float((one.grad - other.grad).norm() / other.grad.norm()) < tolerance
+
+
+def test_flash_attention_is_for_inference_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(attention, "FLASH", True)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", lambda q, *_, **__: calls.append("flash") or q)
+    rows = random_rows(2, 4, 3, torch.bfloat16)
+    attend(*rows, None, 0.5, SCALING)
+    attend(*random_rows(2, 4, 3), None, 0.0, SCALING)
+    query = rows[0].clone().requires_grad_()
+    attend(query, *rows[1:], None, 0.0, SCALING)
+    assert not calls
+    with torch.inference_mode():
+        attend(query, *rows[1:], None, 0.0, SCALING)
+    attend(*rows, None, 0.0, SCALING)
+    assert calls == ["flash", "flash"]
+
+
+@given(length=st.integers(2, 40), scale=st.sampled_from([0.1, 1.0, 30.0]))
+@settings(deadline=None, max_examples=15, derandomize=True)
+def test_the_scores_gradient_is_subtracted_before_it_is_rounded(length: int, scale: float) -> None:
+    # with a constant added to all values, gradient value^T and the subtracted total are large and nearly equal
+    query, key, value = random_rows(3, length, 8)
+    value = value + scale * 10
+    weights = torch.randn(3, length, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    rounded = three(part.to(torch.bfloat16) for part in (query, key, value))
+    ours = three(part.clone().requires_grad_() for part in rounded)
+    attend(*ours, None, 0.0, SCALING).backward(weights.to(torch.bfloat16))
+    exact = three(part.double().requires_grad_() for part in rounded)
+    attend(*exact, None, 0.0, SCALING).backward(weights.to(torch.bfloat16).double())
+    for one, other in zip(ours[:2], exact[:2], strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        # bfloat16 keeps 8 bits: probabilities and outputs of the size of `scale` are off by 2^-9 of it
+        error = float((one.grad.double() - other.grad).abs().max())
+        assert error <= 2**-6 * (1 + scale * 10) * float(weights.abs().max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

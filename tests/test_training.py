@@ -38,8 +38,8 @@ STRATEGIES = ["hard", "random", "decay", "static"]
 
 # Golden run: what `negexp train trainer.epochs=3 trainer.precision=float32` was in version 0.1 (demo, seed 0).
 # Machines differ in the last digits; a refactor that moves these losses by more than 1e-3 changed the experiment and
-# must say so. They moved by up to 0.006 three times, each time because dropout drew otherwise: for fewer cells when
-# padding went, in another order when a batch became one call, and from other bits when it got faster. With
+# must say so. They moved by up to 0.006 four times, each time because dropout drew otherwise: for fewer cells when
+# padding went, in another order when a batch became one call, and twice from other bits when it got faster. With
 # model.dropout=0 each of these gave the same negatives, and losses within 3e-6.
 GOLDEN_RUN = [
     *("model.hidden_size=128", "model.layers=2", "model.vocabulary_size=4000", "model.dropout=0.1"),
@@ -50,16 +50,16 @@ GOLDEN_RUN = [
 GOLDEN = pd.DataFrame(
     {
         "random_rate": [0.8, 0.78, 0.76],
-        "loss": [2.40048, 2.3697, 2.35648],
-        "loss_triplet": [0.990967, 0.991121, 0.990494],
-        "loss_positive": [0.69294, 0.693717, 0.688183],
-        "loss_negative": [0.716573, 0.68486, 0.677799],
+        "loss": [2.39933, 2.37076, 2.35485],
+        "loss_triplet": [0.990857, 0.9917, 0.990593],
+        "loss_positive": [0.692851, 0.692039, 0.688864],
+        "loss_negative": [0.715618, 0.687022, 0.675389],
         "mined_share": [0.21875, 0.23125, 0.21875],
-        "negative_distance": [0.160931, 0.162826, 0.164784],
-        "positive_distance": [0.152797, 0.154235, 0.155693],
+        "negative_distance": [0.160931, 0.162842, 0.16471],
+        "positive_distance": [0.152797, 0.154268, 0.155686],
         "validation/clean/retrieval/epa/accuracy@1": [0.3, 0.3, 0.3],
-        "validation/clean/reranked/epa/accuracy@1": [0.025, 0.175, 0.3],
-        "validation/published/retrieval/sdc/mrr": [0.819583, 0.819583, 0.819583],
+        "validation/clean/reranked/epa/accuracy@1": [0.05, 0.225, 0.25],
+        "validation/published/retrieval/sdc/mrr": [0.819583, 0.819583, 0.8175],
     }
 )
 

@@ -2,8 +2,9 @@
 
 A block stays in the processor's cache, so matrix products run at full rate and each pass over the scores is cheap. In
 training, torch's kernels are slower, and with dropout several times so. Without gradients, and with the processor's
-matrix unit (AMX), torch's flash attention is two to three times as fast, so it is used there. Scores and softmax are computed in float32 or better; probabilities
-and the scores' gradient are rounded for matrix products only, as in flash attention (Dao et al. 2022).
+matrix unit (AMX), torch's flash attention is two to three times as fast, so it is used there. Scores and softmax are
+computed in float32 or better; probabilities and the scores' gradient are rounded for matrix products only, as in flash
+attention (Dao et al. 2022).
 """
 
 from __future__ import annotations
