@@ -56,8 +56,8 @@ def drop_signs(shape: torch.Size, p: float) -> Tensor:
     seed = int(torch.empty((), dtype=torch.int64).random_())
     size = shape.numel()
     draws = np.random.SFC64(seed).random_raw((size + 3) // 4)  # four 16-bit draws each
-    draws = torch.from_numpy(draws.view(np.int16))[:size].view(shape)
-    return draws.bitwise_and_(VALUES - 1).sub_(_threshold(p))
+    values = torch.from_numpy(draws.view(np.int16))[:size].view(shape)
+    return values.bitwise_and_(VALUES - 1).sub_(_threshold(p))
 
 
 def kept_scale(p: float) -> float:
