@@ -1,4 +1,4 @@
-"""What trackers need to go on, in the run's folder: the id of the run, and the losses of each committed epoch's batches.
+"""What trackers need to go on, in the run's folder: the id of the run, and the losses of each batch.
 
 The losses of an epoch are written before its commit, so whatever is committed can be told again after a kill.
 """

@@ -34,8 +34,9 @@ class Console(Listener):
         """Log the line of an epoch of the cross-encoder."""
         row, monitor = epoch.row, self.monitor._replace(stage="reranked")
         log.info(
-            f"cross-encoder epoch {epoch.number}  loss {row['loss']:.4f}  weight of retrieval {row['rerank_weight']:.1f}  "
-            f"{monitor} {monitor.in_row(row):.3f}  {_seconds(row):.1f} s"
+            f"cross-encoder epoch {epoch.number}  loss {row['loss']:.4f}  "
+            f"weight of retrieval {row['rerank_weight']:.1f}  {monitor} {monitor.in_row(row):.3f}  "
+            f"{_seconds(row):.1f} s"
         )
 
 

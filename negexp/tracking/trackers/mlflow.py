@@ -1,4 +1,4 @@
-"""MLflow: a run of an experiment, found again by a tag. Its store keeps one of equal points, so telling twice is safe."""
+"""MLflow: a run of an experiment, found again by a tag. Its store keeps one of two equal points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights & Biases. Online, the server knows the last step; offline, one folder holds the run, written anew to go on."""
+"""Weights & Biases. Online, the server knows the last step; offline, a run that goes on is written anew."""
 
 from __future__ import annotations
 
