@@ -99,7 +99,10 @@ def told_wandb(run: Path) -> Told:
     from wandb.proto import wandb_internal_pb2
 
     (file,) = run.glob(f"wandb/offline-run-*/run-{run_id(RunFolder(run))}.wandb")
-    rows, summary, config, group = [], {}, {}, ""
+    rows: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    group = ""
     for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
@@ -208,6 +211,6 @@ def test_a_password_in_an_address_is_refused_and_not_shown(
     uri = "tracker.listeners.mlflow.uri=http://me:secret@host"
     assert main(["train", "experiment=smoke", "tracker=mlflow", f"hydra.run.dir={tmp_path / 'run'}", uri]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("negexp: tracker.listeners.mlflow.uri: holds a password")
+    assert error.startswith("negexp: tracker.listeners.mlflow.uri=http://...@host: holds a password")
     assert "secret" not in error
     assert not (tmp_path / "run").exists()

@@ -31,10 +31,11 @@ class MlflowOptions(ProjectOptions):
 
     def check(self) -> None:
         """Raise `InputError` when the address holds a password."""
-        if self.uri is not None and urlsplit(self.uri).password is not None:
+        address = urlsplit(self.uri or "")
+        if address.password is not None:
             raise InputError(
-                "uri: holds a password, which would be saved with the run; give the address without it, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or all of it in MLFLOW_TRACKING_URI"
+                f"uri={address.scheme}://...@{address.hostname}: holds a password, which would be saved with the run; "
+                "give the address without it, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
 
 

@@ -54,8 +54,7 @@ class Wandb(Tracker):
                 console="off", silent=True, save_code=False, x_disable_machine_info=not self.options.system
             ),
         )
-        for names, axis in (("*", "epoch"), ("batch/*", "batch"), ("reranker/*", "reranker/epoch")):
-            self.run.define_metric(names, step_metric=axis)
+        self.defined = {"batch", "epoch", "reranker/epoch"}  # the axes
         self.next = 0 if offline else self.run.step
         place = f"wandb sync {self.run.settings.sync_dir}" if offline else self.run.url
         log.info(f"tracker wandb: {place}")
@@ -66,6 +65,8 @@ class Wandb(Tracker):
         if points.kind == "result":
             self.run.summary.update(points.values)
             return
+        self._define("batch", {name for _, losses in points.batches for name in losses})
+        self._define("reranker/epoch" if points.kind == "reranker" else "epoch", set(points.values))
         for number, row in points.rows():
             if number >= self.next:
                 self.run.log(row, step=number)
@@ -73,6 +74,12 @@ class Wandb(Tracker):
     def close(self, finished: bool) -> None:
         """End the process's part of the run."""
         self.run.finish(exit_code=0 if finished else 1)
+
+    def _define(self, axis: str, names: set[str]) -> None:
+        """Choose the axis of metrics. W&B would also fill in the axis in rows without it."""
+        for name in sorted(names - self.defined):
+            self.run.define_metric(name, step_metric=axis, step_sync=False)
+        self.defined |= names
 
     def _mode(self) -> str:
         return self.options.mode or os.environ.get("WANDB_MODE") or "online"
