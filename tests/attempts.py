@@ -135,6 +135,7 @@ def set_fault(fault: dict[str, Any]) -> None:
     """Arrange what is to go wrong.
 
     operation=N, error=NAME or signal=S: before the N-th file operation raise that OSError, or send that signal.
+    before=TEXT, times=N: the same before the N-th operation that the journal has in these words.
     phase=NAME, signals=[S, ...]: send the signals when that phase begins, its `times`-th time.
     forget=PART: a negative control; do not restore that part.
     """
@@ -160,15 +161,16 @@ def set_operation_fault(fault: dict[str, Any]) -> None:
     """Count file operations, and fail at one of them."""
     from negexp.tracking import files
 
-    count = 0
+    count = named = 0
     # through a descriptor of its own, so that all are there however the process ends
     journal = os.open("operations", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
     def before_operation(operation: str, path: Path) -> None:
-        nonlocal count
+        nonlocal count, named
         count += 1
+        named += f"{operation} {path.name}" == fault.get("before")
         os.write(journal, f"{operation} {path.name}\n".encode())
-        if count == fault.get("operation"):
+        if count == fault.get("operation") or (named and named == fault.get("times", 1)):
             if "error" in fault:
                 number = getattr(errno, fault["error"])
                 raise OSError(number, os.strerror(number))

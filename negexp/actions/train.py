@@ -18,10 +18,11 @@ from negexp.model import BuiltModel, build_model, restore_model
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.signals import Stopped, stops_at_steps
 from negexp.tracking import RunFolder
+from negexp.tracking.guarded import without_result
 from negexp.tracking.reading import read_json
 from negexp.tracking.resume import RunState, find_run_state, refuse_other_data
 from negexp.tracking.run_folder import versions
-from negexp.training import CheckpointStore, Commit, Provenance, StartingPoint, TrainingResult, train
+from negexp.training import CheckpointStore, Commit, Provenance, StartingPoint, TrainingResult, tell_finished, train
 from negexp.training.console import before_and_after
 
 log = logging.getLogger("negexp")
@@ -146,6 +147,9 @@ def _show_finished(config: TrainConfig, run_folder: RunFolder) -> None:
     if config.data.path != load_run_config(run_folder.config).data.path:
         refuse_other_data(run_folder, result["data"], load_corpus(config.data).contents)
     log.info(f"{run_folder.path} holds this run, finished; nothing is left to do")
+    late = without_result(config.tracker, run_folder)
+    if late:
+        tell_finished(config, run_folder, late, result)
     _show(result, run_folder)
 
 

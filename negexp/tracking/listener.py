@@ -53,6 +53,15 @@ class Epoch:
     scores: Mapping[str, Metrics]
 
 
+@dataclass(frozen=True)
+class RerankerEpoch:
+    """A committed epoch of the cross-encoder: its row of reranker.csv, and all rows so far."""
+
+    number: int
+    row: Mapping[str, Any]
+    epochs: list[dict[str, Any]]
+
+
 class Listener:
     """The base of all listeners. Every method does nothing. A listener does not change the run.
 
@@ -82,5 +91,17 @@ class Listener:
         A continued run does not repeat committed epochs, so a listener receives each epoch once.
         """
 
+    def reranker_started(self, epochs: list[dict[str, Any]]) -> None:
+        """Handle the start of the cross-encoder's training, or its continuation after these rows of reranker.csv."""
+
+    def reranker_committed(self, epoch: RerankerEpoch) -> None:
+        """Handle a committed epoch of the cross-encoder."""
+
     def finished(self, result: Mapping[str, Any]) -> None:
-        """Handle the end of the run. `result` has the contents of result.json."""
+        """Handle the end of the run. `result` has the contents of result.json, which is on the disk.
+
+        A kill can come before a tracker has handled it. The same command then calls `started` and `finished` again.
+        """
+
+    def stopped(self) -> None:
+        """Handle an end of the process before the end of the run: a signal or an error. A kill gives no time for it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
+from typing import Any
+
+from negexp.tracking.listener import Epoch, Listener, Refresh, RerankerEpoch, RunInfo
 from negexp.tracking.run_folder import RunFolder
 
 
 class Recorder(Listener):
-    """Write metrics.csv and refreshes.csv after each commit and, if enabled, a ledger for each refresh."""
+    """Write metrics.csv, refreshes.csv or reranker.csv after each commit and, if enabled, a ledger for each refresh."""
 
     def __init__(self, folder: RunFolder, ledger: bool) -> None:
         self.folder, self.ledger = folder, ledger
@@ -25,3 +27,12 @@ class Recorder(Listener):
     def committed(self, epoch: Epoch) -> None:
         """Write all committed rows."""
         self.folder.write_metrics(epoch.epochs, epoch.refreshes)
+
+    def reranker_started(self, epochs: list[dict[str, Any]]) -> None:
+        """Write the table of the cross-encoder up to its last commit."""
+        if epochs:
+            self.folder.write_reranker(epochs)
+
+    def reranker_committed(self, epoch: RerankerEpoch) -> None:
+        """Write all committed rows of the cross-encoder."""
+        self.folder.write_reranker(epoch.epochs)

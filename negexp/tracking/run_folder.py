@@ -50,7 +50,11 @@ class RunFolder:
         self.profile = path / "profile"
         self.reranker = path / "reranker"  # commits of the cross-encoder
         self.reranker_table = path / "reranker.csv"
-        self.folders = (self.encoder, self.checkpoints, self.negatives, self.evaluation, self.profile, self.reranker)
+        self.trackers = path / "trackers"  # what trackers need to go on
+        self.folders = (
+            *(self.encoder, self.checkpoints, self.negatives, self.evaluation, self.profile, self.reranker),
+            self.trackers,
+        )
         self.result = path / "result.json"
 
     @contextmanager
@@ -105,6 +109,10 @@ class RunFolder:
     def save_config(self, config: TrainConfig) -> None:
         """Write `config.yaml`."""
         write_bytes(self.config, to_yaml(config).encode())
+
+    def batch_losses(self, epoch: int) -> Path:
+        """Return the path of the losses of an epoch's batches, which trackers are told."""
+        return self.trackers / f"epoch-{epoch:03d}.json"
 
     def write_ledger(self, epoch: int, step: int, ledger: pd.DataFrame) -> None:
         """Write `negatives/epoch-NNN.parquet`, or `epoch-NNN-step-NNNNN.parquet` for a later refresh in the epoch."""

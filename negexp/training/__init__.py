@@ -3,6 +3,7 @@
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.provenance import Provenance, training_pairs
 from negexp.training.run import StartingPoint, TrainingResult, train
+from negexp.training.telling import tell_finished
 from negexp.training.trained import trained_model
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "StartingPoint",
     "TrainingResult",
     "load_weights",
+    "tell_finished",
     "train",
     "trained_model",
     "training_pairs",

@@ -8,7 +8,7 @@ from typing import Any
 
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
-from negexp.tracking.listener import Epoch, Listener, RunInfo
+from negexp.tracking.listener import Epoch, Listener, RerankerEpoch, RunInfo
 
 log = logging.getLogger("negexp")
 
@@ -30,17 +30,30 @@ class Console(Listener):
         """Log the line of the epoch."""
         log.info(epoch_line(epoch.row, epoch.scores, self.monitor))
 
+    def reranker_committed(self, epoch: RerankerEpoch) -> None:
+        """Log the line of an epoch of the cross-encoder."""
+        row, monitor = epoch.row, self.monitor._replace(stage="reranked")
+        log.info(
+            f"cross-encoder epoch {epoch.number}  loss {row['loss']:.4f}  "
+            f"weight of retrieval {row['rerank_weight']:.1f}  {monitor} {monitor.in_row(row):.3f}  "
+            f"{_seconds(row):.1f} s"
+        )
+
 
 def epoch_line(row: Mapping[str, Any], scores: Mapping[str, Metrics], monitor: Monitor) -> str:
     """Return the line of an epoch, with validation accuracies for the protocol and task of the monitor."""
     names = [str(name) for name in row if str(name).startswith("loss_")]
     parts = ", ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in names)
-    seconds = sum(value for name, value in row.items() if str(name).startswith("seconds_"))
     mined = "" if row["mined_share"] is None else f"  mined {row['mined_share']:4.0%}"
     return (
         f"epoch {row['epoch']:3d}  random_rate {row['random_rate']:.2f}  loss {row['loss']:.4f}"
-        f"{f' ({parts})' if parts else ''}{mined}  {_accuracies(scores, monitor)}  {seconds:.1f} s"
+        f"{f' ({parts})' if parts else ''}{mined}  {_accuracies(scores, monitor)}  {_seconds(row):.1f} s"
     )
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    """Return the seconds of all phases of an epoch."""
+    return float(sum(value for name, value in row.items() if str(name).startswith("seconds_")))
 
 
 def _accuracies(scores: Mapping[str, Metrics], monitor: Monitor) -> str:

@@ -27,6 +27,7 @@ from negexp.sampling import SamplingRound
 from negexp.signals import check_stop
 from negexp.tracking import RunFolder
 from negexp.tracking.files import remove_folder, sha256
+from negexp.tracking.listener import RerankerEpoch
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.lists import TrainingLists
 from negexp.training.loop import Experiment
@@ -81,6 +82,8 @@ class Reranking:
     def run(self) -> TrainedReranker:
         """Train the remaining epochs; return the best one."""
         self.restore()
+        for listener in self.experiment.listeners:
+            listener.reranker_started(self.progress.history)
         self.experiment.clock.take(PHASES)  # what the first stage has left
         if len(self.progress.history) < self.settings.epochs:
             with self.experiment.clock("mine"):
@@ -109,7 +112,6 @@ class Reranking:
             self.store.restore(commit, self.trainee)
             self.progress = Progress(*(commit.value(key) for key in vars(self.progress)))
             self.experiment.progress.earlier_seconds = commit.value("seconds")
-            self.folder.write_reranker(self.progress.history)  # a kill may have come between the commit and the table
 
     def lists(self, embeddings: Embeddings) -> TrainingLists:
         """Return the nearest allowed arguments of all training pairs in the trained bi-encoder's own space."""
@@ -176,7 +178,7 @@ class Reranking:
         return scores, combination
 
     def commit(self, epoch: int, lists: TrainingLists, row: dict[str, Any], scores: dict[str, float]) -> None:
-        """Write the commit of the epoch, then reranker.csv, then a line of the log."""
+        """Write the commit of the epoch, then notify the listeners."""
         progress, experiment = self.progress, self.experiment
         value = experiment.monitor._replace(stage="reranked").in_row(scores)
         if value > progress.best_value:
@@ -190,12 +192,8 @@ class Reranking:
             seconds = experiment.progress.earlier_seconds + time.perf_counter() - experiment.started
             state = {**vars(progress), "bi_encoder": self.bi_encoder_digest, "seconds": seconds}
             self.store.finish(temporary, {"epoch": epoch, **state})
-            self.folder.write_reranker(progress.history)
-        spent = sum(value for name, value in row.items() if name.startswith("seconds_"))
-        log.info(
-            f"cross-encoder epoch {epoch}  loss {row['loss']:.4f}  weight of retrieval {row['rerank_weight']:.1f}  "
-            f"{experiment.monitor._replace(stage='reranked')} {value:.3f}  {spent:.1f} s"
-        )
+            for listener in experiment.listeners:
+                listener.reranker_committed(RerankerEpoch(epoch, row, progress.history))
 
 
 def check_cross_encoder(config: TrainConfig, built: BuiltModel) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from negexp.components import build
@@ -17,7 +18,7 @@ from negexp.runtime import Runtime
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import RunFolder, write_evaluation
 from negexp.tracking.files import remove_file
-from negexp.tracking.guarded import Guarded
+from negexp.tracking.guarded import build_trackers
 from negexp.tracking.listener import Listener
 from negexp.tracking.recorder import Recorder
 from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
@@ -66,7 +67,8 @@ def train(
     trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
     encoder = TextEncoder(trainee.model, tokens, runtime, config.tracker.progress)
-    store, listeners = CheckpointStore(folder.path, config.checkpoint.keep), _listeners(config, runtime, folder)
+    store = CheckpointStore(folder.path, config.checkpoint.keep)
+    listeners = _listeners(config, runtime, folder)
     experiment = Experiment(config, corpus, encoder, trainee, store, listeners)
     if start.commit is None:  # after all checks, so that a refused run leaves no files
         folder.create(config, built.save)
@@ -75,18 +77,30 @@ def train(
         experiment.restore(start.commit, start.provenance)
         remove_file(folder.result)  # a finished run with more epochs to train is unfinished again
         folder.save_config(config)
-    progress = experiment.run()
-    load_weights(store.weights("best"), trainee.evaluated)
-    experiment.combination = Combination.of_row(progress.history[progress.best_epoch])
-    reranker = None
-    if config.model.reranker == "cross":
-        reranker = Reranking(experiment, built, folder, config.checkpoint.keep).run()
-        experiment.cross, experiment.combination = reranker.reader, reranker.combination
-    scores = {}
-    for split in ("validation", "test"):
-        ranks = experiment.rank(split, experiment.embed(split, trainee.evaluated))
-        scores[split] = write_evaluation(folder.evaluation, split, ranks)
-    return TrainingResult(progress, scores, experiment.combination, reranker, listeners)
+    with _stop_told(listeners):
+        progress = experiment.run()
+        load_weights(store.weights("best"), trainee.evaluated)
+        experiment.combination = Combination.of_row(progress.history[progress.best_epoch])
+        reranker = None
+        if config.model.reranker == "cross":
+            reranker = Reranking(experiment, built, folder, config.checkpoint.keep).run()
+            experiment.cross, experiment.combination = reranker.reader, reranker.combination
+        scores = {}
+        for split in ("validation", "test"):
+            ranks = experiment.rank(split, experiment.embed(split, trainee.evaluated))
+            scores[split] = write_evaluation(folder.evaluation, split, ranks)
+        return TrainingResult(progress, scores, experiment.combination, reranker, listeners)
+
+
+@contextmanager
+def _stop_told(listeners: Sequence[Listener]) -> Iterator[None]:
+    """Notify the listeners when a signal or an error ends the run."""
+    try:
+        yield
+    except BaseException:
+        for listener in listeners:
+            listener.stopped()
+        raise
 
 
 def _listeners(config: TrainConfig, runtime: Runtime, folder: RunFolder) -> list[Listener]:
@@ -95,5 +109,4 @@ def _listeners(config: TrainConfig, runtime: Runtime, folder: RunFolder) -> list
     listeners: list[Listener] = [Recorder(folder, config.tracker.ledger), console]
     if config.trainer.profile:
         listeners.append(ProfileListener(folder, runtime))
-    trackers = config.tracker.listeners.items()
-    return listeners + [Guarded(build("tracker", options), name) for name, options in trackers]
+    return listeners + build_trackers(config.tracker, folder, config.tracker.listeners)

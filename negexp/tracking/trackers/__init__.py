@@ -1,1 +1,1 @@
-"""Trackers, one per module. `negexp.tracking.recorder` writes the run folder itself."""
+"""Trackers, one per module. Each imports its library when a run starts, never before."""
