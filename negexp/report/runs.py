@@ -87,10 +87,11 @@ class Skipped:
     reason: str
 
 
-def find_runs(patterns: str) -> list[Path]:
+def find_runs(patterns: str, none_yet: bool = False) -> list[Path]:
     """Return all run folders at or below the given folders and globs, sorted. Commas separate folders and globs.
 
     A name may contain a comma, as the job folders of a sweep do. So the longest part that exists is taken as one name.
+    With `none_yet`, folders without a run are accepted.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def find_runs(patterns: str) -> list[Path]:
             raise InputError(f"runs={pieces[0]}: no such folder; give folders that `negexp train` wrote, or globs")
         found += [run for path in paths for run in _runs_below(path)]
         pieces = pieces[end:]
-    if not found:
+    if not found and not none_yet:
         raise InputError(f"runs={patterns}: contains no run; the folder of a run has a config.yaml")
     return sorted(set(found))
 

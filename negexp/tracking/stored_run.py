@@ -35,6 +35,15 @@ class Best(NamedTuple):
     value: float
 
 
+def best_of(values: pd.Series) -> Best | None:
+    """Return the first epoch with the highest of some values by epoch (epochs,). None without a value."""
+    known = values.dropna()
+    if known.empty:
+        return None
+    place = int(known.to_numpy().argmax())
+    return Best(int(known.index.to_numpy()[place]), float(known.iloc[place]))
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A run in its folder.
@@ -111,11 +120,7 @@ class StoredRun:
 
     def best(self) -> Best | None:
         """Return the best epoch so far: the first one with the highest value. None before the first commit."""
-        values = self.validation().dropna()
-        if values.empty:
-            return None
-        place = int(values.to_numpy().argmax())
-        return Best(int(values.index.to_numpy()[place]), float(values.iloc[place]))
+        return best_of(self.validation())
 
     def negatives(self, epoch: int) -> pd.DataFrame:
         """Return the ledger of an epoch: a row for each pair and negative, see outputs/README.md.
