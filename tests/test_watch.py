@@ -13,10 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import compose_train
@@ -26,12 +27,12 @@ from test_report import CHROMIUM, write_run
 from negexp.cli import main
 from negexp.config import to_yaml
 from negexp.errors import InputError
-from negexp.report import serve, unfinished, watch
+from negexp.report import serve, unfinished
 from negexp.report.listing import Listed, list_runs, listing_text
-from negexp.report.runs import find_runs
+from negexp.report.runs import Run, find_runs
 from negexp.report.serve import LivePage
 from negexp.report.watch import Watch
-from negexp.report.write import Picture
+from negexp.report.write import Finished, Picture, write_finished
 from negexp.tracking import RunFolder
 
 COLUMN = "validation/clean/reranked/epa/accuracy@1"
@@ -193,8 +194,12 @@ def test_finished_runs_are_compared_again_only_when_there_is_another_one(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[int] = []
-    real = watch.write_finished
-    monkeypatch.setattr(watch, "write_finished", lambda runs, *rest: compared.append(len(runs)) or real(runs, *rest))
+
+    def count(runs: Sequence[Run], *rest: Any) -> Finished:
+        compared.append(len(runs))
+        return write_finished(runs, *rest)
+
+    monkeypatch.setattr("negexp.report.watch.write_finished", count)
     write_run(here / "a", "seed=0")
     (write_run(here / "broken", "seed=5") / "result.json").write_text("{}")
     watched = Watch(".", None, texts=False, examples=0)
@@ -230,7 +235,10 @@ def test_unfinished_curves_are_dashed_and_have_the_values_of_the_table(
     assert unfinished.write_unfinished(list_runs(find_runs(".")), here) is not None
     assert list(drawn) == ["1-unfinished", "2-unfinished"]
     lines = {
-        (str(line.get_label()), line.get_linestyle()): (list(line.get_xdata()), list(line.get_ydata()))
+        (str(line.get_label()), line.get_linestyle()): (
+            np.asarray(line.get_xdata()).tolist(),
+            np.asarray(line.get_ydata()).tolist(),
+        )
         for figure in drawn.values()
         for line in figure.axes[0].lines
     }
@@ -359,8 +367,13 @@ def test_ctrl_c_ends_the_watch_with_its_exit_code(here: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
 def test_a_browser_loads_the_page_again(page: LivePage, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    real = serve._Handler.do_GET
-    monkeypatch.setattr(serve._Handler, "do_GET", lambda self: asked.append(self.path) or real(self))
+    answer = serve._Handler.do_GET
+
+    def noted(self: serve._Handler) -> None:
+        asked.append(self.path)
+        answer(self)
+
+    monkeypatch.setattr(serve._Handler, "do_GET", noted)
     page.show(PAGE % b"one")
     assert CHROMIUM is not None
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]

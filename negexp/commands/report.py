@@ -1,4 +1,4 @@
-"""Compare finished runs: tables with intervals, figures, one HTML page; `watch=true`: while runs train."""
+"""Compare finished runs: tables with intervals, figures, one HTML page, with watch=true while runs train."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from negexp.report.figures import STYLE, by_epoch, draw_band, line_style
 from negexp.report.listing import HEADER, Listed
 from negexp.report.tables import Table
-from negexp.report.write import UNFINISHED, Unfinished, write_picture
+from negexp.report.write import UNFINISHED, Picture, Unfinished, write_picture
 
 OWN_FIGURES = re.compile(rf"(\d+-)?{UNFINISHED}\.(svg|png)")
 MARKED = {"linestyle": "--", "marker": "o", "markerfacecolor": "white"}  # an unfinished run, whatever its arm
@@ -37,7 +37,7 @@ def write_unfinished(listed: Sequence[Listed], folder: Path) -> Unfinished | Non
         if one.run is not None and one.state != "damaged":
             data = {**asdict(one.run.config.data), "path": None}  # corpora move
             groups[one.run.config.trainer.monitor, repr(data)].append(one)
-    pictures = []
+    pictures: list[Picture] = []
     for (monitor, _), members in groups.items():
         if any(one in open_runs and len(one.values) for one in members):
             caption, figure = _draw(members, monitor)
