@@ -280,6 +280,7 @@ def test_damaged_metrics_are_named(run: Run, tmp_path: Path) -> None:
     copy = load_run(shutil.copytree(run.folder, tmp_path / "run"))
     (copy.folder / "metrics.csv").write_text("epoch,loss\n0,1\n")
     assert "metrics.csv: has no numbers in the column validation/clean" in refusal(copy.best)
+    assert repr(copy).startswith("<run smoke, damaged: ")
 
 
 def test_a_run_of_version_0_1_has_its_tables_and_its_encoder() -> None:

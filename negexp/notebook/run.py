@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from negexp.errors import InputError
 from negexp.tracking.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ class Run(StoredRun):
 
     def __repr__(self) -> str:
         """Return the run in one line, as a notebook shows it."""
-        best = self.best()
+        try:
+            best, epochs = self.best(), len(self.metrics)
+        except InputError as error:  # whoever shows a run gets no traceback
+            return f"<run {self.name}, damaged: {error}>"
         reached = "no epoch yet" if best is None else f"best {best.value:.4f} in epoch {best.epoch} ({self.monitor})"
-        return f"<run {self.name}, {self.state}: {len(self.metrics)} epochs, {reached}; {self.folder}>"
+        return f"<run {self.name}, {self.state}: {epochs} epochs, {reached}; {self.folder}>"
 
 
 def load_run(folder: Path | str) -> Run:

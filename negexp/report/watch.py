@@ -26,7 +26,8 @@ Stamp = tuple[object, ...]
 class Watch:
     """A report that is kept up to date; the fields are the arguments of `write_report`.
 
-    `listed` has the runs of the last look, with the stamps of their files.
+    listed: the runs of the last look, with the stamps of their files. compared: the finished runs among them, and
+    finished: what was written about these.
     """
 
     runs: str
@@ -34,6 +35,7 @@ class Watch:
     texts: bool
     examples: int
     listed: dict[Path, tuple[Stamp, Listed]] = field(default_factory=dict)
+    compared: dict[Path, Stamp] = field(default_factory=dict)
     finished: Finished = field(default_factory=Finished)
     folder: Path | None = None
 
@@ -48,7 +50,7 @@ class Watch:
             folder: before[folder] if folder in before and before[folder][0] == now else (now, read_listed(folder))
             for folder, now in stamps.items()
         }
-        self._compare_finished(before)
+        self._compare_finished()
         return True
 
     def write(self) -> str:
@@ -62,13 +64,12 @@ class Watch:
         damaged = f", {len(skipped)} damaged" if skipped else ""
         return f"report of {self.finished.runs} finished and {count} unfinished runs{damaged}"
 
-    def _compare_finished(self, before: dict[Path, tuple[Stamp, Listed]]) -> None:
-        """Compare the finished runs again if they are not those of the last look. The first look makes the folder."""
-        now = {folder: known for folder, (known, one) in self.listed.items() if one.state == "finished"}
-        if self.folder is not None and now == {
-            folder: known for folder, (known, one) in before.items() if one.state == "finished"
-        }:
+    def _compare_finished(self) -> None:
+        """Compare the finished runs unless they are those of the last comparison. The first look makes the folder."""
+        now = {folder: stamp(folder) for folder, (_, one) in self.listed.items() if one.state == "finished"}
+        if self.folder is not None and now == self.compared:
             return
+        self.compared = now
         self.folder = prepare_folder(self.runs, self.output, list(self.listed), FOLDER)
         usable, _ = read_runs(list(now))
         self.finished = write_finished(usable, self.folder, self.texts, self.examples) if usable else Finished()
