@@ -63,6 +63,16 @@ class TextEncoder:
         vector_of_row[rows] = np.arange(len(rows))
         return Embeddings(query, candidate, vector_of_row[self.tokens.row])
 
+    def retrieval(self, role: Role, texts: Ints, what: str) -> NDArray[np.float32]:
+        """Return the retrieval embeddings (texts, r) of texts in one role; otherwise as `embed`."""
+        rows, place = np.unique(self.tokens.row[texts], return_inverse=True)
+        self.model.eval()
+        vectors = self._embed_role(role, rows, what)
+        with torch.inference_mode():
+            vectors = self.model.as_queries(vectors) if role == "query" else vectors
+            retrieval: NDArray[np.float32] = vectors.retrieval.cpu().numpy()[place]
+        return retrieval
+
     @torch.inference_mode()
     def _embed_role(self, role: Role, rows: Ints, what: str) -> Vectors:
         vectors: Vectors | None = None

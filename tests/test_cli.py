@@ -112,8 +112,8 @@ def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: p
     assert exit_code([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: negexp {command}" in out
-    if command in ("export", "report"):
-        assert {"export": "hub: null", "report": "texts: true"}[command] in out
+    if command in ("export", "report", "runs"):
+        assert {"export": "hub: null", "report": "texts: true", "runs": "runs: outputs"}[command] in out
     else:
         assert "data: arguana, demo, pairs" in out
         assert "train_overlap: drop" in out

@@ -19,8 +19,8 @@ from negexp.config import EvaluationConfig, ModelConfig
 from negexp.corpus.arguments import Split
 from negexp.embedding import Embeddings
 from negexp.evaluation import StageScorers, rank_queries
-from negexp.evaluation.evaluator import RANK_COLUMNS, evaluate_split, sample_queries, split_scorers
-from negexp.evaluation.metrics import Metrics
+from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
+from negexp.evaluation.metrics import RANK_COLUMNS, Metrics
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.ranking import argument_ids
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text

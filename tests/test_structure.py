@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import negexp
 from negexp.config import CONF_DIR
 
 PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
@@ -32,7 +33,7 @@ LEVELS = (
     ("evaluation",),
     ("tracking",),
     ("training", "report"),
-    ("actions", "bench", "export"),
+    ("actions", "bench", "export", "notebook"),
     ("commands",),
     ("application",),
     ("cli",),
@@ -145,11 +146,19 @@ def test_every_room_has_a_level() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_no_import_runs_back_up(name: str) -> None:
     own = room(name)
-    if own == "__init__":
-        assert rooms_imported(name) == set(), "negexp/__init__.py may be imported by all, so it imports nothing"
+    if own == "__init__":  # what it imports when asked for: a notebook's functions
+        assert rooms_imported(name) == {"notebook"}
         return
     up = {other for other in rooms_imported(name) if other != own and LEVEL[other] >= LEVEL[own]}
     assert not up, f"{name} (level {LEVEL[own]}) imports {sorted(up)}, which stand beside or above it"
+
+
+def test_the_package_imports_nothing_until_asked_and_no_module_asks() -> None:
+    at_once = [node for node in tree(MODULES["negexp.__init__"]).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert {node.module for node in at_once if isinstance(node, ast.ImportFrom)} == {"__future__", "typing"}
+    assert len(at_once) == 2, "every module of negexp imports negexp/__init__.py"
+    offered = {f"negexp.{name}" for name in negexp.__all__}
+    assert not [name for name in MODULES if imports(name) & offered]
 
 
 def test_the_cpus_fast_paths_are_independent_and_used_in_one_place() -> None:

@@ -21,7 +21,7 @@ import negexp.application.names  # noqa: F401  # a launcher's process needs the 
 from negexp.application.compose import configure
 from negexp.command import find
 from negexp.errors import InputError, JobsFailedError
-from negexp.tracking.files import write_bytes, write_csv
+from negexp.tracking.files import shown, write_bytes, write_csv
 
 log = logging.getLogger("negexp")
 
@@ -85,7 +85,7 @@ class Job:
             log.exception("a defect of negexp, not of your input")
         finally:
             hydra = HydraConfig.get()
-            job, sweep, seconds = str(hydra.sweep.subdir), _shown(hydra.sweep.dir), time.perf_counter() - started
+            job, sweep, seconds = str(hydra.sweep.subdir), shown(Path(hydra.sweep.dir)), time.perf_counter() - started
             found = Outcome(hydra.job.num, job, sweep, outcome, seconds, reason, defect)
             with suppress(InputError):  # a full disk: the sweep then reports a job without an outcome
                 write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
@@ -95,12 +95,6 @@ class Job:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-
-
-def _shown(folder: str) -> str:
-    """Return a folder relative to the working folder where it lies below it."""
-    here, path = Path.cwd(), Path(folder).absolute()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _free_memory() -> None:

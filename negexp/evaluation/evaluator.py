@@ -12,13 +12,12 @@ from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.groups import dependent_groups
 from negexp.corpus.overlap import first_of_pair, shares_text
 from negexp.embedding import Embeddings
+from negexp.evaluation.metrics import RANK_COLUMNS
 from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
 from negexp.evaluation.second_stage import Classifier
 from negexp.model import BiEncoder, PairClassifier, PairScores
 from negexp.pair_tokens import PairCache, PairReader
 from negexp.randomness import generator
-
-RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "first", "group", "seen_in_training"]
 
 
 def evaluate_split(

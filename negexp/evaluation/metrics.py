@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+# columns of a table of ranks: a row for each query, protocol, stage and task
+RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "first", "group", "seen_in_training"]
 METRICS = ("accuracy@1", "accuracy@5", "accuracy@10", "mrr", "ndcg@10")
 
 # {protocol: {stage: {task: {metric: value}}}}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from negexp.config import decides_result, flatten
+from negexp.config import TrainConfig, decides_result, flatten
 from negexp.evaluation.monitor import Monitor
 from negexp.report.runs import Run
 
@@ -125,7 +125,7 @@ def _build_comparison(runs: list[Run], prefix: str) -> Comparison:
     members: dict[str, list[Run]] = defaultdict(list)
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
-        own = _arm_settings(run)
+        own = _arm_settings(run.config)
         key = repr(own)
         members[key].append(run)
         settings[key] = own
@@ -142,8 +142,15 @@ def _build_comparison(runs: list[Run], prefix: str) -> Comparison:
     return Comparison(title, tuple(sorted(arms, key=lambda arm: arm.name)), monitor)
 
 
-def _arm_settings(run: Run) -> dict[str, Any]:
-    values = flatten(asdict(run.config))
+def name_arms(configs: Sequence[TrainConfig]) -> list[str]:
+    """Return the name of the arm of each run, finished or not: the settings that distinguish it from other arms."""
+    settings = {repr(own): own for own in map(_arm_settings, configs)}
+    names = dict(zip(settings, _arm_names(list(_with_all_keys(settings).values())), strict=True))
+    return [names[repr(_arm_settings(config))] for config in configs]
+
+
+def _arm_settings(config: TrainConfig) -> dict[str, Any]:
+    values = flatten(asdict(config))
     deciding = [key for key in values if decides_result(key) and not key.startswith(MAY_DIFFER_WITHIN_ARM)]
     return {key: values[key] for key in deciding}
 

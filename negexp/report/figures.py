@@ -68,10 +68,10 @@ def _learning(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
         monitor = comparison.monitor._replace(stage=stage)
         for number, arm in enumerate(comparison.arms):
             curves = [_with_untrained(run, monitor) for run in arm.runs]
-            _band(axes[0, column], _table(curves) * 100, number, arm.name)
-            rates = _table([run.epochs["random_rate"] for run in arm.runs])
+            draw_band(axes[0, column], by_epoch(curves) * 100, number, arm.name)
+            rates = by_epoch([run.epochs["random_rate"] for run in arm.runs])
             rates.index = rates.index + 1
-            axes[1, column].plot(rates.index, rates.mean(axis=1, skipna=False), **_line(number))
+            axes[1, column].plot(rates.index, rates.mean(axis=1, skipna=False), **line_style(number))
         axes[0, column].set_title(stage)
         axes[1, column].set_xlabel("epochs trained")
         axes[1, column].set_ylim(-0.05, 1.05)
@@ -101,11 +101,11 @@ def _negatives(comparison: Comparison, _: Numbers) -> tuple[str, Figure]:
     axes = figure.subplots(2, 4, sharex=True)
     for axis, (column, label) in zip(axes.flat, panels.items(), strict=True):
         for number, arm in enumerate(comparison.arms):
-            table = _table([_negative_column(run.epochs, column) for run in arm.runs])
-            _band(axis, table * (100 if label.endswith("(%)") else 1), number, arm.name)
+            table = by_epoch([_negative_column(run.epochs, column) for run in arm.runs])
+            draw_band(axis, table * (100 if label.endswith("(%)") else 1), number, arm.name)
             if column == "negative_distance":
-                positive = _table([run.epochs["positive_distance"] for run in arm.runs]).mean(axis=1, skipna=False)
-                axis.plot(positive.index, positive, color=_line(number)["color"], linewidth=0.8, alpha=0.7)
+                positive = by_epoch([run.epochs["positive_distance"] for run in arm.runs]).mean(axis=1, skipna=False)
+                axis.plot(positive.index, positive, color=line_style(number)["color"], linewidth=0.8, alpha=0.7)
         axis.set_ylabel(label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if label.endswith("(%)"):
@@ -134,7 +134,7 @@ def _tasks(comparison: Comparison, numbers: Numbers) -> tuple[str, Figure]:
             rows = table[(table["stage"] == stage) & (table["arm"] == arm.name)].set_index("task").loc[tasks]
             x = np.arange(len(tasks)) + (number - (len(comparison.arms) - 1) / 2) * width
             errors = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
-            style = _line(number) | {"linestyle": "none"}
+            style = line_style(number) | {"linestyle": "none"}
             axis.errorbar(x, rows["mean"] * 100, yerr=np.abs(np.stack(errors)) * 100, capsize=2, **style)
         axis.set_xticks(np.arange(len(tasks)), tasks)
         axis.set_title(stage)
@@ -165,10 +165,10 @@ def _accuracy_against_seconds(comparison: Comparison, _: Numbers) -> tuple[str, 
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     for number, arm in enumerate(comparison.arms):
-        scores = _table([_epoch_values(run, comparison.monitor) for run in arm.runs]).mean(axis=1, skipna=False)
+        scores = by_epoch([_epoch_values(run, comparison.monitor) for run in arm.runs]).mean(axis=1, skipna=False)
         phases = [f"seconds_{phase}" for phase in PHASES]
-        seconds = _table([run.epochs[phases].sum(axis=1).cumsum() for run in arm.runs]).mean(axis=1, skipna=False)
-        axis.plot(seconds, scores * 100, label=arm.name, **_line(number))
+        seconds = by_epoch([run.epochs[phases].sum(axis=1).cumsum() for run in arm.runs]).mean(axis=1, skipna=False)
+        axis.plot(seconds, scores * 100, label=arm.name, **line_style(number))
     axis.set_xlabel("seconds of all epochs so far")
     axis.set_ylabel(f"validation {task} {metric} (%)")
     _legend(figure, axis, comparison.arms)
@@ -222,20 +222,22 @@ def _epoch_values(run: Run, monitor: Monitor) -> pd.Series:
     return values
 
 
-def _table(series: Sequence[pd.Series]) -> pd.DataFrame:
+def by_epoch(series: Sequence[pd.Series]) -> pd.DataFrame:
     """Return values by epoch (rows) and run (columns). Shorter runs end in NaN, so means end there."""
     return pd.concat([one.reset_index(drop=True) for one in series], axis=1).astype(float)
 
 
-def _band(axis: Axes, table: pd.DataFrame, number: int, label: str) -> None:
+def draw_band(axis: Axes, table: pd.DataFrame, number: int, label: str) -> None:
+    """Draw the mean of the runs of an arm (epochs, runs) as a line, and one standard deviation around it."""
     mean, deviation = table.mean(axis=1, skipna=False), table.std(axis=1, skipna=False)
-    style = _line(number)
+    style = line_style(number)
     axis.plot(mean.index, mean, label=label, **style)
     if table.shape[1] > 1:
         axis.fill_between(mean.index, mean - deviation, mean + deviation, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _line(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
+    """Return colour, line style and marker of the arm of that number."""
     place = number % len(COLOURS)
     shift = (number + number // len(COLOURS)) % len(
         LINES
@@ -247,7 +249,7 @@ def _legend(figure: Figure, axis: Axes, arms: Sequence[Arm]) -> None:
     if len(arms) > 1:
         handles, labels = axis.get_legend_handles_labels()
         if not labels:
-            handles = [axis.plot([], [], **_line(number))[0] for number in range(len(arms))]
+            handles = [axis.plot([], [], **line_style(number))[0] for number in range(len(arms))]
             labels = [arm.name for arm in arms]
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(arms), 3))
 

@@ -12,15 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from negexp.config import TrainConfig, load_run_config
+from negexp.config import TrainConfig
 from negexp.errors import InputError
-from negexp.evaluation.metrics import Metrics, metric_columns, summarise
-from negexp.tracking import RunFolder
-from negexp.tracking.reading import read_csv, read_json, read_parquet
-from negexp.tracking.run_folder import PHASES
+from negexp.evaluation.metrics import RANK_COLUMNS, Metrics, metric_columns, summarise
+from negexp.tracking.run_folder import PHASES, RunFolder
+from negexp.tracking.stored_run import StoredRun
 
 TEXT_COLUMNS = ["query", "protocol", "stage", "task", "first"]
-RANK_COLUMNS = [*TEXT_COLUMNS, "rank", "candidates", "group", "seen_in_training"]
 RESULT_KEYS = ("data_fingerprint", "versions", "untrained", "test", "overrides", "corpus_summary")
 NEGATIVES = ("negative_distance", "positive_distance", "nearer_share", "neighbour_rank", "negatives_replaced")
 SHARES = ("gold_copy_share", "debate_share", "theme_share")
@@ -89,10 +87,11 @@ class Skipped:
     reason: str
 
 
-def find_runs(patterns: str) -> list[Path]:
+def find_runs(patterns: str, none_yet: bool = False) -> list[Path]:
     """Return all run folders at or below the given folders and globs, sorted. Commas separate folders and globs.
 
     A name may contain a comma, as the job folders of a sweep do. So the longest part that exists is taken as one name.
+    With `none_yet`, folders without a run are accepted.
 
     Raises
     ------
@@ -111,7 +110,7 @@ def find_runs(patterns: str) -> list[Path]:
             raise InputError(f"runs={pieces[0]}: no such folder; give folders that `negexp train` wrote, or globs")
         found += [run for path in paths for run in _runs_below(path)]
         pieces = pieces[end:]
-    if not found:
+    if not found and not none_yet:
         raise InputError(f"runs={patterns}: contains no run; the folder of a run has a config.yaml")
     return sorted(set(found))
 
@@ -148,17 +147,14 @@ def _runs_below(path: Path) -> list[Path]:
 
 
 def _read_run(folder: Path) -> Run:
-    paths = RunFolder(folder)
-    if not paths.result.exists():
+    if not RunFolder(folder).result.exists():
         raise _UnusableError("unfinished: it has no result.json")
     try:
-        config = load_run_config(paths.config)
+        run = StoredRun.open(folder)
     except InputError as error:
         raise _UnusableError(f"damaged, or written by another version: {error}") from None
     try:
-        values = read_json(paths.result, folder)
-        epochs = read_csv(paths.metrics, folder)
-        ranks = read_parquet(paths.evaluation / "test-ranks.parquet", folder, RANK_COLUMNS)
+        values, epochs, ranks = run.result, run.metrics, run.ranks("test")
     except InputError as error:
         raise _UnusableError(f"damaged: {error}") from None
     missing = [key for key in RESULT_KEYS if key not in values]
@@ -172,7 +168,7 @@ def _read_run(folder: Path) -> Run:
     if not _same_metrics(values["test"], summarise(ranks)):
         raise _UnusableError("damaged: evaluation/test-ranks.parquet does not give the test metrics of result.json")
     ranks = ranks[RANK_COLUMNS].astype(dict.fromkeys(TEXT_COLUMNS, "category"))  # a hundred runs must fit in memory
-    return Run(folder, config, RunResult.of(values), epochs, ranks)
+    return Run(folder, run.config, RunResult.of(values), epochs, ranks)
 
 
 def _find_wrong_type(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.DataFrame) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from matplotlib.figure import Figure
 
 from negexp import __version__
 from negexp.errors import InputError
@@ -20,7 +21,7 @@ from negexp.report.arms import Comparison, group_into_comparisons
 from negexp.report.compare import MANY_ARMS, Numbers, arms_best_first, compute
 from negexp.report.examples import ChangedQueries, changed_queries
 from negexp.report.figures import FIGURES, draw_figures, render
-from negexp.report.runs import Skipped, find_runs, read_runs
+from negexp.report.runs import Run, Skipped, find_runs, read_runs
 from negexp.report.tables import (
     Table,
     curves,
@@ -33,7 +34,8 @@ from negexp.report.tables import (
 )
 from negexp.tracking.files import write_bytes, write_csv
 
-OWN_FILES = re.compile(rf"(\d+-)?((arms|pairs|epochs)\.csv|({'|'.join(FIGURES)})\.(svg|png))")
+UNFINISHED = "unfinished"  # the figure of unfinished runs
+OWN_FILES = re.compile(rf"(\d+-)?((arms|pairs|epochs)\.csv|({'|'.join([*FIGURES, UNFINISHED])})\.(svg|png))")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class Picture:
     name: str
     caption: str
     data_uri: str
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The part of a watched report on unfinished runs: their figures, and a table."""
+
+    pictures: list[Picture]
+    table: Table
 
 
 @dataclass
@@ -82,6 +92,24 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """The part of a report on finished runs: a section for each comparison, and remarks."""
+
+    sections: list[Section] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def headlines(self) -> list[str]:
+        """Return one headline per comparison."""
+        return [" ".join(section.numbers.headline) for section in self.sections]
+
+    @property
+    def runs(self) -> int:
+        """Return the number of runs."""
+        return sum(len(section.comparison.runs) for section in self.sections)
+
+
+@dataclass(frozen=True)
 class WrittenReport:
     """A written report: its folder, one headline per comparison, remarks, number of runs, and skipped runs."""
 
@@ -106,12 +134,15 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
         reasons = "; ".join(f"{one.folder}: {one.reason}" for one in skipped[:3])
         more = "" if len(skipped) <= 3 else f"; and {len(skipped) - 3} more"
         raise InputError(f"runs={runs}: no run can be reported ({reasons}{more})")
-    comparisons, remarks = group_into_comparisons(usable)
-    folder = Path(output).expanduser() if output is not None else _default_folder(runs, folders)
-    try:
-        _prepare_folder(folder, chosen=output is not None)
-    except OSError as error:
-        raise InputError(f"output={folder}: cannot be written ({error.strerror}); give another folder") from None
+    folder = prepare_folder(runs, output, folders)
+    finished = write_finished(usable, folder, texts, examples)
+    write_pages(folder, finished, skipped)
+    return WrittenReport(folder, finished.headlines, finished.remarks, finished.runs, skipped)
+
+
+def write_finished(runs: Sequence[Run], folder: Path, texts: bool, examples: int) -> Finished:
+    """Compare finished runs. Write `tables/`, `figures/` and, with `texts`, `examples.jsonl` into a prepared folder."""
+    comparisons, remarks = group_into_comparisons(runs)
     sections = []
     for number, comparison in enumerate(comparisons, 1):
         section = Section(comparison, compute(comparison), f"{number}-" if len(comparisons) > 1 else "")
@@ -122,18 +153,34 @@ def write_report(runs: str, output: str | None, texts: bool, examples: int) -> W
         sections.append(section)
     if texts:
         _write_examples(sections, folder / "examples.jsonl")
-    _write_pages(folder, sections, remarks, skipped)
-    headlines = [" ".join(section.numbers.headline) for section in sections]
-    return WrittenReport(folder, headlines, remarks, len(usable), skipped)
+    return Finished(sections, remarks)
+
+
+def prepare_folder(runs: str, output: str | None, folders: Sequence[Path], name: str = "report") -> Path:
+    """Return the folder of the report, `output` or `name` beside the runs, without an earlier report's files.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written, or there is neither an `output` nor a run beside which it could be.
+    """
+    folder = Path(output).expanduser() if output is not None else _default_folder(runs, folders) / name
+    try:
+        _clear_folder(folder, chosen=output is not None)
+    except OSError as error:
+        raise InputError(f"output={folder}: cannot be written ({error.strerror}); give another folder") from None
+    return folder
 
 
 def _default_folder(runs: str, folders: Sequence[Path]) -> Path:
-    """Return `report/` in the given folder, or for several folders in the closest folder that contains all runs."""
+    """Return the given folder, or for several folders the closest one that contains all runs."""
     given = Path(runs).expanduser()
-    return (given if given.is_dir() else Path(os.path.commonpath(folders))) / "report"
+    if not given.is_dir() and not folders:
+        raise InputError(f"runs={runs}: contains no run yet; give output=FOLDER, where the report is written")
+    return given if given.is_dir() else Path(os.path.commonpath(folders))
 
 
-def _prepare_folder(folder: Path, chosen: bool) -> None:
+def _clear_folder(folder: Path, chosen: bool) -> None:
     """Make the folders of the report, and remove the files of an earlier report. It may have shown other runs or texts.
 
     The folder of a run may come from a stranger, so links in it are not followed. An `output` folder may be a link.
@@ -157,11 +204,15 @@ def _write_tables(section: Section, folder: Path) -> None:
 
 def _draw(section: Section, folder: Path) -> None:
     for name, (caption, figure) in draw_figures(section.comparison, section.numbers).items():
-        svg = render(figure, "svg")
-        write_bytes(folder / f"{section.prefix}{name}.svg", svg)
-        write_bytes(folder / f"{section.prefix}{name}.png", render(figure, "png"))
-        uri = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-        section.pictures.append(Picture(f"{section.prefix}{name}", caption, uri))
+        section.pictures.append(write_picture(folder, f"{section.prefix}{name}", caption, figure))
+
+
+def write_picture(folder: Path, name: str, caption: str, figure: Figure) -> Picture:
+    """Write a figure as SVG and PNG."""
+    svg = render(figure, "svg")
+    write_bytes(folder / f"{name}.svg", svg)
+    write_bytes(folder / f"{name}.png", render(figure, "png"))
+    return Picture(name, caption, "data:image/svg+xml;base64," + base64.b64encode(svg).decode())
 
 
 def _find_examples(section: Section, number: int) -> None:
@@ -180,7 +231,10 @@ def _write_examples(sections: Sequence[Section], path: Path) -> None:
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _write_pages(folder: Path, sections: list[Section], remarks: list[str], skipped: list[Skipped]) -> None:
+def write_pages(
+    folder: Path, finished: Finished, skipped: Sequence[Skipped], unfinished: Unfinished | None = None
+) -> None:
+    """Write `report.html` and `report.md`; with `unfinished`, a part on unfinished runs comes first."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("negexp.report", "templates"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -189,10 +243,11 @@ def _write_pages(folder: Path, sections: list[Section], remarks: list[str], skip
         undefined=jinja2.StrictUndefined,
     )
     context: dict[str, Any] = {
-        "sections": sections,
-        "remarks": remarks,
+        "sections": finished.sections,
+        "remarks": finished.remarks,
         "skipped": skipped,
-        "runs": sum(len(section.comparison.runs) for section in sections),
+        "runs": finished.runs,
+        "unfinished": unfinished,
         "version": __version__,
     }
     for name in ("report.html", "report.md"):

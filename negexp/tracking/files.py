@@ -170,6 +170,12 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def shown(path: Path) -> str:
+    """Return a path as it is printed: relative to the working folder where it lies below it."""
+    here, path = Path.cwd(), path.absolute()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:

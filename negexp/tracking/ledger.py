@@ -12,6 +12,11 @@ from negexp.sampling.arguments import ORIGINS
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+LEDGER_COLUMNS = (  # those of version 0.1 end with `origin`
+    *("pair", "negative", "source", "row", "mined", "distance", "positive_distance", "neighbour_rank", "gold_copy"),
+    *("origin", "sampled_epoch", "dropped"),
+)
+
 
 def build_ledger(
     arguments: Arguments, negatives: Negatives, positive_distance: Floats, sampled_epoch: int

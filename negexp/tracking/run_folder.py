@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from negexp.tracking.files import (
 
 # the phases of an epoch, with their times in the columns `seconds_<phase>` of metrics.csv
 PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
+LONGEST_CHECK = 0.2  # seconds that `is_locked` of another process may hold a lock; it takes microseconds
 PACKAGE = Path(__file__).parent.parent
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy", "pandas", "hydra-core")
 
@@ -56,6 +58,7 @@ class RunFolder:
             self.trackers,
         )
         self.result = path / "result.json"
+        self.lock = path / ".lock"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -72,9 +75,9 @@ class RunFolder:
                 raise InputError(
                     f"{part}: is a link; nothing is written outside of a run's folder; replace the link by a folder"
                 )
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.lock)
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=LONGEST_CHECK, poll_interval=0.02)
         except Timeout:
             raise InputError(
                 f"hydra.run.dir={self.path}: another process is writing this run; wait for it, or give another folder"
@@ -85,6 +88,26 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def is_locked(self) -> bool:
+        """Return whether a process is writing into this folder. This writes nothing; only POSIX systems can tell."""
+        if os.name != "posix":
+            return False
+        import fcntl
+
+        try:
+            handle = os.open(self.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # it may be a link or a pipe
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(handle)  # frees the lock
+        return False
 
     def create(self, config: TrainConfig, save_encoder: Callable[[Path], None]) -> None:
         """Start a run: save its configuration, remove the remains of an uncommitted attempt, save the encoder."""
