@@ -5,7 +5,7 @@ from pathlib import Path
 from negexp.components import flatten
 from negexp.config.commands import BenchConfig, EvaluateConfig, TrainConfig
 from negexp.config.model import BM25Config, ModelConfig
-from negexp.config.of_run import with_data_of_run, with_run
+from negexp.config.of_run import data_of_run, given_keys, with_data_of_run, with_run
 from negexp.config.parse import (
     config_hash,
     decides_result,
@@ -55,8 +55,10 @@ __all__ = [
     "TrainConfig",
     "TrainerConfig",
     "config_hash",
+    "data_of_run",
     "decides_result",
     "flatten",
+    "given_keys",
     "load_run_config",
     "parse_config",
     "parse_train",
