@@ -15,6 +15,7 @@ from negexp.config.parse import (
     to_yaml,
 )
 from negexp.config.reranker import RerankerConfig
+from negexp.config.search import SearchConfig
 from negexp.config.sections import (
     BatchConfig,
     CheckpointConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "RerankerConfig",
     "SamplerConfig",
     "ScheduleConfig",
+    "SearchConfig",
     "TrackerConfig",
     "TrainConfig",
     "TrainerConfig",

@@ -49,6 +49,7 @@ class RunFolder:
         self.evaluation = path / "evaluation"
         self.profile = path / "profile"
         self.reranker = path / "reranker"  # commits of the cross-encoder
+        self.search = path / "search"  # embeddings that `negexp search` keeps
         self.reranker_table = path / "reranker.csv"
         self.folders = (self.encoder, self.checkpoints, self.negatives, self.evaluation, self.profile, self.reranker)
         self.result = path / "result.json"
@@ -91,6 +92,7 @@ class RunFolder:
         make_folder(self.checkpoints)
         remove_folder(self.profile)
         remove_folder(self.reranker)
+        remove_folder(self.search)
         remove_file(self.reranker_table)
         remove_file(self.metrics)
         remove_file(self.refreshes)
