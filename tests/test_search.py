@@ -39,7 +39,7 @@ from negexp.evaluation import Combination
 from negexp.index.backends.exact import ExactIndex
 from negexp.model import Vectors
 from negexp.runtime import choose_runtime
-from negexp.search import embed, store
+from negexp.search import embed
 from negexp.search.candidates import Candidates
 from negexp.search.embed import TextEmbedder
 from negexp.search.output import Answer, table, text, write
@@ -47,6 +47,7 @@ from negexp.search.ranking import Ranking, nearest, reranked
 from negexp.search.run import search
 from negexp.search.store import TextVectors, VectorStore, make_block, text_digests
 from negexp.search.texts import read_texts
+from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
 from negexp.training import TrainedRun
 
@@ -122,7 +123,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Return the texts of every call that embeds."""
     calls: list[list[str]] = []
-    tokenize = embed.tokenize
 
     def recorded(texts: Any, *arguments: Any) -> Any:
         calls.append(list(texts))
@@ -257,17 +257,13 @@ def test_the_second_stage_equals_a_plain_loop(weight: float) -> None:
 
 
 def test_copies_are_one_candidate_at_its_first_place(run: Path) -> None:
-    found = found_by(run, query="tax", split="test", k=99).set_index("id")
+    found = found_by(run, query="tax", split="test", k=99)
+    rows = {row["id"]: row for row in found.to_dict("records")}
     corpus = corpus_of(run)
     first, copy = (corpus["test"].ids[row] for row in (1, 3))
-    assert found.loc[f"{first}/counter", "copies"] == 2
-    assert f"{copy}/counter" not in found.index
-    assert found.loc[f"{first}/counter", ["source", "split", "theme", "debate"]].tolist() == [
-        "counter",
-        "test",
-        "theme 1",
-        "debate 1",
-    ]
+    assert f"{copy}/counter" not in rows
+    stands = [rows[f"{first}/counter"][name] for name in ("source", "split", "theme", "debate", "copies")]
+    assert stands == ["counter", "test", "theme 1", "debate 1", 2]
     assert found["stance"].isna().all()
     everything = found_by(run, query="tax", k=99, candidates="all")
     assert set(everything["split"]) == set(SPLITS)
@@ -303,17 +299,17 @@ def test_what_was_embedded_before_a_stop_is_kept(
 ) -> None:
     monkeypatch.setattr(embed, "BLOCK_TEXTS", 10)
     complete = found_by(run, query="tax", keep=False)
-    make, made = embed.make_block, iter(range(99))
+    made = iter(range(99))
 
     def stopping(*arguments: Any) -> Any:
         if next(made) == 2:
             raise KeyboardInterrupt
-        return make(*arguments)
+        return make_block(*arguments)
 
     monkeypatch.setattr(embed, "make_block", stopping)
     with pytest.raises(KeyboardInterrupt):
         found_by(run, query="tax")
-    monkeypatch.setattr(embed, "make_block", make)
+    monkeypatch.setattr(embed, "make_block", make_block)
     embedded.clear()
     pd.testing.assert_frame_equal(found_by(run, query="tax"), complete)
     assert [len(texts) for texts in embedded] == [1, 10, 5]
@@ -488,7 +484,7 @@ def test_a_full_disk_leaves_no_part_of_a_block(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "replace", full)
+        patch.setattr(os, "replace", full)
         texts, count = ["a", "b"], embedder(run).candidates(["a", "b"], keep=True)[1]
     assert count == len(texts)
     assert list(run.glob("search/*/*")) == []
@@ -536,7 +532,7 @@ def as_file(name: str, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
 def test_texts_of_every_table(name: str) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"_id": "d1", "title": "Ports", "text": "They cost.", "theme": "trade"},
         {"_id": "d 2", "title": "", "text": " It is, \u201cfree\u201d ", "theme": None},
     ]
@@ -592,7 +588,7 @@ def test_documents_take_the_place_of_the_corpus(run: Path) -> None:
     found = found_by(copy, queries="queries.csv", documents="documents.jsonl", k=20)
     assert found.groupby("query").size().to_dict() == {"q 1": 12, "q2": 11}
     assert set(found["source"]) == {"document"}
-    assert found.set_index("id").loc["d0", "copies"].tolist() == [2, 2]
+    assert found[found["id"] == "d0"]["copies"].tolist() == [2, 2]
     assert "d10" not in set(found.query("query == 'q2'")["id"])  # the query's own text
     assert found["split"].isna().all()
     assert (found["stance"] == "con").all()
@@ -613,7 +609,7 @@ def test_every_output_says_the_same(run: Path, capsys: pytest.CaptureFixture[str
         assert other[["query", "rank", "id", "text"]].equals(found[["query", "rank", "id", "text"]])
         assert np.allclose(other["score"], found["score"])
     lines = [line.split() for line in Path("o.run").read_text().splitlines()]
-    ids = [[row.query, "Q0", row.id, str(row.rank)] for row in found.itertuples()]
+    ids = [[query, "Q0", id_, str(rank)] for query, id_, rank in found[["query", "id", "rank"]].to_numpy().tolist()]
     assert [line[:4] for line in lines] == [[cell.replace(" ", "%20") for cell in row] for row in ids]
     assert {line[5] for line in lines} == {"negexp-reranked"}
     scores = [float(line[4]) for line in lines]

@@ -1,4 +1,4 @@
-"""Print the nearest counters of a query, or of many, by a run's best epoch; re-ranked where the run has a re-ranker."""
+"""Find the nearest counters of a query, or of a file of queries, with a run; re-rank them where it can."""
 
 from __future__ import annotations
 
