@@ -54,6 +54,7 @@ class Command(Generic[Schema]):
     completed : sections that `complete` fills in. Their keys are known only then, so Hydra accepts any key of them.
     usage : lines for `negexp NAME --help`.
     paths : keys whose values are paths. They may hold characters that Hydra's grammar reserves.
+    texts : keys whose values are texts of the user, taken as they stand.
     sweeps : whether `-m` is allowed.
     after_sweep : name of a command that is run as `negexp NAME runs=FOLDER` on the folder of a sweep at its end.
     """
@@ -65,6 +66,7 @@ class Command(Generic[Schema]):
     completed: tuple[str, ...] = ()
     usage: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     sweeps: bool = True
     after_sweep: str | None = None
 

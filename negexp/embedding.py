@@ -63,15 +63,14 @@ class TextEncoder:
         vector_of_row[rows] = np.arange(len(rows))
         return Embeddings(query, candidate, vector_of_row[self.tokens.row])
 
-    def retrieval(self, role: Role, texts: Ints, what: str) -> NDArray[np.float32]:
-        """Return the retrieval embeddings (texts, r) of texts in one role; otherwise as `embed`."""
+    def embed_as(self, role: Role, texts: Ints, what: str) -> Vectors:
+        """Return the embeddings (texts, .) of some texts in one role, in evaluation mode, without gradients."""
         rows, place = np.unique(self.tokens.row[texts], return_inverse=True)
         self.model.eval()
         vectors = self._embed_role(role, rows, what)
         with torch.inference_mode():
             vectors = self.model.as_queries(vectors) if role == "query" else vectors
-            retrieval: NDArray[np.float32] = vectors.retrieval.cpu().numpy()[place]
-        return retrieval
+            return vectors.rows(self.runtime.to_device(torch.from_numpy(place)))
 
     @torch.inference_mode()
     def _embed_role(self, role: Role, rows: Ints, what: str) -> Vectors:

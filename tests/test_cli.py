@@ -190,7 +190,10 @@ def test_streams_of_a_caller_stay_and_are_back_afterwards(capsys: pytest.Capture
 # --- what it refuses ----------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "unknown command": (["trian"], "trian: no such command; choose from bench, evaluate, export, report, train"),
+    "unknown command": (
+        ["trian"],
+        "trian: no such command; choose from bench, evaluate, export, report, search, train",
+    ),
     "typo in a key": (["train", "trainer.epoch=3"], "trainer.epoch"),
     "typo in an added key": (["train", "+trainer.epoch=3"], "trainer.epoch"),
     "typo in a group": (["train", "samplr=hard"], "samplr"),

@@ -33,7 +33,7 @@ LEVELS = (
     ("evaluation",),
     ("tracking",),
     ("training", "report"),
-    ("actions", "bench", "export", "notebook"),
+    ("actions", "bench", "export", "notebook", "search"),
     ("commands",),
     ("application",),
     ("cli",),

@@ -3,84 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import transformers
 
-from negexp.config import EvaluateConfig, TrainConfig, load_run_config, with_run
+from negexp.config import EvaluateConfig, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import shares_text
 from negexp.embedding import TextEncoder
-from negexp.errors import InputError
-from negexp.evaluation import Combination, StageScorers
+from negexp.evaluation import StageScorers
 from negexp.evaluation.evaluator import cross_scorers, evaluate_split, split_scorers
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.evaluation.trec import TrecExport
 from negexp.lexical import BM25
-from negexp.model import BuiltModel, build_cross_encoder, build_model, zero_shot_config
-from negexp.pair_tokens import PairReader
+from negexp.model import BuiltModel, build_model, zero_shot_config
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
-from negexp.tracking import RunFolder, write_evaluation
+from negexp.tracking import write_evaluation
 from negexp.tracking.files import write_bytes
-from negexp.training import CheckpointStore, Commit, load_weights, trained_model, training_pairs
-from negexp.training.reranking import reranker_commit
+from negexp.training import TrainedRun, training_pairs
 
 log = logging.getLogger("negexp")
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run that is evaluated: its folder, its configuration and the commits of the best epochs.
-
-    reranker: that of the cross-encoder, None with a pair classifier.
-    """
-
-    folder: RunFolder
-    config: TrainConfig
-    commit: Commit
-    reranker: Commit | None
-
-    @classmethod
-    def read(cls, path: Path) -> _Run:
-        """Read a run, or raise `InputError`."""
-        config = load_run_config(RunFolder(path).config)
-        commit = CheckpointStore(path, keep=1).commit("best")
-        cross = config.model.reranker == "cross"
-        return cls(RunFolder(path), config, commit, reranker_commit(RunFolder(path), commit) if cross else None)
-
-    def combination(self, weight: float | None) -> Combination:
-        """Return how re-ranking combines its scores: the best epoch's scale and, unless one is given, weight."""
-        own = Combination.of_row((self.reranker or self.commit).value("history")[-1])
-        if own is None and weight not in (0, 1):
-            raise InputError(
-                f"evaluation.rerank_weight={'null' if weight is None else weight}: {self.folder.path} has no "
-                "rerank_scale, as runs of version 0.1; give 0 or 1"
-            )
-        own = own or Combination()
-        return own if weight is None else own._replace(weight=weight)
-
-    def reader(self, built: BuiltModel, texts: Sequence[str], runtime: Runtime, progress: str) -> PairReader | None:
-        """Return the cross-encoder of its best epoch, which reads these texts; None with a pair classifier."""
-        if self.reranker is None:
-            return None
-        model = build_cross_encoder(built.model, self.config.model, self.config.seed)
-        load_weights(self.reranker.weights, model)
-        return PairReader(model, texts, built.tokenizer, self.config.reranker.max_length, runtime, progress)
-
-    def model(self, fused: str) -> BuiltModel:
-        """Return the model with the best epoch's weights."""
-        return trained_model(self.folder, self.config.model, self.commit, fused=fused)
 
 
 def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     """Rank all candidates of a split, write the results below `output` (or `folder`), and print the table."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    run = None if config.run is None else _Run.read(Path(config.run))
+    run = None if config.run is None else TrainedRun.read(Path(config.run))
     config = config if run is None else with_run(config, run.config, overrides)
     runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
     corpus = load_corpus(config.data)
@@ -110,7 +61,7 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     log.info(f"{config.split}, {what}\n\n{metrics_text(metrics, monitor)}\n\nfiles in {files}")
 
 
-def _scorers(config: EvaluateConfig, corpus: Corpus, run: _Run | None, runtime: Runtime) -> StageScorers:
+def _scorers(config: EvaluateConfig, corpus: Corpus, run: TrainedRun | None, runtime: Runtime) -> StageScorers:
     """Return the scorers of the split's texts: by embeddings, or by BM25 with these texts as its documents."""
     split = corpus[config.split]
     if config.model.encoder == "bm25":
@@ -145,7 +96,7 @@ def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Pat
     return folder
 
 
-def _model(config: EvaluateConfig, corpus: Corpus, run: _Run | None) -> BuiltModel:
+def _model(config: EvaluateConfig, corpus: Corpus, run: TrainedRun | None) -> BuiltModel:
     fused = config.fused or "auto"
     if run is not None:
         return run.model(fused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,10 @@ from negexp.config import CONF_DIR, parse_config
 from negexp.errors import InputError
 
 ALWAYS_PATHS = ("hydra.run.dir",)  # in every command
+BEFORE_QUOTE = re.compile(
+    r"(\\*)('|\Z)"
+)  # the backslashes before a quote inside the value, and before the one that ends it
+INTERPOLATION = re.compile(r"(\\*)(\$\{)")
 
 
 def configure(command: Command[Any], config: DictConfig, overrides: Sequence[str]) -> Any:
@@ -41,8 +46,29 @@ def quote_path(override: str, paths: Sequence[str]) -> str:
     key, equals, value = override.partition("=")
     if key not in (*paths, *ALWAYS_PATHS) or not value or value[0] in "'\"" or value == "null":
         return override
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
-    return f"{key}{equals}'{escaped}'"
+    return f"{key}{equals}{_quoted(value)}"
+
+
+def quote_text(override: str, texts: Sequence[str]) -> str:
+    r"""Quote a text for Hydra as it stands: with its quotes, and with `${` that names no other key.
+
+    >>> print(quote_text("query='Tis ${5}, isn't it?", ["query"]))
+    query='\'Tis \${5}, isn\'t it?'
+    """
+    key, equals, value = override.partition("=")
+    if key not in texts or not equals or value == "null":
+        return override
+    return f"{key}{equals}{_quoted(INTERPOLATION.sub(_escaped, value))}"
+
+
+def _quoted(value: str) -> str:
+    """Return a value in single quotes. Hydra reads a backslash as an escape only before a quote."""
+    return f"'{BEFORE_QUOTE.sub(_escaped, value)}'"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Return a quote or `${` with an escape, and the backslashes before it doubled."""
+    return 2 * found[1] + ("\\" + found[2] if found[2] else "")
 
 
 def accept_key(override: str, sections: Sequence[str]) -> str:

@@ -20,7 +20,14 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from negexp.application.code import refuse_code
-from negexp.application.compose import accept_key, compose_or_explain, config_dir, configure, quote_path
+from negexp.application.compose import (
+    accept_key,
+    compose_or_explain,
+    config_dir,
+    configure,
+    quote_path,
+    quote_text,
+)
 from negexp.application.help import command_help
 from negexp.application.plugins import register_search_path
 from negexp.application.sweep import Job, Outcome, Sweep
@@ -41,6 +48,7 @@ def run_command(command: str, arguments: list[str]) -> None:
     flags = [argument for argument in arguments if argument not in args.overrides]
     if not args.multirun:
         args.overrides = [quote_path(override, find(command).paths) for override in args.overrides]
+        args.overrides = [quote_text(override, find(command).texts) for override in args.overrides]
     args.overrides = [accept_key(override, find(command).completed) for override in args.overrides]
     sys.argv = ["negexp", *args.overrides, *flags]  # Hydra parses again; it misreads flags between overrides
     _check_flags(command, args)

@@ -5,7 +5,7 @@ from pathlib import Path
 from negexp.components import flatten
 from negexp.config.commands import BenchConfig, EvaluateConfig, TrainConfig
 from negexp.config.model import BM25Config, ModelConfig
-from negexp.config.of_run import with_data_of_run, with_run
+from negexp.config.of_run import data_of_run, given_keys, with_data_of_run, with_run
 from negexp.config.parse import (
     config_hash,
     decides_result,
@@ -15,6 +15,7 @@ from negexp.config.parse import (
     to_yaml,
 )
 from negexp.config.reranker import RerankerConfig
+from negexp.config.search import SearchConfig
 from negexp.config.sections import (
     BatchConfig,
     CheckpointConfig,
@@ -51,12 +52,15 @@ __all__ = [
     "RerankerConfig",
     "SamplerConfig",
     "ScheduleConfig",
+    "SearchConfig",
     "TrackerConfig",
     "TrainConfig",
     "TrainerConfig",
     "config_hash",
+    "data_of_run",
     "decides_result",
     "flatten",
+    "given_keys",
     "load_run_config",
     "parse_config",
     "parse_train",

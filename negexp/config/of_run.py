@@ -1,4 +1,4 @@
-"""The configuration of an evaluation: its run's values, and those that the command line changes."""
+"""The configuration of a command that uses a run again: the run's values, and those that the command line changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Group = TypeVar("Group", DataConfig, EvaluationConfig)
 
 
 def with_data_of_run(values: Mapping[str, Any], trained: TrainConfig, overrides: Sequence[str]) -> Mapping[str, Any]:
-    """Return the values of an evaluation whose section `data` has the keys of the run's reader.
+    """Return the values of a command whose section `data` has the keys of the run's reader.
 
     The values are the run's, except for the keys that the command line gives. A group on the command line stays.
     """
-    given = _given(overrides)
+    given = given_keys(overrides)
     if "data" in given:
         return values
     changed = {key: value for key, value in values["data"].items() if f"data.{key}" in given}
@@ -37,11 +37,10 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
     InputError
         When the command line gives a model too, or when its keys contradict the run's.
     """
-    given = _given(overrides)
+    given = given_keys(overrides)
     if "model" in {key.partition(".")[0] for key in given}:
         raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
-    data = _changed("data", trained.data, config.data, given)
-    data.check()
+    data = data_of_run(config.data, trained, overrides)
     return replace(
         config,
         seed=trained.seed,
@@ -53,6 +52,19 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
     )
 
 
+def data_of_run(composed: DataConfig, trained: TrainConfig, overrides: Sequence[str]) -> DataConfig:
+    """Return the run's section `data` with the keys that the command line gives; `data=NAME` there replaces it.
+
+    Raises
+    ------
+    InputError
+        When the keys contradict the run's.
+    """
+    data = _changed("data", trained.data, composed, given_keys(overrides))
+    data.check()
+    return data
+
+
 def _changed(group: str, own: Group, composed: Group, given: Collection[str]) -> Group:
     """Return the run's group with the values of the given keys, or the composed group where the group is given."""
     if group in given:
@@ -61,6 +73,6 @@ def _changed(group: str, own: Group, composed: Group, given: Collection[str]) ->
     return replace(own, **{key: getattr(composed, key) for key in keys})
 
 
-def _given(overrides: Sequence[str]) -> set[str]:
+def given_keys(overrides: Sequence[str]) -> set[str]:
     """Return the keys and groups that the command line gives."""
     return {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in overrides}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,6 +99,7 @@ class Corpus:
 
     `counts` describes the files: split -> points, counters, pairs, debates with a pair (null without debates).
     `match` is `data.match`: when two texts are copies. `summary` describes files, copies and leaks in words.
+    `names`: `theme`, `debate` and `stance` -> the name of each code of a split.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Corpus:
     counts: dict[str, dict[str, int | None]]
     match: str
     summary: str
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __getitem__(self, split: str) -> Split:
         return self.splits[split]
@@ -152,9 +154,7 @@ def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...
         text_rows.setdefault(record.point, len(text_rows))
         text_rows.setdefault(record.counter, len(text_rows))
     identity = identities(text_rows, match)
-    themes = _codes(record.theme for record in records)
-    debates = _codes(None if record.debate is None else (record.theme, record.debate) for record in records)
-    stances = _codes(record.stance for record in records)
+    themes, debates, stances = (_codes(values) for values in _metadata(records).values())
     splits = {}
     for name in SPLITS:
         rows = np.array([row for row, record in enumerate(records) if record.split == name], dtype=np.int64)
@@ -169,6 +169,22 @@ def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...
             identity=identity,
         )
     return tuple(text_rows), splits
+
+
+def metadata_names(records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """Return `theme`, `debate` and `stance` -> the name of each code in the splits of `index_records`."""
+    found = {kind: dict.fromkeys(values) for kind, values in _metadata(records).items()}
+    return {kind: tuple(path[-1] for path in paths if path is not None) for kind, paths in found.items()}
+
+
+def _metadata(records: Sequence[Record]) -> dict[str, list[tuple[str | None, str] | None]]:
+    """Return `theme`, `debate` and `stance` of each record, each with what it stands in: a debate within its theme."""
+    columns: dict[str, list[tuple[str | None, str] | None]] = {"theme": [], "debate": [], "stance": []}
+    for record in records:
+        columns["theme"].append(None if record.theme is None else (None, record.theme))
+        columns["debate"].append(None if record.debate is None else (record.theme, record.debate))
+        columns["stance"].append(None if record.stance is None else (None, record.stance))
+    return columns
 
 
 def _codes(values: Iterable[object]) -> Ints | None:

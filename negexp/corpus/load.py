@@ -6,7 +6,15 @@ import numpy as np
 
 from negexp.components import build
 from negexp.config import DataConfig
-from negexp.corpus.arguments import SPLITS, Corpus, Ints, Split, index_records, with_unique_ids
+from negexp.corpus.arguments import (
+    SPLITS,
+    Corpus,
+    Ints,
+    Split,
+    index_records,
+    metadata_names,
+    with_unique_ids,
+)
 from negexp.corpus.limits import Limits
 from negexp.corpus.overlap import Overlap, find_overlap, rows_to_keep
 from negexp.corpus.reader import CorpusReader
@@ -59,7 +67,7 @@ def load_corpus(config: DataConfig) -> Corpus:
     summary = _describe(config, counts, used, overlap, respelled)
     if reading.note:
         summary = f"{summary} {reading.note}"
-    return Corpus(config.name, texts, used, counts, config.match, summary)
+    return Corpus(config.name, texts, used, counts, config.match, summary, metadata_names(records))
 
 
 def _count(split: Split, in_files: tuple[int, int] | None) -> dict[str, int | None]:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,24 +44,53 @@ def read_pairs(path: Path, limits: Limits) -> list[Record]:
         When the path is not a file, or the file has an unknown type, is too large or is not UTF-8; when a column is
         missing; when a cell is empty, too long, not a text or an unknown split (the message has the row).
     """
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    if path.suffix.lower() not in readers:
-        raise InputError(f"data.path={path}: must end in .csv, .jsonl or .parquet")
-    if not path.is_file():
-        raise InputError(f"data.path={path}: is not a file; give a table with the columns point and counter")
-    limits.check_bytes(path.stat().st_size, path)
-    rows = list(_within(limits, path, readers[path.suffix.lower()](path)))
-    if not rows:
-        raise InputError(f"data.path={path}: holds no rows; write one pair per row")
-    present = {column for _, cells in rows for column in cells}
-    for column in REQUIRED:
-        if column not in present:
-            raise InputError(
-                f"data.path={path}: has no column {column!r}; found {', '.join(sorted(map(str, present)))}"
-            )
-    columns = [*REQUIRED, *(column for column in OPTIONAL if column in present)]
+    rows, columns = read_rows(path, limits, "data.path", REQUIRED, OPTIONAL)
     numbers: Counter[str] = Counter()
     return [_record(location, cells, columns, numbers) for location, cells in rows]
+
+
+def read_rows(
+    path: Path, limits: Limits, key: str, required: Sequence[str], optional: Sequence[str]
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of a table, and which of the columns it has. Cells are checked by `check_cell`.
+
+    `key` is the one that names the file in a message.
+
+    Raises
+    ------
+    InputError
+        When the path is not a file, or the file has an unknown type, is too large, is not UTF-8, is empty or lacks a
+        required column.
+    """
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{key}={path}: must end in .csv, .jsonl or .parquet")
+    if not path.is_file():
+        raise InputError(f"{key}={path}: is not a file; give a table with the columns {' and '.join(required)}")
+    limits.check_bytes(path.stat().st_size, path)
+    known = [*required, *optional]
+    rows = list(_within(limits, path, readers[path.suffix.lower()](path, known)))
+    if not rows:
+        raise InputError(f"{key}={path}: holds no rows; write one {'pair' if 'point' in required else 'text'} per row")
+    present = {column for _, cells in rows for column in cells}
+    for column in required:
+        if column not in present:
+            raise InputError(f"{key}={path}: has no column {column!r}; found {', '.join(sorted(map(str, present)))}")
+    return rows, [column for column in known if column in present]
+
+
+def check_cell(value: Any, location: str) -> str:
+    """Return a cell without white space around it, or raise `InputError` unless it is a text that can be used."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise InputError(f"{location} is empty; fill the cell or drop the row")
+    if not isinstance(value, str):
+        raise InputError(f"{location}={value!r} is not a text; write it as a string")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{location} holds half of a surrogate pair; write the complete character")
+    if "\0" in value:
+        raise InputError(f"{location} holds a NUL character; remove it")
+    check_length(len(value), location)
+    return value.strip()
 
 
 def draw_splits(
@@ -93,19 +122,7 @@ def draw_splits(
 
 
 def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: Counter[str]) -> Record:
-    values: dict[str, str] = {}
-    for column in columns:
-        value = cells.get(column)
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise InputError(f"{location}: {column} is empty; fill the cell or drop the row")
-        if not isinstance(value, str):
-            raise InputError(f"{location}: {column}={value!r} is not a text; write it as a string")
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise InputError(f"{location}: {column} holds half of a surrogate pair; write the complete character")
-        if "\0" in value:
-            raise InputError(f"{location}: {column} holds a NUL character; remove it")
-        check_length(len(value), f"{location}: {column}")
-        values[column] = value.strip()
+    values = {column: check_cell(cells.get(column), f"{location}: {column}") for column in columns}
     split = values.get("split")
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise InputError(f"{location}: split={split!r} is not known; use train, validation or test")
@@ -138,7 +155,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return cells
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_TEXT)  # the default of the csv module (131072) is too small for some arguments
     reader = csv.reader(io.StringIO(decode(path.read_bytes(), str(path)), newline=""), strict=True)
     try:
@@ -159,7 +176,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}:{reader.line_num}: {error}; check the quotes around this cell") from None
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     for number, line in enumerate(decode(path.read_bytes(), str(path)).split("\n"), 1):
         if not line.strip():
             continue
@@ -172,13 +189,13 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         yield f"{path}:{number}", cells
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         names = pq.read_schema(path).names
-        columns = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
+        columns = [name for name in columns if name in names]
         twice = [name for name in columns if names.count(name) > 1]
         if twice:
             raise InputError(f"{path}: column {twice[0]!r} occurs twice; rename one")
@@ -191,7 +208,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 yield f"{path}: row {row}", cells
                 row += 1
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"data.path={path}: cannot be read as Parquet ({error})") from None
+        raise InputError(f"{path}: cannot be read as Parquet ({error})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: a cell is not UTF-8 ({error}); write the table again") from None
 

@@ -48,7 +48,7 @@ def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split, second
         embeddings.retrieval("query", texts), embeddings.retrieval("candidate", texts), place
     )
     classifier = model.classifier if second_stage else None
-    return StageScorers(score, None if classifier is None else _classifier(classifier, embeddings))
+    return StageScorers(score, None if classifier is None else pair_classifier(classifier, embeddings))
 
 
 def cross_scorers(scorers: StageScorers, reader: PairReader, split: Split, config: EvaluationConfig) -> StageScorers:
@@ -70,7 +70,7 @@ def sample_queries(split: Split, size: int, seed: int) -> Ints:
     return np.sort(generator(seed, 0, "train queries").choice(rows, size, replace=False))
 
 
-def _classifier(classifier: PairClassifier, embeddings: Embeddings) -> Classifier:
+def pair_classifier(classifier: PairClassifier, embeddings: Embeddings) -> Classifier:
     """Return a function from texts to the difference of the pair classifier's two logits.
 
     The difference orders pairs as P(counter | point, candidate) does, but probabilities near 1 would round to ties.

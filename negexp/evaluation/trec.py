@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -57,11 +57,7 @@ class TrecExport:
             for part in pool.parts(max(1, self.config.block_bytes // (8 * len(pool.text)))):
                 for row, arguments, scores in self._ranked(part, stage):
                     found = zip(arguments[: self.depth].tolist(), scores[: self.depth].tolist(), strict=True)
-                    lines = (
-                        f"{ids[row]} Q0 {names[argument]} {rank} {score!r} negexp-{stage}\n"
-                        for rank, (argument, score) in enumerate(found, 1)
-                    )
-                    texts[row] = "".join(lines).encode()
+                    texts[row] = run_lines(ids[row], [(names[argument], score) for argument, score in found], stage)
         return b"".join(texts)
 
     def _ranked(self, pool: Pool, stage: str) -> Iterator[tuple[int, Ints, np.ndarray]]:
@@ -82,17 +78,32 @@ class TrecExport:
             own = listed[query]
             # re-ranked lists mix combined scores and distances, so their scores count down the positions
             scores_of_row = (
-                _strictly_decreasing(scores[query, own]) if stage == "retrieval" else np.arange(own.sum(), 0, -1)
+                strictly_decreasing(scores[query, own]) if stage == "retrieval" else np.arange(own.sum(), 0, -1)
             )
             yield row, arguments[query, own], scores_of_row
 
 
 def query_ids(split: Split) -> list[str]:
     """Return the id of each pair (pairs,) without white space. Different ids stay different."""
-    return [ENCODED.sub(lambda found: quote(found[0], safe=""), id_) for id_ in split.ids]
+    return [encoded(id_) for id_ in split.ids]
 
 
-def _strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def encoded(id_: str) -> str:
+    """Return an id without white space. Different ids stay different.
+
+    >>> encoded("free speech/pro 1")
+    'free%20speech/pro%201'
+    """
+    return ENCODED.sub(lambda found: quote(found[0], safe=""), id_)
+
+
+def run_lines(query: str, found: Iterable[tuple[str, float]], stage: str) -> bytes:
+    """Return the lines of a run file for one query: ids and scores of its candidates, best first."""
+    lines = (f"{query} Q0 {id_} {rank} {score!r} negexp-{stage}\n" for rank, (id_, score) in enumerate(found, 1))
+    return "".join(lines).encode()
+
+
+def strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return scores (candidates,), best first, lowered so that they decrease strictly in single precision.
 
     trec_eval reads scores in single precision and breaks ties by document id. In negexp, ties count against the gold.

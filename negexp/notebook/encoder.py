@@ -81,7 +81,9 @@ class Encoder:
         rows = np.arange(len(listed))
         tokens = tokenize(listed, self.built.tokenizer, self.max_length)
         with reproducible(self.runtime, deterministic=True), explain_out_of_memory("the number of texts"):
-            return TextEncoder(self.built.model, tokens, self.runtime).retrieval(chosen, rows, "texts")
+            vectors = TextEncoder(self.built.model, tokens, self.runtime).embed_as(chosen, rows, "texts")
+        retrieval: NDArray[np.float32] = vectors.retrieval.cpu().numpy()
+        return retrieval
 
     def __repr__(self) -> str:
         """Return the encoder in one line, as a notebook shows it."""

@@ -51,6 +51,7 @@ class RunFolder:
         self.evaluation = path / "evaluation"
         self.profile = path / "profile"
         self.reranker = path / "reranker"  # commits of the cross-encoder
+        self.search = path / "search"  # embeddings that `negexp search` keeps
         self.reranker_table = path / "reranker.csv"
         self.trackers = path / "trackers"  # what trackers need to go on
         self.folders = (
@@ -118,6 +119,7 @@ class RunFolder:
         make_folder(self.checkpoints)
         remove_folder(self.profile)
         remove_folder(self.reranker)
+        remove_folder(self.search)
         remove_file(self.reranker_table)
         remove_file(self.metrics)
         remove_file(self.refreshes)

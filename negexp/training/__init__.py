@@ -4,13 +4,14 @@ from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.provenance import Provenance, training_pairs
 from negexp.training.run import StartingPoint, TrainingResult, train
 from negexp.training.telling import tell_finished
-from negexp.training.trained import trained_model
+from negexp.training.trained import TrainedRun, trained_model
 
 __all__ = [
     "CheckpointStore",
     "Commit",
     "Provenance",
     "StartingPoint",
+    "TrainedRun",
     "TrainingResult",
     "load_weights",
     "tell_finished",
