@@ -32,7 +32,7 @@ LEVELS = (
     ("evaluation",),
     ("tracking",),
     ("training", "report"),
-    ("actions", "bench", "export"),
+    ("actions", "bench", "export", "mine"),
     ("commands",),
     ("application",),
     ("cli",),

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from negexp.components import flatten
-from negexp.config.commands import BenchConfig, EvaluateConfig, TrainConfig
+from negexp.config.commands import BenchConfig, EvaluateConfig, MineConfig, TrainConfig
 from negexp.config.model import BM25Config, ModelConfig
-from negexp.config.of_run import with_data_of_run, with_run
+from negexp.config.of_run import completed_by_run, gives_model, with_data_of_run, with_run
 from negexp.config.parse import (
     config_hash,
     decides_result,
@@ -46,6 +46,7 @@ __all__ = [
     "IndexConfig",
     "ListenerConfig",
     "LossConfig",
+    "MineConfig",
     "MiningConfig",
     "ModelConfig",
     "RerankerConfig",
@@ -54,9 +55,11 @@ __all__ = [
     "TrackerConfig",
     "TrainConfig",
     "TrainerConfig",
+    "completed_by_run",
     "config_hash",
     "decides_result",
     "flatten",
+    "gives_model",
     "load_run_config",
     "parse_config",
     "parse_train",
