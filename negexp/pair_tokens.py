@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from negexp.model import CrossEncoder
+from negexp.model import CrossEncoder, SequenceClassifier
 from negexp.progress import progress_bar
 from negexp.runtime import Runtime
 from negexp.signals import check_stop
@@ -93,7 +93,7 @@ class PairReader:
     max_length: tokens of both texts together, with special tokens; the longer text is cut first.
     """
 
-    model: CrossEncoder
+    model: CrossEncoder | SequenceClassifier
     texts: Sequence[str]
     tokenizer: PreTrainedTokenizerBase
     max_length: int

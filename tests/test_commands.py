@@ -96,7 +96,7 @@ def test_a_command_of_another_package_is_listed_without_importing_it(
 ) -> None:
     assert main(["--help"]) == 0
     assert "  repeat     Repeat a word\n" in capsys.readouterr().out
-    assert names() == ["bench", "evaluate", "export", "report", "search", "train", "repeat"]
+    assert names() == ["bench", "evaluate", "export", "mine", "report", "runs", "search", "train", "repeat"]
     assert "throw_away" not in sys.modules
 
 

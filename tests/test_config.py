@@ -63,11 +63,15 @@ def declared(command: str, section: object, prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{name}", (command, annotation, rule)
 
 
-NEEDED = {"report": ["runs=x"], "train": ["loss=triplet_ce"]}  # overrides: what must be given, and a loss with numbers
+NEEDED = {
+    "mine": ["output=x"],
+    "report": ["runs=x"],
+    "train": ["loss=triplet_ce"],
+}  # overrides: what must be given, and a loss with numbers
 # of all keys of all commands: a key that two commands have is the first one's
 RULES = {
     key: found
-    for command in ("report", "bench", "evaluate", "train")
+    for command in ("report", "bench", "evaluate", "mine", "train")
     for key, found in declared(command, parse_config(composed(command, *NEEDED.get(command, [])), find(command).schema))
 }
 

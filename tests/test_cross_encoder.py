@@ -77,6 +77,7 @@ def own_tokens(tokenizer: PreTrainedTokenizerBase, point: str, candidate: str, l
 def test_scores_equal_one_plain_call_for_each_pair(max_length: int) -> None:
     texts = sentences(9)
     reader = reader_of(texts, max_length)
+    assert isinstance(reader.model, CrossEncoder)
     plain = plain_encoder(reader.model)
     points, candidates = (side.ravel() for side in np.indices((9, 9)))
     found, expected = reader.scores(points, candidates), []

@@ -27,6 +27,8 @@ from negexp.components.parse import parse_component
 from negexp.corpus import Split
 from negexp.errors import InputError
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, MiningPolicy, Negatives, Neighbours, SamplingRound
+from negexp.sampling.rescored_source import RescoredSource
+from negexp.sampling.samplers.hard import Hard
 
 NEAREST = {"name": "nearest"}
 SCOPE = {"name": "scope", "origin": ["debate", "theme", "elsewhere"], "role": "any", "stance": "any", "policy": NEAREST}
@@ -48,13 +50,13 @@ class Case:
         ids = tuple(map(str, range(problem.pairs)))
         return Split(ids, problem.point_text, problem.counter_text, self.theme, self.debate, self.stance)
 
-    def round(self, seed: int = 0) -> SamplingRound:
+    def round(self, seed: int = 0, exclude: list[str] = DUPLICATES) -> SamplingRound:
         problem = self.problem
         arguments = Arguments(self.split())
         space = EmbeddingSpace(
             problem.queries, {"point": problem.points, "counter": problem.counters}, BACKENDS[self.backend]
         )
-        forbidden, rng = Forbidden(arguments, DUPLICATES), np.random.default_rng(seed)
+        forbidden, rng = Forbidden(arguments, exclude), np.random.default_rng(seed)
         return SamplingRound(arguments, forbidden, space, rng, num_negatives=problem.k, candidates=self.candidates).at(
             1.0
         )
@@ -182,6 +184,101 @@ def test_the_cosine_with_a_zero_vector_is_zero() -> None:
     one.problem.counters[1] = 0
     found = one.round().similarity(np.arange(9), np.full((9, 1), 9 + 1))
     assert (found == 0).all()
+
+
+# ---- score -----------------------------------------------------------------------------------------------------------
+
+
+@some_examples
+@given(one=cases, edges=st.tuples(st.floats(-1, 1), st.floats(-1, 1)), margin=st.floats(-0.5, 0.5), data=st.data())
+def test_bounds_of_the_score_drop_what_is_outside(
+    one: Case, edges: tuple[float, float], margin: float, data: st.DataObject
+) -> None:
+    bounds = {"low": min(edges), "high": max(edges), "margin": margin}
+    used = data.draw(st.sets(st.sampled_from(sorted(bounds)), min_size=1))
+    round_, k, n = one.round(), one.problem.k, one.problem.pairs
+    keys = {name: value if name in used else None for name, value in bounds.items()}
+    negatives = round_.mine(np.arange(n), policy(name="score", **keys))
+    expected = []
+    for pair in range(n):
+        own, kept = one.cosine(pair, n + pair), []
+        for _, argument, _ in one.allowed(pair):
+            score = one.cosine(pair, argument)
+            holds = {"low": bounds["low"] <= score, "high": score <= bounds["high"], "margin": score <= own - margin}
+            kept += [argument] if all(holds[name] for name in used) else []
+        expected.append(kept[:k])
+    check(one, negatives, expected)
+
+
+@some_examples
+@given(one=cases, seed=st.integers(0, 10**6), high=st.floats(0.1, 0.9))
+def test_scores_from_elsewhere_take_the_place_of_cosines(one: Case, seed: int, high: float) -> None:
+    """Scores are per text: the neighbours and their distances stay those of the embeddings."""
+    round_, k, n = one.round(), one.problem.k, one.problem.pairs
+    table = np.random.default_rng(seed).uniform(size=(3 * n, 3 * n))
+    round_.mining_from(RescoredSource(round_.space, round_.arguments, lambda point, text: table[point[:, None], text]))
+    negatives = round_.mine(np.arange(n), policy(name="score", low=None, high=high, margin=None))
+    text = np.concatenate([one.problem.point_text, one.problem.counter_text])
+    expected = [
+        [argument for _, argument, _ in one.allowed(pair) if table[text[pair], text[argument]] <= high][:k]
+        for pair in range(n)
+    ]
+    check(one, negatives, expected)
+
+
+# ---- no text twice ---------------------------------------------------------------------------------------------------
+
+REPEATS = [*DUPLICATES, "repeats"]
+
+
+def distinct(one: Case, pair: int) -> list[int]:
+    """Return the pair's allowed arguments, nearest first, without those whose text stands before them."""
+    text = np.concatenate([one.problem.point_text, one.problem.counter_text])
+    first = {int(text[argument]): argument for _, argument, _ in reversed(one.allowed(pair))}
+    return [argument for _, argument, _ in one.allowed(pair) if first[int(text[argument])] == argument]
+
+
+@some_examples
+@given(one=cases, low=st.integers(0, 3))
+def test_mined_negatives_of_a_pair_have_different_texts(one: Case, low: int) -> None:
+    k, pairs = one.problem.k, np.arange(one.problem.pairs)
+    inside = [distinct(one, pair) for pair in pairs.tolist()]
+    nearest = one.round(exclude=REPEATS).mine(pairs, policy(name="nearest"))
+    check(one, nearest, [arguments[:k] for arguments in inside])
+    window = policy(name="window", low=low, high=low + k)  # as wide as k, so nothing is left to chance
+    check(one, one.round(exclude=REPEATS).mine(pairs, window), [arguments[low : low + k] for arguments in inside])
+
+
+@some_examples
+@given(one=cases, share=st.sampled_from([0.0, 0.5, 1.0]))
+def test_drawn_negatives_have_different_texts_or_are_refused(one: Case, share: float) -> None:
+    round_, k = one.round(exclude=REPEATS), one.problem.k
+    fewest = min(len(distinct(one, pair)) for pair in range(round_.pairs))
+    options = config("mixed", num_negatives=k, candidates=one.candidates, exclude=REPEATS, hard_share=share)
+    sampler = build_sampler(options)
+    if fewest < k:
+        with pytest.raises(InputError, match=rf"pair \d has only {fewest} allowed candidates"):
+            sampler.check_candidates(round_.forbidden)
+        return
+    sampler.check_candidates(round_.forbidden)
+    negatives = sampler.sample(round_)
+    assert negatives.found.all()
+    for row in round_.arguments.identity[negatives.argument].tolist():
+        assert len(set(row)) == k
+
+
+def test_a_strategy_that_returns_a_text_twice_is_a_defect() -> None:
+    class Twice(Hard):
+        def choose(self, round_: SamplingRound) -> Negatives:
+            return Negatives(np.tile([2, 3], (4, 1)), np.ones((4, 2), dtype=np.int64))
+
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(2, 4, 3)).astype(np.float32)
+    problem = Problem(vectors[0], vectors[0], vectors[1], np.array([0, 1, 2, 2]), np.arange(3, 7), 2)
+    zeros = np.zeros(4, dtype=np.int64)
+    one = Case(problem, zeros, zeros, zeros, "both", "exact")
+    with pytest.raises(ValueError, match="the same text twice"):
+        Twice(config(num_negatives=2, exclude=REPEATS)).sample(one.round(exclude=REPEATS))
 
 
 # ---- window ----------------------------------------------------------------------------------------------------------
@@ -447,6 +544,14 @@ def test_mixed_without_hard_negatives_builds_no_index() -> None:
             "sampler.mining.margin and sampler.mining.share: neither is",
         ),
         ({"name": "margin", "margin": None, "share": 95}, "sampler.mining.share=95.0: must be between 0 and 1"),
+        (
+            {"name": "score", "low": None, "high": None, "margin": None},
+            "sampler.mining.low, sampler.mining.high and sampler.mining.margin: all are null",
+        ),
+        (
+            {"name": "score", "low": 0.9, "high": 0.5, "margin": None},
+            "sampler.mining.low=0.9: is above sampler.mining.high=0.5; lower it",
+        ),
         ({"name": "weighted", "a": -1, "b": 0, "depth": 9}, "sampler.mining.a=-1.0: must be between 0 and"),
         ({"name": "weighted", "a": 1, "b": 0, "depth": 1}, "sampler.mining.depth=1: below sampler.num_negatives=2"),
         ({**SCOPE, "origin": []}, "sampler.mining.origin=[]: must name one of"),

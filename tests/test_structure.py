@@ -33,7 +33,7 @@ LEVELS = (
     ("evaluation",),
     ("tracking",),
     ("training", "report"),
-    ("actions", "bench", "export", "notebook", "search"),
+    ("actions", "bench", "export", "mine", "notebook", "search"),
     ("commands",),
     ("application",),
     ("cli",),

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from negexp.command import Command
-from negexp.config import EvaluateConfig, load_run_config, with_data_of_run, with_run
+from negexp.config import EvaluateConfig, completed_by_run, load_run_config, with_run
 from negexp.corpus import check_path
-
-
-def complete(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
-    """Return the configuration with the data of its run, whose reader may have keys of its own."""
-    if values["run"] is None:
-        return values
-    return with_data_of_run(values, load_run_config(Path(str(values["run"])) / "config.yaml"), overrides)
 
 
 def check(config: EvaluateConfig, overrides: Sequence[str]) -> None:
@@ -36,7 +28,7 @@ COMMAND = Command(
     schema=EvaluateConfig,
     run=run,
     check=check,
-    complete=complete,
+    complete=completed_by_run,
     completed=("data",),
     usage=(
         "negexp evaluate run=DIR [split=test] [output=DIR] [data.KEY=...] [evaluation.KEY=...]",

@@ -22,7 +22,8 @@ class ExportConfig(Options):
 
 def check(config: ExportConfig, overrides: Sequence[str]) -> None:
     """Raise `InputError` unless the output folder is free, the hub can be asked, and the run has a configuration."""
-    from negexp.export.request import check_hub, check_output, check_run
+    from negexp.export.request import check_hub, check_run
+    from negexp.tracking.output import check_output
 
     check_run(Path(config.run).expanduser())
     check_output(Path(config.output).expanduser())

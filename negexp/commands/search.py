@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from negexp.command import Command
-from negexp.config import SearchConfig, load_run_config, with_data_of_run
-
-
-def complete(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
-    """Return the configuration with the data of its run, whose reader may have keys of its own."""
-    if values["run"] == "???":  # it is refused when the configuration is parsed
-        return values
-    path = Path(str(values["run"])).expanduser() / "config.yaml"
-    return with_data_of_run(values, load_run_config(path), overrides)
+from negexp.config import SearchConfig, completed_by_run
 
 
 def check(config: SearchConfig, overrides: Sequence[str]) -> None:
@@ -46,7 +37,7 @@ COMMAND = Command(
     schema=SearchConfig,
     run=run,
     check=check,
-    complete=complete,
+    complete=completed_by_run,
     completed=("data",),
     usage=(
         'negexp search run=DIR query="..." [k=10] [split=all] [candidates=counters]',

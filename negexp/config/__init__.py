@@ -3,9 +3,16 @@
 from pathlib import Path
 
 from negexp.components import flatten
-from negexp.config.commands import BenchConfig, EvaluateConfig, TrainConfig
+from negexp.config.commands import BenchConfig, EvaluateConfig, MineConfig, TrainConfig
 from negexp.config.model import BM25Config, ModelConfig
-from negexp.config.of_run import data_of_run, given_keys, with_data_of_run, with_run
+from negexp.config.of_run import (
+    completed_by_run,
+    data_of_run,
+    given_keys,
+    gives_model,
+    with_data_of_run,
+    with_run,
+)
 from negexp.config.parse import (
     config_hash,
     decides_result,
@@ -47,6 +54,7 @@ __all__ = [
     "IndexConfig",
     "ListenerConfig",
     "LossConfig",
+    "MineConfig",
     "MiningConfig",
     "ModelConfig",
     "RerankerConfig",
@@ -56,11 +64,13 @@ __all__ = [
     "TrackerConfig",
     "TrainConfig",
     "TrainerConfig",
+    "completed_by_run",
     "config_hash",
     "data_of_run",
     "decides_result",
     "flatten",
     "given_keys",
+    "gives_model",
     "load_run_config",
     "parse_config",
     "parse_train",

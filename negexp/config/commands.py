@@ -1,4 +1,4 @@
-"""Configurations of whole commands: every key that `negexp train`, `evaluate` and `bench` read."""
+"""Configurations of whole commands: every key that `negexp train`, `evaluate`, `mine` and `bench` read."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from negexp.config.sections import (
     check_device,
 )
 from negexp.errors import InputError
+
+NEGATIVE_FORMATS = ("triplet", "n-tuple", "n-tuple-scores", "labeled-pair", "labeled-list", "flagembedding")
 
 
 @dataclass
@@ -86,6 +88,55 @@ class EvaluateConfig(Options):
     def check(self) -> None:
         """Raise `InputError` unless the device has a name that torch knows."""
         check_device("device", self.device)
+
+
+@dataclass
+class MineConfig(Options):
+    """Everything `negexp mine` reads."""
+
+    run: str | None = option("a folder that `negexp train` wrote: its data and best epoch's encoder; null: model=...")
+    output: str = option("where negatives, report and ledger are written; new or empty", form="DIR")
+    format: str = option("the columns of negatives.*, see negexp/mine/README.md", choices=NEGATIVE_FORMATS)
+    file: str = option("negatives.jsonl or negatives.parquet", choices=("jsonl", "parquet"))
+    split: str = option(
+        "whose pairs get negatives, and whose arguments are the candidates. data.train_overlap and data.copies change "
+        "train only",
+        choices=("train", "validation", "test"),
+    )
+    epoch: int | None = option(
+        "schedules have the value of this epoch, and draws its generator; null: the epoch after the run's best one, "
+        "without a run 0",
+        low=0,
+    )
+    rescore: str | None = option(
+        "folder of a cross-encoder (sequence classification with one output), whose scores take the place of cosines "
+        "in the file and in mining policies that compare similarities"
+    )
+    seed: int = option(
+        "every random draw derives from (seed, epoch, purpose); the run's own, unless it is given",
+        low=0,
+        high=LARGEST_SEED,
+    )
+    precision: str | None = option("null: the run's own, zero-shot float32", choices=PRECISIONS)
+    device: str = option("auto | cpu | cuda | cuda:N | mps")
+    fused: str | None = option("the CPU's fast paths; null: the run's own, zero-shot auto", choices=("auto", "off"))
+    tokens_per_batch: int | None = option("null: chosen for the device", low=1)
+    progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
+    data: DataConfig = component("data", "pairs of texts")
+    model: ModelConfig = option("the encoder, without a run")
+    sampler: SamplerConfig = component("sampler", "which negatives")
+    index: IndexConfig = component("index", "neighbour search")
+
+    def check(self) -> None:
+        """Raise `InputError` for an unknown device, a file that a format does not have, or a model without vectors."""
+        check_device("device", self.device)
+        if self.format == "flagembedding" and self.file != "jsonl":
+            raise InputError(f"file={self.file}: FlagEmbedding reads JSONL; use file=jsonl, or another format")
+        if self.model.encoder == "bm25":
+            raise InputError(
+                "model.encoder=bm25: has no embeddings, whose distances are reported; use sampler=bm25 beside an "
+                "encoder, to mine by BM25"
+            )
 
 
 @dataclass

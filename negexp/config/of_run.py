@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from negexp.config.commands import EvaluateConfig, TrainConfig
+from negexp.config.commands import EvaluateConfig, MineConfig, TrainConfig
+from negexp.config.parse import load_run_config
 from negexp.config.sections import DataConfig, EvaluationConfig
 from negexp.errors import InputError
 
 Group = TypeVar("Group", DataConfig, EvaluationConfig)
+Command = TypeVar("Command", EvaluateConfig, MineConfig)
+
+
+def completed_by_run(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Return the values of a command with the data of its run, whose reader may have keys of its own."""
+    if values["run"] in (None, "???"):  # ???: missing; it is refused when the configuration is parsed
+        return values
+    path = Path(str(values["run"])).expanduser() / "config.yaml"
+    return with_data_of_run(values, load_run_config(path), overrides)
 
 
 def with_data_of_run(values: Mapping[str, Any], trained: TrainConfig, overrides: Sequence[str]) -> Mapping[str, Any]:
@@ -25,10 +36,10 @@ def with_data_of_run(values: Mapping[str, Any], trained: TrainConfig, overrides:
     return {**values, "data": {**asdict(trained.data), **changed}}
 
 
-def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[str]) -> EvaluateConfig:
-    """Return an evaluation's configuration with the values of its run.
+def with_run(config: Command, trained: TrainConfig, overrides: Sequence[str]) -> Command:
+    """Return a command's configuration with the values of its run.
 
-    Model and seed are the run's. Data, evaluation, precision and `fused` are the run's too, except for the keys that
+    The model is the run's. Seed, data, evaluation, precision and `fused` are the run's too, except for the keys that
     the command line gives (`overrides`, in Hydra's syntax). A group on the command line, as in `data=arguana`, replaces
     the run's group.
 
@@ -38,17 +49,18 @@ def with_run(config: EvaluateConfig, trained: TrainConfig, overrides: Sequence[s
         When the command line gives a model too, or when its keys contradict the run's.
     """
     given = given_keys(overrides)
-    if "model" in {key.partition(".")[0] for key in given}:
+    if gives_model(overrides):
         raise InputError(f"run={config.run}: the run brings its own model; leave out model, or leave out run")
     data = data_of_run(config.data, trained, overrides)
+    if isinstance(config, EvaluateConfig):
+        config = replace(config, evaluation=_changed("evaluation", trained.evaluation, config.evaluation, given))
     return replace(
         config,
-        seed=trained.seed,
+        seed=config.seed if "seed" in given else trained.seed,
         precision=config.precision or trained.trainer.precision,
         fused=config.fused or trained.trainer.fused,
         model=trained.model,
         data=data,
-        evaluation=_changed("evaluation", trained.evaluation, config.evaluation, given),
     )
 
 
@@ -63,6 +75,11 @@ def data_of_run(composed: DataConfig, trained: TrainConfig, overrides: Sequence[
     data = _changed("data", trained.data, composed, given_keys(overrides))
     data.check()
     return data
+
+
+def gives_model(overrides: Sequence[str]) -> bool:
+    """Return whether the command line chooses a model, or changes a key of it."""
+    return "model" in {key.partition(".")[0] for key in given_keys(overrides)}
 
 
 def _changed(group: str, own: Group, composed: Group, given: Collection[str]) -> Group:

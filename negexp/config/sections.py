@@ -101,8 +101,9 @@ class SamplerConfig(Options):
     num_negatives: int = option("k negatives a pair", low=1)
     candidates: str = option("the arguments to choose from", choices=("both", "points", "counters"))
     exclude: list[str] = option(
-        "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies",
-        choices=("self", "duplicates"),
+        "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies, "
+        "repeats: a text that the pair has as a negative already",
+        choices=("self", "duplicates", "repeats"),
     )
     refresh_every: int = option("another name of refresh.epochs", low=1)
     refresh: RefreshConfig = option("when negatives are made anew")

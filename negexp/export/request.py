@@ -1,4 +1,4 @@
-"""What can be said about an export before anything is loaded: its run, its output folder, its place on the hub."""
+"""What can be said about an export before anything is loaded: its run, its place on the hub."""
 
 from __future__ import annotations
 
@@ -33,18 +33,6 @@ def check_run(path: Path) -> None:
         raise InputError(
             f"run={path}: has no result.json, so it is unfinished; give its command to negexp train again to finish it"
         )
-
-
-def check_output(path: Path) -> None:
-    """Raise `InputError` unless a folder can be made at `path`, or an empty one is there."""
-    if path.is_symlink():
-        raise InputError(f"output={path}: is a link; give the folder that it points to")
-    if path.resolve() == Path.cwd():
-        raise InputError(f"output={path}: is the current folder; give a new one in it, as in output=exported")
-    if path.exists() and not path.is_dir():
-        raise InputError(f"output={path}: is a file; give a folder")
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"output={path}: holds something already; give another folder, or remove this one")
 
 
 def check_hub(name: str) -> None:

@@ -5,6 +5,7 @@ from negexp.model.build import BuiltModel, build_model, restore_model, zero_shot
 from negexp.model.cross_encoder import CrossEncoder, build_cross_encoder
 from negexp.model.loss import Loss, TextBatch
 from negexp.model.pair_scores import PairScores
+from negexp.model.sequence_classifier import SequenceClassifier, load_sequence_classifier
 from negexp.model.vectors import Vectors
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "PairClassifier",
     "PairScores",
     "Role",
+    "SequenceClassifier",
     "TextBatch",
     "Vectors",
     "build_cross_encoder",
     "build_model",
+    "load_sequence_classifier",
     "restore_model",
     "zero_shot_config",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,17 @@ class Forbidden:
         The training pairs' arguments.
     exclude
         `self`: the pair's own two arguments. `duplicates`: every copy of these two, and the counters of every pair
-        whose point is a copy of the pair's point.
+        whose point is a copy of the pair's point. `repeats`: a text that the pair has as a negative already.
+
+    Attributes
+    ----------
+    repeats : whether the negatives of a pair must have different texts. `contains` and `count` do not know them, since
+        they depend on the negatives that were chosen before.
     """
 
     def __init__(self, arguments: Arguments, exclude: Collection[str]) -> None:
         self.arguments, self.pairs, self._duplicates = arguments, arguments.pairs, "duplicates" in exclude
+        self.repeats = "repeats" in exclude
         self._point, self._counter = (arguments.identity[arguments.table(name)] for name in ("point", "counter"))
 
     def contains(self, pair: Ints, argument: Ints) -> NDArray[np.bool_]:
@@ -51,6 +57,34 @@ class Forbidden:
         with_points_text = _occurrences(point, counter) - _occurrences(point * base + point, both)
         with_counters_text = _occurrences(counter, counter) - _occurrences(both, both)
         return _occurrences(point, point) + with_points_text + np.where(point != counter, with_counters_text, 0)
+
+    def allowed(self, tables: Sequence[str], at_least: int) -> Ints:
+        """Return how many negatives each pair can have (pairs,): its allowed arguments, or with `repeats` their texts.
+
+        With `repeats`, a number that is `at_least` or more may be too low, but stays at least that.
+        """
+        forbidden: Ints = np.sum([self.count(table) for table in tables], axis=0)
+        if not self.repeats:
+            return len(tables) * self.pairs - forbidden
+        arguments = np.concatenate([self.arguments.number(table, np.arange(self.pairs)) for table in tables])
+        identity = self.arguments.identity[arguments]
+        texts: Ints = len(np.unique(identity)) - forbidden  # as if every forbidden argument had a text of its own
+        for pair in np.flatnonzero(texts < at_least)[:, None]:
+            texts[pair] = len(np.unique(identity[~self.contains(pair, arguments)]))
+        return texts
+
+
+def first_of_each_text(mask: NDArray[np.bool_], identity: Ints) -> NDArray[np.bool_]:
+    """Return where a text is the first of its row among those that a mask admits; mask and identity (pairs, width).
+
+    >>> first_of_each_text(np.array([[False, True, True, True]]), np.array([[7, 7, 8, 7]]))
+    array([[False,  True,  True, False]])
+    """
+    first = np.zeros_like(mask)
+    row, column = np.nonzero(mask)
+    _, place = np.unique(row * (1 + identity.max(initial=0)) + identity[row, column], return_index=True)
+    first[row[place], column[place]] = True
+    return first
 
 
 def _occurrences(values: Ints, table: Ints) -> Ints:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from negexp.config import MiningConfig
-from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.forbidden import Forbidden, first_of_each_text
 from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.round import SamplingRound
 from negexp.sampling.source import BLOCK_NUMBERS, Floats, Ints, blocks
@@ -26,6 +27,7 @@ class MiningPolicy(ABC):
     """
 
     Options: type[MiningConfig] = MiningConfig
+    leaves_out: ClassVar[str] = "not eligible"  # why a pair has fewer than k negatives: its other candidates are this
 
     def __init__(self, options: MiningConfig) -> None:
         self.options = options
@@ -62,6 +64,10 @@ class MiningPolicy(ABC):
             Key of the policy's section, for messages.
         """
 
+    def why_fewer(self, round_: SamplingRound, pair: Ints) -> list[str]:
+        """Return for each pair with fewer than k negatives what its other candidates are."""
+        return [self.leaves_out] * len(pair)
+
     def mine(self, round_: SamplingRound, pair: Ints) -> Negatives:
         """Return the negatives of the given pairs."""
         return Negatives.join([part for place in round_.alike(pair) for part in self._search(round_, pair, place)])
@@ -74,6 +80,8 @@ class MiningPolicy(ABC):
             for some in blocks(len(place), BLOCK_NUMBERS // depth):
                 neighbours = round_.neighbours(pair[place[some]], depth)
                 eligible = neighbours.allowed & self.eligible(neighbours, round_)
+                if round_.forbidden.repeats:
+                    eligible = first_of_each_text(eligible, round_.arguments.identity[neighbours.argument])
                 no_more = neighbours.allowed.sum(axis=1) < depth
                 done = no_more | (eligible.sum(axis=1) >= needed)
                 if done.any():

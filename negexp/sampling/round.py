@@ -159,11 +159,22 @@ class SamplingRound:
             todo = np.arange(len(pair))
             while len(todo):
                 drawn = self.rng.integers(low, high, len(todo))
-                wrong = self.forbidden.contains(pair[todo], drawn) | (argument[todo] == drawn[:, None]).any(axis=1)
+                wrong = self.forbidden.contains(pair[todo], drawn) | self._has(argument[todo], drawn)
                 argument[todo[~wrong], column] = drawn[~wrong]
                 todo = todo[wrong]
         argument = argument[:, first:]
         return Negatives(argument, np.zeros_like(argument), distance=self.space.distance(pair, argument))
+
+    def _has(self, argument: Ints, drawn: Ints) -> NDArray[np.bool_]:
+        """Return whether an argument (pairs,), or with `exclude: repeats` its text, is among others (pairs, k).
+
+        -1 among the others is no argument.
+        """
+        same: NDArray[np.bool_] = argument == drawn[:, None]
+        if self.forbidden.repeats:
+            identity = self.arguments.identity
+            same = (identity[argument] == identity[drawn][:, None]) & (argument >= 0)
+        return np.asarray(same.any(axis=1))
 
 
 def _compact(neighbours: Neighbours, known: NDArray[np.bool_]) -> Neighbours:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from negexp.components import build
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
-from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.forbidden import Forbidden, first_of_each_text
 from negexp.sampling.negatives import Negatives
 from negexp.sampling.policy import MiningPolicy
 from negexp.sampling.round import TABLES_OF, Ints, SamplingRound
@@ -65,7 +65,7 @@ class NegativeSampler(ABC):
     def check_candidates(self, forbidden: Forbidden) -> None:
         """Raise `InputError` if a pair has fewer allowed arguments than `num_negatives`, or none for the policy."""
         tables, required = TABLES_OF[self.options.candidates], self.options.num_negatives
-        allowed: Ints = np.sum([forbidden.pairs - forbidden.count(table) for table in tables], axis=0)
+        allowed = forbidden.allowed(tables, required)
         fewest = int(np.min(allowed))
         if fewest < required:
             remedy = "lower it or give more pairs" if fewest else "give more pairs"
@@ -92,6 +92,9 @@ class NegativeSampler(ABC):
         ordered = np.sort(np.where(found, argument, -1 - np.arange(argument.shape[1])), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():
             raise ValueError(f"{name} returned the same argument twice for a pair")
+        texts = round_.arguments.identity[argument]
+        if round_.forbidden.repeats and (first_of_each_text(found, texts) != found).any():
+            raise ValueError(f"{name} returned the same text twice for a pair")
         if (round_.forbidden.contains(np.arange(round_.pairs)[:, None], argument) & found).any():
             raise ValueError(f"{name} returned a forbidden argument")
         measured = round_.source is round_.space and not np.isnan(negatives.distance[found]).any()

@@ -31,7 +31,7 @@ from negexp.training.batch import BatchBuilder
 from negexp.training.checkpoint import CheckpointStore, Commit
 from negexp.training.clock import PhaseClock
 from negexp.training.provenance import Provenance
-from negexp.training.refresh import Moment, Refresher
+from negexp.training.refresh import EpochBatches, Moment, Refresher
 from negexp.training.steps import TrainingEpoch
 from negexp.training.trainee import BiEncoderTrainee
 
@@ -87,6 +87,7 @@ class Experiment:
         self.train_split = train = corpus["train"]
         self.clock = PhaseClock(encoder.runtime)
         self.refresher = Refresher(config, corpus, encoder.runtime, self.clock)
+        self.batches = EpochBatches(config, self.refresher)
         arguments, forbidden = self.refresher.arguments, self.refresher.forbidden
         self.builder = BatchBuilder(encoder, train, arguments, forbidden, trainee.loss.points_are_candidates)
         self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
@@ -147,7 +148,7 @@ class Experiment:
         -------
         The mean losses and the statistics of the batches, and a row of refreshes.csv for each refresh.
         """
-        batches = self.refresher.batches(epoch, embeddings)
+        batches = self.batches.of(epoch, embeddings)
         training = TrainingEpoch(self.trainee, self.builder, self.config.trainer, batches, self.config.seed, epoch)
         training.validation = [self.monitor.in_row(row) for row in self.progress.history]
         rows: list[dict[str, Any]] = []

@@ -1,4 +1,7 @@
-"""What the embeddings decide: the batches of an epoch; the negatives, by embeddings -> index -> sample -> ledger."""
+"""What the embeddings decide: the negatives, by embeddings -> index -> sample -> ledger; the batches of an epoch.
+
+Training and `negexp mine` refresh with the same `Refresher`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from negexp.components import build
-from negexp.config import BenchConfig, TrainConfig
+from negexp.config import BenchConfig, MineConfig, TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import Embeddings
 from negexp.index import NeighbourIndex
@@ -28,6 +31,7 @@ from negexp.sampling import (
     SamplingRound,
 )
 from negexp.sampling.lexical_source import mining_source
+from negexp.sampling.rescored_source import RescoredSource, Scoring
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
 
@@ -57,24 +61,28 @@ class Refreshed(NamedTuple):
 
 
 class Refresher:
-    """The training pairs' candidates, the strategy and the batch plan, with `batches` and `refresh`."""
+    """The candidates of some pairs and the strategy, with `refresh`.
 
-    def __init__(self, config: TrainConfig | BenchConfig, corpus: Corpus, runtime: Runtime, clock: PhaseClock) -> None:
-        self.config, self.train, self.runtime, self.clock = config, corpus["train"], runtime, clock
+    rescored: scores of texts by a cross-encoder, which take the place of the similarities that mining policies compare;
+    None for those of the source.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | BenchConfig | MineConfig,
+        corpus: Corpus,
+        runtime: Runtime,
+        clock: PhaseClock,
+        split: str = "train",
+    ) -> None:
+        self.config, self.pairs, self.runtime, self.clock = config, corpus[split], runtime, clock
         self.sampler: NegativeSampler = build("sampler", config.sampler)
-        self.arguments = Arguments(self.train)
+        self.arguments = Arguments(self.pairs)
         self.forbidden = Forbidden(self.arguments, config.sampler.exclude)
         self.sampler.check_candidates(self.forbidden)
         sampler = config.sampler
         self.source = mining_source(sampler, corpus.texts, self.arguments) if self.sampler.mines else None
-        self.plan: BatchPlan = build("batch", config.batch)
-        self.plan.check_corpus(self.arguments)
-
-    def batches(self, epoch: int, embeddings: Embeddings) -> list[Ints]:
-        """Return the batches of an epoch, from the embeddings at its start and draws derived from (seed, epoch)."""
-        with self.clock("sample"):
-            rng, size = generator(self.config.seed, epoch, "batches"), self.config.trainer.batch_size
-            return self.plan.batches(BatchRound(self.arguments, self.space(embeddings), size, rng))
+        self.rescored: Scoring | None = None
 
     def refresh(self, moment: Moment, embeddings: Embeddings, previous: Negatives | None) -> Refreshed:
         """Sample negatives from the embeddings, unless the previous ones stay."""
@@ -103,7 +111,7 @@ class Refresher:
         """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""
         options, step = self.config.sampler, moment.step
         rng = generator(self.config.seed, moment.epoch, f"negatives {step}" if step else "negatives")
-        return SamplingRound(
+        round_ = SamplingRound(
             self.arguments,
             self.forbidden,
             self.space(embeddings),
@@ -111,14 +119,17 @@ class Refresher:
             num_negatives=options.num_negatives,
             candidates=options.candidates,
         ).mining_from(self.source)
+        if self.rescored is not None:
+            round_.mining_from(RescoredSource(round_.source, self.arguments, self.rescored))
+        return round_
 
     def space(self, embeddings: Embeddings) -> EmbeddingSpace:
-        """Return the retrieval embeddings of the training pairs, with the indexes over them."""
+        """Return the retrieval embeddings of the pairs, with the indexes over them."""
         candidate = {
-            "point": embeddings.retrieval("candidate", self.train.point),
-            "counter": embeddings.retrieval("candidate", self.train.counter),
+            "point": embeddings.retrieval("candidate", self.pairs.point),
+            "counter": embeddings.retrieval("candidate", self.pairs.counter),
         }
-        return EmbeddingSpace(embeddings.retrieval("query", self.train.point), candidate, self.index)
+        return EmbeddingSpace(embeddings.retrieval("query", self.pairs.point), candidate, self.index)
 
     def index(self, vectors: np.ndarray) -> NeighbourIndex:
         """Build a neighbour index."""
@@ -126,3 +137,19 @@ class Refresher:
             device, threads = self.runtime.device, self.runtime.threads
             index: NeighbourIndex = build("index", self.config.index, vectors=vectors, device=device, threads=threads)
             return index
+
+
+class EpochBatches:
+    """The batches of each epoch, by the batch plan."""
+
+    def __init__(self, config: TrainConfig | BenchConfig, refresher: Refresher) -> None:
+        self.config, self.refresher = config, refresher
+        self.plan: BatchPlan = build("batch", config.batch)
+        self.plan.check_corpus(refresher.arguments)
+
+    def of(self, epoch: int, embeddings: Embeddings) -> list[Ints]:
+        """Return the batches of an epoch, from the embeddings at its start and draws derived from (seed, epoch)."""
+        refresher = self.refresher
+        with refresher.clock("sample"):
+            rng, size = generator(self.config.seed, epoch, "batches"), self.config.trainer.batch_size
+            return self.plan.batches(BatchRound(refresher.arguments, refresher.space(embeddings), size, rng))

@@ -48,6 +48,7 @@ class Margin(MiningPolicy):
 
     Options = MarginOptions
     options: MarginOptions
+    leaves_out = "too near, by the margin to the pair's own counter"
 
     def __init__(self, options: MarginOptions) -> None:
         super().__init__(options)

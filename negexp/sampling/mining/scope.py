@@ -71,6 +71,19 @@ class Scope(MiningPolicy):
         """Let the other policy select."""
         return self.policy.select(neighbours, round_)
 
+    def why_fewer(self, round_: SamplingRound, pair: Ints) -> list[str]:
+        """Return `outside of the scope` where that has fewer than k allowed arguments, else the other policy's word."""
+        low, high = round_.span
+        every = np.arange(low, high)
+        inside = np.empty(len(pair), dtype=np.int64)
+        for some in blocks(len(pair), BLOCK_NUMBERS // len(every)):
+            one = pair[some, None]
+            free = self.contains(round_.arguments, one, every) & ~round_.forbidden.contains(one, every)
+            inside[some] = free.sum(axis=1)
+        others = self.policy.why_fewer(round_, pair)
+        few = inside < round_.num_negatives
+        return ["outside of the scope" if is_few else other for is_few, other in zip(few, others, strict=True)]
+
     def contains(self, arguments: Arguments, pair: Ints, argument: Ints) -> Mask:
         """Return whether each argument is in the scope of its pair; `pair` and `argument` are broadcast."""
         options = self.options

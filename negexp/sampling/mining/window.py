@@ -47,6 +47,7 @@ class Window(MiningPolicy):
 
     Options = WindowOptions
     options: WindowOptions
+    leaves_out = "outside of the window of ranks"
 
     def __init__(self, options: WindowOptions) -> None:
         super().__init__(options)

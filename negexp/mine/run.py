@@ -1,0 +1,130 @@
+"""`negexp mine`: embed, index and sample once, as a refresh of training does, and write what other trainers read."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from negexp.components import flatten
+from negexp.config import MineConfig, TrainConfig, load_run_config, with_run
+from negexp.corpus import Corpus, load_corpus
+from negexp.embedding import TextEncoder
+from negexp.errors import InputError
+from negexp.evaluation.monitor import Monitor
+from negexp.mine.figure import draw_distances
+from negexp.mine.formats import FILES, Row, rows_of
+from negexp.mine.negatives import Scores, mined_pairs
+from negexp.mine.report import Mining, numbers_of, report_text, summary
+from negexp.model import BuiltModel, build_model, load_sequence_classifier, zero_shot_config
+from negexp.pair_tokens import PairCache, PairReader
+from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
+from negexp.tokens import tokenize_corpus
+from negexp.tracking import RunFolder
+from negexp.tracking.files import new_folder
+from negexp.tracking.run_folder import versions
+from negexp.training import CheckpointStore, Commit, trained_model
+from negexp.training.clock import PhaseClock
+from negexp.training.refresh import Moment, Refresher
+
+log = logging.getLogger("negexp")
+
+NOT_RECORDED = ("output", "progress")  # keys that change no byte of the other files
+
+
+def run(config: MineConfig, overrides: Sequence[str]) -> None:
+    """Mine, write the folder `output`, and print what was mined."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    trained, commit = None, None
+    if config.run is not None:
+        trained = load_run_config(RunFolder(Path(config.run)).config)
+        commit = CheckpointStore(Path(config.run), keep=1).commit("best")
+        config = with_run(config, trained, overrides)
+    runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
+    corpus = load_corpus(config.data)
+    log.info(corpus.summary)
+    with reproducible(runtime, deterministic=True), explain_out_of_memory("tokens_per_batch or model.max_length"):
+        built = _model(config, corpus, commit)
+        mining = mine(config, corpus, built, runtime, moment_of(config, trained, commit))
+    pairs = mined_pairs(corpus.texts, mining.round.arguments, mining.negatives, mining.scores)
+    rows = rows_of(config.format, pairs, config.sampler.num_negatives)
+    if not rows:
+        raise InputError(
+            f"format={config.format}: no pair has all {config.sampler.num_negatives} negatives; lower "
+            "sampler.num_negatives, widen the keys of sampler.mining, or use format=triplet"
+        )
+    numbers = numbers_of(mining, len(rows))
+    written = _write(config, corpus, mining, rows, numbers)
+    log.info("\n".join(["", *summary(numbers), f"files in {config.output}: {', '.join(written)}"]))
+
+
+def moment_of(config: MineConfig, trained: TrainConfig | None, commit: Commit | None) -> Moment:
+    """Return when to refresh: in the given epoch, or after the epochs that the commit's weights were trained for."""
+    history = [] if commit is None else commit.value("history")
+    monitor = None if trained is None else Monitor.parse(trained.trainer.monitor)
+    validation = [] if monitor is None else [monitor.in_row(row) for row in history]
+    return Moment(len(history) if config.epoch is None else config.epoch, validation=validation)
+
+
+def mine(config: MineConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime, moment: Moment) -> Mining:
+    """Return the negatives of the pairs of `config.split`, by a refresh as in training."""
+    refresher = Refresher(config, corpus, runtime, PhaseClock(runtime), config.split)
+    if config.rescore is not None:
+        refresher.rescored = PairCache(_cross_encoder(config, corpus.texts, runtime))
+    tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
+    encoder = TextEncoder(built.model.to(runtime.device), tokens, runtime, config.progress)
+    embeddings = encoder.embed(corpus[config.split].texts(), config.split)
+    negatives, _, ledger = refresher.refresh(moment, embeddings, None)
+    round_ = refresher.round(moment, embeddings)
+    return Mining(round_, refresher.sampler, negatives, ledger, Scores.of(round_, negatives))
+
+
+def _model(config: MineConfig, corpus: Corpus, commit: Commit | None) -> BuiltModel:
+    fused = config.fused or "auto"
+    if commit is not None:
+        return trained_model(RunFolder(Path(str(config.run))), config.model, commit, fused=fused)
+    vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
+    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)
+
+
+def _cross_encoder(config: MineConfig, texts: Sequence[str], runtime: Runtime) -> PairReader:
+    folder = Path(str(config.rescore)).expanduser()
+    model, tokenizer, max_length = load_sequence_classifier(folder, f"rescore={config.rescore}")
+    return PairReader(model.to(runtime.device), texts, tokenizer, max_length, runtime, config.progress)
+
+
+def _write(config: MineConfig, corpus: Corpus, mining: Mining, rows: list[Row], numbers: dict[str, Any]) -> list[str]:
+    """Write all files beside `output`, then rename their folder; return their names."""
+    values = {key: value for key, value in flatten(asdict(config)).items() if key not in NOT_RECORDED}
+    record = {"mined": numbers, "config": values, "data": corpus.contents, "versions": versions()}
+    ledger = io.BytesIO()
+    mining.ledger.to_parquet(ledger, index=False)
+    files = {
+        f"negatives.{config.file}": FILES[config.file](rows),
+        "report.md": report_text(numbers, _describe(config), corpus.summary).encode(),
+        "distances.png": draw_distances(mining.round.space.positive_distance, mining.ledger),
+        "report.json": (json.dumps(record, indent=2, allow_nan=False) + "\n").encode(),
+        "ledger.parquet": ledger.getvalue(),
+    }
+    with new_folder(Path(config.output).expanduser().resolve()) as temporary:
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+    return list(files)
+
+
+def _describe(config: MineConfig) -> str:
+    """Return encoder and strategy in words."""
+    encoder = f"run {Path(config.run).name}" if config.run else f"encoder {config.model.pretrained or 'tiny, random'}"
+    scores = "" if config.rescore is None else f", scores by the cross-encoder {Path(config.rescore).name}"
+    source = "" if config.sampler.source == "embeddings" else f" by {config.sampler.source}"
+    return (
+        f"Negatives of the {config.split} pairs, format {config.format}, by {encoder}: sampler "
+        f"{config.sampler.name}{source}, mining {config.sampler.mining.name}{scores}"
+    )
