@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +68,13 @@ def read_pairs(path: Path, limits: Limits) -> list[Record]:
 def draw_splits(
     records: list[Record], validation_share: float, test_share: float, seed: int, path: Path
 ) -> list[Record]:
-    """Return the records with random splits: whole debates if the table has debates, else single rows.
+    """Return the records with random splits: whole debates if the table has debates, else single queries.
 
     Debates go to validation in random order until it has its share of the pairs, then to test, then to training.
     """
     groups: list[object] = [
-        row if record.debate is None else (record.theme, record.debate) for row, record in enumerate(records)
+        (record.query or row) if record.debate is None else (record.theme, record.debate)
+        for row, record in enumerate(records)
     ]
     sizes = Counter(groups)
     if len(sizes) < 3:
@@ -86,10 +88,7 @@ def draw_splits(
             group = order.pop()
             names[group] = name
             taken += sizes[group]
-    return [
-        Record(r.point, r.counter, names.get(group, "train"), r.theme, r.debate, r.stance, r.id)
-        for r, group in zip(records, groups, strict=True)
-    ]
+    return [replace(one, split=names.get(group, "train")) for one, group in zip(records, groups, strict=True)]
 
 
 def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: Counter[str]) -> Record:

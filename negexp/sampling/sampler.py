@@ -15,7 +15,7 @@ from negexp.errors import InputError
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.negatives import Negatives
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import TABLES_OF, Ints, SamplingRound
+from negexp.sampling.round import Ints, SamplingRound
 
 log = logging.getLogger("negexp")
 
@@ -64,8 +64,9 @@ class NegativeSampler(ABC):
 
     def check_candidates(self, forbidden: Forbidden) -> None:
         """Raise `InputError` if a pair has fewer allowed arguments than `num_negatives`, or none for the policy."""
-        tables, required = TABLES_OF[self.options.candidates], self.options.num_negatives
-        allowed: Ints = np.sum([forbidden.pairs - forbidden.count(table) for table in tables], axis=0)
+        arguments, required = forbidden.arguments, self.options.num_negatives
+        tables = arguments.candidate_tables(self.options.candidates)
+        allowed: Ints = np.sum([arguments.size(table) - forbidden.count(table) for table in tables], axis=0)
         fewest = int(np.min(allowed))
         if fewest < required:
             remedy = "lower it or give more pairs" if fewest else "give more pairs"
@@ -82,11 +83,11 @@ class NegativeSampler(ABC):
         self._check_shapes(negatives, round_)
         self._check_found(negatives.found)
         argument, found = negatives.argument, negatives.found
-        low, high = round_.span
         name = f"{type(self).__name__}.choose"
-        if (((argument < low) | (argument >= high)) & found).any():
+        if (~round_.is_candidate(argument) & found).any():
+            tables = [round_.arguments.table(table) for table in round_.tables]
             raise ValueError(
-                f"{name} returned an argument outside {low} .. {high - 1} "
+                f"{name} returned an argument outside {' and '.join(f'{one.start} .. {one.stop - 1}' for one in tables)} "
                 f"(sampler.candidates={self.options.candidates})"
             )
         ordered = np.sort(np.where(found, argument, -1 - np.arange(argument.shape[1])), axis=1)

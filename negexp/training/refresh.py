@@ -118,6 +118,8 @@ class Refresher:
             "point": embeddings.retrieval("candidate", self.train.point),
             "counter": embeddings.retrieval("candidate", self.train.counter),
         }
+        if self.train.collection is not None:
+            candidate["document"] = embeddings.retrieval("candidate", self.train.collection.text)
         return EmbeddingSpace(embeddings.retrieval("query", self.train.point), candidate, self.index)
 
     def index(self, vectors: np.ndarray) -> NeighbourIndex:
