@@ -25,7 +25,7 @@ class Judged:
     copies: list[int]
 
     def records(self) -> list[Record]:
-        """Return a pair for each grade, in the order of queries and documents; texts start with their copies' number."""
+        """Return a pair for each grade, in the order of queries and documents."""
         return [
             Record(
                 self.text(self.queries[query]),
@@ -47,7 +47,7 @@ class Judged:
         """Return the texts of the corpus, and its only split."""
         documents = [Document(f"d{row}", self.text(text)) for row, text in enumerate(self.documents)]
         texts, splits = index_records(self.records(), "exact", documents)
-        number = [int(text.split(" ")[0].strip("text.")) for text in texts]
+        number = [int(text.removeprefix("text").rstrip(" .")) for text in texts]
         split = splits["test"]
         return texts, Split(**{**vars_of(split), "identity": np.array(number)})
 
@@ -75,4 +75,5 @@ def judged(draw: st.DrawFn, max_documents: int = 8) -> Judged:
     pairs = st.tuples(st.integers(0, len(queries) - 1), st.integers(0, len(documents) - 1))
     grades = draw(st.dictionaries(pairs, st.integers(1, 3), min_size=1, max_size=10))
     itself = draw(st.dictionaries(st.integers(0, len(queries) - 1), st.integers(0, len(documents) - 1), max_size=2))
-    return Judged(queries, documents, {one: grades[one] for one in grades if itself.get(one[0]) != one[1]}, itself, copies)
+    grades = {one: grade for one, grade in grades.items() if itself.get(one[0]) != one[1]}
+    return Judged(queries, documents, grades, itself, copies)

@@ -14,7 +14,7 @@ from negexp.randomness import generator
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, SamplingRound
 from negexp.tracking.ledger import build_ledger
 
-some_examples = settings(deadline=None, derandomize=True, max_examples=60)
+some_examples = settings(deadline=None, derandomize=True, max_examples=30)
 every_exclude = pytest.mark.parametrize("exclude", [["self"], ["self", "duplicates"]])
 DUPLICATES = ["self", "duplicates"]
 
@@ -86,18 +86,20 @@ def test_neighbours_are_points_and_documents_in_order(candidates: str, case: Jud
         known = found.rank[pair] > 0
         assert found.argument[pair][known].tolist() == [number for _, number in wanted]
         assert found.allowed[pair][known].tolist() == free[: len(wanted)]
-        np.testing.assert_allclose(found.distance[pair][known], [distance for distance, _ in wanted], atol=1e-6)
-        np.testing.assert_allclose(space.distance(np.array([pair]), found.argument[[pair]])[0][known], found.distance[pair][known], atol=1e-6)
+        distance = found.distance[pair][known]
+        np.testing.assert_allclose(distance, [distance for distance, _ in wanted], atol=1e-6)
+        again = space.distance(np.array([pair]), found.argument[[pair]])[0][known]
+        np.testing.assert_allclose(again, distance, atol=1e-6)
 
 
 def test_draws_are_uniform_over_the_allowed_points_and_documents() -> None:
     case = Judged([0, 1, 2], [3, 4, 5, 6, 7], {(0, 0): 1, (0, 1): 2, (1, 2): 1, (2, 0): 1}, {}, list(range(8)))
     round_ = round_of(case, case.split()[1], "both", "exact")
-    drawn = np.concatenate([round_.draw(np.array([0])).argument[:, 0] for _ in range(4000)])
+    drawn = np.concatenate([round_.draw(np.array([0])).argument[:, 0] for _ in range(1500)])
     # pairs 0 and 1 are query 0: its point is there twice, and of the documents 2, 3 and 4 are allowed
     values, count = np.unique(drawn, return_counts=True)
     assert values.tolist() == [2, 3, 8 + 2, 8 + 3, 8 + 4]
-    assert np.abs(count / 4000 - 1 / 5).max() < 0.03
+    assert np.abs(count / 1500 - 1 / 5).max() < 0.05
 
 
 def test_the_ledger_says_whether_a_document_is_a_counter() -> None:

@@ -201,13 +201,22 @@ def index_records(
 def _collection(records: Sequence[Record], ids: tuple[str, ...], text: Ints) -> Collection:
     """Return the documents as the pairs of one split refer to them."""
     numbers: dict[str, int] = {}
-    query, counter, itself, grade = np.array(
-        [
-            (numbers.setdefault(record.query or record.id, len(numbers)), record.document, record.itself, record.grade)
-            for record in records
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 4).T
+    query, counter, itself, grade = (
+        np.array(
+            [
+                (
+                    numbers.setdefault(record.query or record.id, len(numbers)),
+                    record.document,
+                    record.itself,
+                    record.grade,
+                )
+                for record in records
+            ],
+            dtype=np.int64,
+        )
+        .reshape(-1, 4)
+        .T
+    )
     order = np.argsort(query, kind="stable")
     return Collection(ids, text, query, counter, itself, Golds(query[order], counter[order], grade[order]))
 

@@ -45,7 +45,7 @@ def read_pairs(path: Path, limits: Limits) -> list[Record]:
         When the path is not a file, or the file has an unknown type, is too large or is not UTF-8; when a column is
         missing; when a cell is empty, too long, not a text or an unknown split (the message has the row).
     """
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".jsonl": jsonl_rows, ".parquet": _parquet_rows}
     if path.suffix.lower() not in readers:
         raise InputError(f"data.path={path}: must end in .csv, .jsonl or .parquet")
     if not path.is_file():
@@ -94,17 +94,9 @@ def draw_splits(
 def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: Counter[str]) -> Record:
     values: dict[str, str] = {}
     for column in columns:
-        value = cells.get(column)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        values[column] = checked_text(cells.get(column), location, column)
+        if not values[column]:
             raise InputError(f"{location}: {column} is empty; fill the cell or drop the row")
-        if not isinstance(value, str):
-            raise InputError(f"{location}: {column}={value!r} is not a text; write it as a string")
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise InputError(f"{location}: {column} holds half of a surrogate pair; write the complete character")
-        if "\0" in value:
-            raise InputError(f"{location}: {column} holds a NUL character; remove it")
-        check_length(len(value), f"{location}: {column}")
-        values[column] = value.strip()
     split = values.get("split")
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise InputError(f"{location}: split={split!r} is not known; use train, validation or test")
@@ -120,6 +112,20 @@ def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: C
         values.get("stance"),
         id=f"{folder}{numbers[folder]:02d}",
     )
+
+
+def checked_text(value: Any, location: str, column: str) -> str:
+    """Return a cell as a text without white space around it, empty for null, or raise `InputError`."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{location}: {column}={value!r} is not a text; write it as a string")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{location}: {column} holds half of a surrogate pair; write the complete character")
+    if "\0" in value:
+        raise InputError(f"{location}: {column} holds a NUL character; remove it")
+    check_length(len(value), f"{location}: {column}")
+    return value.strip()
 
 
 def _within(limits: Limits, path: Path, rows: Iterator[Row]) -> Iterator[Row]:
@@ -158,7 +164,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}:{reader.line_num}: {error}; check the quotes around this cell") from None
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def jsonl_rows(path: Path) -> Iterator[Row]:
+    """Yield the location and the object of each line, or raise `InputError`."""
     for number, line in enumerate(decode(path.read_bytes(), str(path)).split("\n"), 1):
         if not line.strip():
             continue

@@ -21,6 +21,7 @@ from negexp.tracking.run_folder import PHASES
 
 TEXT_COLUMNS = ["query", "protocol", "stage", "task", "first"]
 RANK_COLUMNS = [*TEXT_COLUMNS, "rank", "candidates", "group", "seen_in_training"]
+NDCG = "ndcg@10"  # a column where queries may have several golds
 RESULT_KEYS = ("data_fingerprint", "versions", "untrained", "test", "overrides", "corpus_summary")
 NEGATIVES = ("negative_distance", "positive_distance", "nearer_share", "neighbour_rank", "negatives_replaced")
 SHARES = ("gold_copy_share", "debate_share", "theme_share")
@@ -158,7 +159,7 @@ def _read_run(folder: Path) -> Run:
     try:
         values = read_json(paths.result, folder)
         epochs = read_csv(paths.metrics, folder)
-        ranks = read_parquet(paths.evaluation / "test-ranks.parquet", folder, RANK_COLUMNS)
+        ranks = read_parquet(paths.evaluation / "test-ranks.parquet", folder, [*RANK_COLUMNS, NDCG])
     except InputError as error:
         raise _UnusableError(f"damaged: {error}") from None
     missing = [key for key in RESULT_KEYS if key not in values]
@@ -171,7 +172,7 @@ def _read_run(folder: Path) -> Run:
         raise _UnusableError(f"damaged: {wrong} has the wrong type")
     if not _same_metrics(values["test"], summarise(ranks)):
         raise _UnusableError("damaged: evaluation/test-ranks.parquet does not give the test metrics of result.json")
-    ranks = ranks[RANK_COLUMNS].astype(dict.fromkeys(TEXT_COLUMNS, "category"))  # a hundred runs must fit in memory
+    ranks = ranks.astype(dict.fromkeys(TEXT_COLUMNS, "category"))  # a hundred runs must fit in memory
     return Run(folder, config, RunResult.of(values), epochs, ranks)
 
 
@@ -202,6 +203,8 @@ def _find_wrong_type(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.Dat
     for column in RANK_COLUMNS:
         if not kinds.get(column, pd.api.types.is_integer_dtype)(ranks[column]):
             return f"test-ranks.parquet's {column}"
+    if NDCG in ranks and not pd.api.types.is_float_dtype(ranks[NDCG]):
+        return f"test-ranks.parquet's {NDCG}"
     return None if len(epochs) and len(ranks) else "an empty table"
 
 

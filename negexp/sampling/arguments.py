@@ -30,14 +30,14 @@ class Arguments(ArgumentNumbers):
         documents = np.empty(0, dtype=np.int64) if split.collection is None else split.collection.text
         super().__init__(len(split), len(documents))
         self.text: Ints = np.concatenate([split.point, split.counter, documents])
-        self.identity: Ints = np.concatenate(
-            [split.point_identity, split.counter_identity, split.identify(documents)]
-        )
+        self.identity: Ints = np.concatenate([split.point_identity, split.counter_identity, split.identify(documents)])
         self._paired = documents if split.collection is None else split.collection.paired()
-        self.theme, self.debate, self.stance = (
-            None if codes is None else np.concatenate([codes, codes, np.where(self._paired < 0, -1, codes[self._paired])])
-            for codes in (split.theme, split.debate, split.stance)
-        )
+        pair = self._paired
+
+        def of_all(codes: Ints | None) -> Ints | None:
+            return None if codes is None else np.concatenate([codes, codes, np.where(pair < 0, -1, codes[pair])])
+
+        self.theme, self.debate, self.stance = of_all(split.theme), of_all(split.debate), of_all(split.stance)
 
     def candidate_tables(self, candidates: str) -> tuple[str, ...]:
         """Return the tables of `sampler.candidates`; documents take the place of counters, each document once."""

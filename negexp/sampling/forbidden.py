@@ -93,10 +93,7 @@ class GoldTexts:
         texts, own = self._text[self.arguments.table(table)], self._text[self.arguments.table("point")]
         group, text = np.divmod(self._keys, self._base)
         of_group = np.bincount(group, _occurrences(text, texts), minlength=len(self._group)).astype(np.int64)
-        if self.copies:
-            more = _occurrences(own, texts)
-        else:
-            more = np.full(len(own), int(table == "point"))
+        more = _occurrences(own, texts) if self.copies else np.full(len(own), int(table == "point"))
         return of_group[self._group] + np.where(self._known(self._group * self._base + own), 0, more)
 
     def _known(self, keys: Ints) -> NDArray[np.bool_]:

@@ -86,9 +86,9 @@ class NegativeSampler(ABC):
         name = f"{type(self).__name__}.choose"
         if (~round_.is_candidate(argument) & found).any():
             tables = [round_.arguments.table(table) for table in round_.tables]
+            ranges = " and ".join(f"{table.start} .. {table.stop - 1}" for table in tables)
             raise ValueError(
-                f"{name} returned an argument outside {' and '.join(f'{one.start} .. {one.stop - 1}' for one in tables)} "
-                f"(sampler.candidates={self.options.candidates})"
+                f"{name} returned an argument outside {ranges} (sampler.candidates={self.options.candidates})"
             )
         ordered = np.sort(np.where(found, argument, -1 - np.arange(argument.shape[1])), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():

@@ -32,7 +32,8 @@ def build_ledger(
     -------
     DataFrame
         `pair`, `negative` (0 .. k-1), `source` (`point`, `counter`; with a collection also `document`, which is the
-        counter of no training pair), `row` (of a document: in the collection), `mined`, `distance`, `positive_distance` (Euclidean),
+        counter of no training pair), `row` (of a document: in the collection), `mined`, `distance`,
+        `positive_distance` (Euclidean),
         `neighbour_rank` (1 = nearest argument except the point itself; null for random draws), `gold_copy` (the text is
         a copy of the gold counter), `origin` (`debate` or `theme` if the negative shares it with the pair, else
         `elsewhere`; null where the corpus has neither), `sampled_epoch` and `dropped` (number of nearer arguments that
