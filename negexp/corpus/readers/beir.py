@@ -1,4 +1,4 @@
-"""A collection in the layout of BEIR (Thakur et al. 2021): corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv."""
+"""A folder in the layout of BEIR (Thakur et al. 2021): corpus.jsonl, queries.jsonl, qrels/{train,dev,test}.tsv."""
 
 from __future__ import annotations
 
