@@ -56,7 +56,8 @@ def test_the_weight_1_gives_the_retrieval_ranks(case: Case, k: int) -> None:
 def list_of(is_gold: list[int], retrieval: list[float], classifier: list[float]) -> Shortlist:
     """Return the shortlist of one query, its candidates ordered as given."""
     rows = [np.array([row], dtype=np.float64) for row in (retrieval, classifier)]
-    return Shortlist(np.array([9]), np.arange(len(is_gold))[None], np.array([is_gold], dtype=bool), *rows)
+    gold = np.array([is_gold], dtype=bool)
+    return Shortlist(np.array([9]), np.arange(len(is_gold))[None], gold, *rows, gold * 1.0, *np.zeros((2, 1)))
 
 
 def test_a_gold_outside_the_list_keeps_its_rank_and_missing_candidates_count_nothing() -> None:
@@ -64,9 +65,9 @@ def test_a_gold_outside_the_list_keeps_its_rank_and_missing_candidates_count_not
     for weight in WEIGHTS:
         assert outside.reranked(Combination(weight))[0].tolist() == [9]
     inside = list_of([0, 1], [-1, -2], [0, 5]).padded(4)
-    ranks, first = inside.reranked(Combination(0.5))
+    ranks, first, _ = inside.reranked(Combination(0.5))
     assert (ranks.tolist(), first.tolist()) == ([1], [1])
-    ranks, first = inside.reranked(Combination(0.5, 5.0))  # 0 - 2.5 against 2.5 - 5: equal, against the gold
+    ranks, first, _ = inside.reranked(Combination(0.5, 5.0))  # 0 - 2.5 against 2.5 - 5: equal, against the gold
     assert (ranks.tolist(), first.tolist()) == ([2], [0])
 
 
@@ -92,7 +93,7 @@ def test_the_scale_is_the_ratio_of_the_spreads_within_the_lists() -> None:
     retrieval, classifier = -rng.random((5, 4)), 30 * rng.normal(size=(5, 4))
     retrieval[0, 3] = classifier[0, 3] = -np.inf  # a shorter list
     text = np.zeros((5, 4), dtype=np.int64)
-    nearest = Shortlist(np.ones(5, dtype=np.int64), text, text > 0, retrieval, classifier)
+    nearest = Shortlist(np.ones(5, dtype=np.int64), text, text > 0, retrieval, classifier, text, *np.zeros((2, 5)))
 
     def spread(scores: np.ndarray) -> float:
         real = [[value for value in row if value > -np.inf] for row in scores.tolist()]

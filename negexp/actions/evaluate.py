@@ -9,7 +9,7 @@ import transformers
 
 from negexp.config import EvaluateConfig, with_run
 from negexp.corpus import Corpus, load_corpus
-from negexp.corpus.overlap import shares_text
+from negexp.corpus.overlap import seen_in
 from negexp.embedding import TextEncoder
 from negexp.evaluation import StageScorers
 from negexp.evaluation.evaluator import cross_scorers, evaluate_split, split_scorers
@@ -34,14 +34,15 @@ def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     run = None if config.run is None else TrainedRun.read(Path(config.run))
     config = config if run is None else with_run(config, run.config, overrides)
     runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
-    corpus = load_corpus(config.data)
+    corpus = load_corpus(config.data, needed=[config.split])
     log.info(corpus.summary)
     split = corpus[config.split]
     train = corpus["train"]
     if run is not None:
         train = training_pairs(run.commit, run.config.data, config.data, corpus)
-        seen = int(shares_text(split, train).sum())
-        log.info(f"{seen} of {len(split)} {config.split} pairs have a text that the run was trained on")
+        seen = int(seen_in(train, split).sum())
+        what = "have a text" if split.collection is None else "have a query"
+        log.info(f"{seen} of {len(split)} {config.split} pairs {what} that the run was trained on")
         run.combination(config.evaluation.rerank_weight)  # refuse a wrong weight before anything is embedded
     missing = skipped_tasks_text(split)
     if missing is not None:

@@ -30,7 +30,10 @@ class DataConfig(Options):
 
     name: str
     path: str | None = option("the corpus: a folder, an archive or a table; null for the demo, which is shipped")
-    train_overlap: str = option("training pairs that share a text with validation or test", choices=("drop", "keep"))
+    train_overlap: str = option(
+        "training pairs that share a text with validation or test; queries: drop those whose point is a query there",
+        choices=("drop", "queries", "keep"),
+    )
     copies: str = option("training pairs with the same two texts as an earlier one", choices=("merge", "keep"))
     match: str = option(
         "when two texts are the same: normalized ignores case, white space and Unicode form",
@@ -99,10 +102,13 @@ class SamplerConfig(Options):
 
     name: str
     num_negatives: int = option("k negatives a pair", low=1)
-    candidates: str = option("the arguments to choose from", choices=("both", "points", "counters"))
+    candidates: str = option(
+        "the arguments to choose from; with a collection of documents, these are the counters",
+        choices=("both", "points", "counters"),
+    )
     exclude: list[str] = option(
         "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies, "
-        "repeats: a text that the pair has as a negative already",
+        "repeats: a text that the pair has as a negative already; the golds of the pair's query never are",
         choices=("self", "duplicates", "repeats"),
     )
     refresh_every: int = option("another name of refresh.epochs", low=1)

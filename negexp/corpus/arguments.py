@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from negexp.corpus.collection import Collection, Document, Golds
 from negexp.corpus.match import identities
 
 Ints = NDArray[np.int64]
@@ -20,7 +22,12 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Record:
-    """One pair from a reader; metadata that the source lacks is None."""
+    """One pair from a reader; metadata that the source lacks is None.
+
+    The other fields are for readers with `Reading.documents`. query: the same text for all pairs of a query. document:
+    the counter's row in the documents. itself: the row of the document that is the query, -1 if there is none. grade:
+    how good an answer the counter is, above 0.
+    """
 
     point: str
     counter: str
@@ -29,6 +36,10 @@ class Record:
     debate: str | None
     stance: str | None
     id: str
+    query: str | None = None
+    document: int = -1
+    itself: int = -1
+    grade: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,8 @@ class Split:
     `theme`, `debate` (within its theme) and `stance` (pairs,) are codes, or None if the source has none.
     `identity` (texts of the corpus,) is the same number for all copies of a text. All code that compares texts compares
     these numbers. None: no two texts are copies.
+    `collection` has the documents that are candidates, and all golds of the queries. None: the candidates are points
+    and counters, and the only gold of a query is its counter.
     """
 
     ids: tuple[str, ...]
@@ -48,6 +61,7 @@ class Split:
     debate: Ints | None
     stance: Ints | None
     identity: Ints | None = None
+    collection: Collection | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,18 +100,21 @@ class Split:
             pick(self.debate),
             pick(self.stance),
             self.identity,
+            None if self.collection is None else self.collection.take(rows),
         )
 
     def texts(self) -> Ints:
-        """Return the distinct text rows of the split, ascending."""
-        return np.unique(np.concatenate([self.point, self.counter]))
+        """Return the distinct text rows of the split and its documents, ascending."""
+        documents = [] if self.collection is None else [self.collection.text]
+        return np.unique(np.concatenate([self.point, self.counter, *documents]))
 
 
 @dataclass(frozen=True)
 class Corpus:
     """All distinct texts, and the pairs of each split that are used.
 
-    `counts` describes the files: split -> points, counters, pairs, debates with a pair (null without debates).
+    `counts` describes the files: split -> points, counters, pairs, debates with a pair (null without debates), and
+    documents if there is a collection of them.
     `match` is `data.match`: when two texts are copies. `summary` describes files, copies and leaks in words.
     `names`: `theme`, `debate` and `stance` -> the name of each code of a split.
     """
@@ -114,19 +131,24 @@ class Corpus:
         return self.splits[split]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over the ids and texts of every split, in order."""
+        """Return a SHA-256 over the ids and texts of every split, in order, and over documents and golds."""
         return hashlib.sha256(repr(self.contents).encode()).hexdigest()
 
     @cached_property
     def contents(self) -> dict[str, list[Any]]:
-        """Return split -> number of pairs, and SHA-256 over their ids and texts, in order."""
+        """Return split -> number of pairs, and SHA-256 over their ids, texts, documents and golds, in order."""
         contents: dict[str, list[Any]] = {}
         for name, split in self.splits.items():
             digest = hashlib.sha256()
-            for id_, point, counter in zip(split.ids, split.point, split.counter, strict=True):
-                for part in (id_, self.texts[point], self.texts[counter]):
-                    data = part.encode()
-                    digest.update(len(data).to_bytes(8, "little") + data)
+            pairs = zip(split.ids, split.point, split.counter, strict=True)
+            parts: Iterable[str] = (
+                part for id_, point, counter in pairs for part in (id_, self.texts[point], self.texts[counter])
+            )
+            if split.collection is not None:
+                parts = itertools.chain(parts, split.collection.contents(self.texts))
+            for part in parts:
+                data = part.encode()
+                digest.update(len(data).to_bytes(8, "little") + data)
             contents[name] = [len(split), digest.hexdigest()]
         return contents
 
@@ -147,12 +169,16 @@ def with_unique_ids(records: Sequence[Record]) -> list[Record]:
     return unique
 
 
-def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Return the distinct texts and the splits, with numbers for texts, themes, debates and stances."""
+def index_records(
+    records: Sequence[Record], match: str, documents: Sequence[Document] = ()
+) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Return the distinct texts and the splits, with numbers for texts, themes, debates, stances and documents."""
     text_rows: dict[str, int] = {}
     for record in records:
         text_rows.setdefault(record.point, len(text_rows))
         text_rows.setdefault(record.counter, len(text_rows))
+    ids = tuple(document.id for document in documents)
+    text = np.array([text_rows.setdefault(one.text, len(text_rows)) for one in documents], dtype=np.int64)
     identity = identities(text_rows, match)
     themes, debates, stances = (_codes(values) for values in _metadata(records).values())
     splits = {}
@@ -167,6 +193,7 @@ def index_records(records: Sequence[Record], match: str) -> tuple[tuple[str, ...
             debate=None if debates is None else debates[rows],
             stance=None if stances is None else stances[rows],
             identity=identity,
+            collection=_collection(chosen, ids, text) if documents else None,
         )
     return tuple(text_rows), splits
 
@@ -185,6 +212,29 @@ def _metadata(records: Sequence[Record]) -> dict[str, list[tuple[str | None, str
         columns["debate"].append(None if record.debate is None else (record.theme, record.debate))
         columns["stance"].append(None if record.stance is None else (None, record.stance))
     return columns
+
+
+def _collection(records: Sequence[Record], ids: tuple[str, ...], text: Ints) -> Collection:
+    """Return the documents as the pairs of one split refer to them."""
+    numbers: dict[str, int] = {}
+    query, counter, itself, grade = (
+        np.array(
+            [
+                (
+                    numbers.setdefault(record.query or record.id, len(numbers)),
+                    record.document,
+                    record.itself,
+                    record.grade,
+                )
+                for record in records
+            ],
+            dtype=np.int64,
+        )
+        .reshape(-1, 4)
+        .T
+    )
+    order = np.argsort(query, kind="stable")
+    return Collection(ids, text, query, counter, itself, Golds(query[order], counter[order], grade[order]))
 
 
 def _codes(values: Iterable[object]) -> Ints | None:

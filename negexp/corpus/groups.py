@@ -13,6 +13,7 @@ def dependent_groups(split: Split) -> Ints:
     """Return a group for each pair (pairs,), the same for pairs of one debate and of debates that share a text.
 
     Queries of one group are not independent observations: a debate that is listed under three themes is one group.
+    Documents of a collection do not connect pairs, because many queries may have the same gold.
 
     Here the first and the third pair have the same counter:
 
@@ -22,9 +23,8 @@ def dependent_groups(split: Split) -> Ints:
     """
     rows = np.arange(len(split))
     debate = rows if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
-    text = np.unique(np.stack([split.point_identity, split.counter_identity]), return_inverse=True)[1].reshape(
-        2, -1
-    ) + len(split)
+    counter = split.counter_identity if split.collection is None else split.point_identity
+    text = np.unique(np.stack([split.point_identity, counter]), return_inverse=True)[1].reshape(2, -1) + len(split)
     links = (np.concatenate([debate, debate]), text.ravel())
     size = int(text.max()) + 1
     graph = coo_array((np.ones(2 * len(split), dtype=np.int8), links), shape=(size, size))

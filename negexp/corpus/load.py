@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from negexp.components import build
@@ -33,13 +35,13 @@ def check_path(config: DataConfig) -> None:
     reader.check()
 
 
-def load_corpus(config: DataConfig) -> Corpus:
+def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
     """Read the corpus in `config`, and handle copies and leaks as configured.
 
     Raises
     ------
     InputError
-        When the files are invalid, or when a split has no pairs left.
+        When the files are invalid, or when a needed split has no pairs left.
     """
     reader: CorpusReader = build("data", config)
     reader.check()
@@ -47,15 +49,13 @@ def load_corpus(config: DataConfig) -> Corpus:
     records, file_counts = reading.records, reading.counts
     if records[0].split is None:
         records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
-    texts, splits = index_records(with_unique_ids(records), config.match)
-    for name in SPLITS:
+    texts, splits = index_records(with_unique_ids(records), config.match, reading.documents)
+    for name in needed:
         if not len(splits[name]):
-            raise InputError(
-                f"data.path={path}: holds no {name} pair; name all of {', '.join(SPLITS)} in its split column"
-            )
+            raise InputError(f"data.path={path}: holds no {name} pair; {reader.remedy(name)}")
     overlap = find_overlap(splits)
     rows = rows_to_keep(splits["train"], overlap, config.train_overlap, config.copies)
-    if not len(rows):
+    if "train" in needed and not len(rows):
         raise InputError(
             f"data.train_overlap={config.train_overlap}: no training pair is left, all share a text with validation or "
             "test; give other splits or data.train_overlap=keep"
@@ -64,23 +64,44 @@ def load_corpus(config: DataConfig) -> Corpus:
     used = {name: _limit(split, config.max_pairs, config.split_seed) for name, split in used.items()}
     counts = {name: _count(split, file_counts.get(name)) for name, split in splits.items()}
     respelled = len(texts) - len(np.unique(splits["train"].identify(np.arange(len(texts)))))
-    summary = _describe(config, counts, used, overlap, respelled)
-    if reading.note:
-        summary = f"{summary} {reading.note}"
+    notes = [_describe(config, counts, used, overlap, respelled), *describe_documents(used), reading.note]
+    summary = " ".join(filter(None, notes))
     return Corpus(config.name, texts, used, counts, config.match, summary, metadata_names(records))
 
 
 def _count(split: Split, in_files: tuple[int, int] | None) -> dict[str, int | None]:
     points, counters = in_files or (len(split), len(split))
     debates = None if split.debate is None else len(np.unique(split.debate))
-    return {"points": points, "counters": counters, "pairs": len(split), "debates": debates}
+    documents = {} if split.collection is None else {"documents": len(split.collection)}
+    return {"points": points, "counters": counters, "pairs": len(split), "debates": debates, **documents}
+
+
+def describe_documents(splits: dict[str, Split]) -> list[str]:
+    """Return sentences on the documents and golds of the pairs that are used; none without a collection."""
+    collections = [split.collection for split in splits.values() if split.collection is not None]
+    if not collections:
+        return []
+    unpaired = np.all([collection.paired() < 0 for collection in collections], axis=0).sum()
+    several = []
+    for name, split in splits.items():
+        if split.collection is not None:
+            golds = np.unique(split.collection.golds.query, return_counts=True)[1]
+            several.append(f"{int((golds > 1).sum())} of {len(golds)} {name}")
+    return [
+        f"The candidates are {len(collections[0])} documents, {unpaired} of them the counter of no pair.",
+        f"Queries with several golds: {', '.join(several)}.",
+    ]
 
 
 def _limit(split: Split, max_pairs: int | None, seed: int) -> Split:
-    """Return at most `max_pairs` pairs: whole debates in random order, the last one cut; rows stay in order."""
+    """Return at most `max_pairs` pairs: whole debates in random order, the last one cut; rows stay in order.
+
+    Without debates, the pairs of a query stay together in the same way.
+    """
     if max_pairs is None or len(split) <= max_pairs:
         return split
-    group: Ints = np.arange(len(split)) if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
+    queries = np.arange(len(split)) if split.collection is None else split.collection.query
+    group: Ints = queries if split.debate is None else np.unique(split.debate, return_inverse=True)[1]
     place = np.random.default_rng(seed).permutation(int(group.max()) + 1)
     rows = np.sort(np.argsort(place[group], kind="stable")[:max_pairs])
     return split.take(rows)

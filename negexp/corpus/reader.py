@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from negexp.config import DataConfig
 from negexp.corpus.arguments import Record
+from negexp.corpus.collection import Document
 from negexp.corpus.limits import Limits
 from negexp.errors import InputError
 
@@ -19,11 +21,14 @@ class Reading:
 
     counts: split -> points and counters in the files, with those that have no partner; empty if all are in pairs.
     note: a sentence for the summary of the corpus, on what the reader changed in the texts.
+    documents: all documents that are candidates, with the pairs' counters; empty if the candidates are those of the
+    pairs, and each query has one gold.
     """
 
     records: list[Record]
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
+    documents: Sequence[Document] = ()
 
 
 class CorpusReader(ABC):
@@ -48,6 +53,10 @@ class CorpusReader(ABC):
             raise InputError(f"data.path: data={options.name} needs data.path=... ({self.wants})")
         if not self.path.exists():
             raise InputError(f"data.path={options.path}: does not exist; give {self.wants}")
+
+    def remedy(self, split: str) -> str:
+        """Return what to do when the corpus has no pair of a split that is needed."""
+        return "name all of train, validation, test in its split column"
 
     @abstractmethod
     def read(self, limits: Limits) -> Reading:

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def read_rows(
         When the path is not a file, or the file has an unknown type, is too large, is not UTF-8, is empty or lacks a
         required column.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".jsonl": jsonl_rows, ".parquet": _parquet_rows}
     if path.suffix.lower() not in readers:
         raise InputError(f"{key}={path}: must end in .csv, .jsonl or .parquet")
     if not path.is_file():
@@ -81,8 +82,16 @@ def read_rows(
 
 def check_cell(value: Any, location: str) -> str:
     """Return a cell without white space around it, or raise `InputError` unless it is a text that can be used."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    text = checked_text(value, location)
+    if not text:
         raise InputError(f"{location} is empty; fill the cell or drop the row")
+    return text
+
+
+def checked_text(value: Any, location: str) -> str:
+    """Return a cell as a text without white space around it, empty for null, or raise `InputError`."""
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise InputError(f"{location}={value!r} is not a text; write it as a string")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
@@ -96,12 +105,13 @@ def check_cell(value: Any, location: str) -> str:
 def draw_splits(
     records: list[Record], validation_share: float, test_share: float, seed: int, path: Path
 ) -> list[Record]:
-    """Return the records with random splits: whole debates if the table has debates, else single rows.
+    """Return the records with random splits: whole debates if the table has debates, else single queries.
 
     Debates go to validation in random order until it has its share of the pairs, then to test, then to training.
     """
     groups: list[object] = [
-        row if record.debate is None else (record.theme, record.debate) for row, record in enumerate(records)
+        (record.query or row) if record.debate is None else (record.theme, record.debate)
+        for row, record in enumerate(records)
     ]
     sizes = Counter(groups)
     if len(sizes) < 3:
@@ -115,10 +125,7 @@ def draw_splits(
             group = order.pop()
             names[group] = name
             taken += sizes[group]
-    return [
-        Record(r.point, r.counter, names.get(group, "train"), r.theme, r.debate, r.stance, r.id)
-        for r, group in zip(records, groups, strict=True)
-    ]
+    return [replace(one, split=names.get(group, "train")) for one, group in zip(records, groups, strict=True)]
 
 
 def _record(location: str, cells: dict[str, Any], columns: list[str], numbers: Counter[str]) -> Record:
@@ -176,7 +183,8 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise InputError(f"{path}:{reader.line_num}: {error}; check the quotes around this cell") from None
 
 
-def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def jsonl_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield the location and the object of each line, or raise `InputError`."""
     for number, line in enumerate(decode(path.read_bytes(), str(path)).split("\n"), 1):
         if not line.strip():
             continue

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.groups import dependent_groups
-from negexp.corpus.overlap import first_of_pair, shares_text
+from negexp.corpus.overlap import first_of_pair, seen_in
 from negexp.embedding import Embeddings
-from negexp.evaluation.metrics import RANK_COLUMNS
+from negexp.evaluation.metrics import NDCG, RANK_COLUMNS
 from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
 from negexp.evaluation.second_stage import Classifier
 from negexp.model import BiEncoder, PairClassifier, PairScores
@@ -35,8 +35,8 @@ def evaluate_split(
     """
     ranks = rank_queries(split, scorers, config.rerank_k, config.block_bytes, queries, progress)
     ranks["group"] = dependent_groups(split)[ranks["row"].to_numpy()]
-    ranks["seen_in_training"] = shares_text(split, train)[ranks["row"].to_numpy()]
-    return ranks[RANK_COLUMNS]
+    ranks["seen_in_training"] = seen_in(train, split)[ranks["row"].to_numpy()]
+    return ranks[[*RANK_COLUMNS, *(column for column in ranks if column == NDCG)]]
 
 
 def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split, second_stage: bool = True) -> StageScorers:
@@ -64,7 +64,7 @@ def cross_scorers(scorers: StageScorers, reader: PairReader, split: Split, confi
 
 def sample_queries(split: Split, size: int, seed: int) -> Ints:
     """Return a sample of distinct pairs, as rows. It depends on the seed only, not on the epoch or the strategy."""
-    rows = np.flatnonzero(first_of_pair(split))
+    rows = np.flatnonzero(first_of_pair(split) if split.collection is None else split.collection.first_of_query())
     if len(rows) <= size:
         return rows
     return np.sort(generator(seed, 0, "train queries").choice(rows, size, replace=False))

@@ -1,23 +1,27 @@
-"""Metrics of ranks. Each query has one gold counter, so its rank determines every metric."""
+"""Metrics of ranks. The rank of a query's best gold determines every metric but nDCG@10 of several golds."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
+from negexp.evaluation.golds import discount
+
 # columns of a table of ranks: a row for each query, protocol, stage and task
 RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "first", "group", "seen_in_training"]
+NDCG = "ndcg@10"  # a further column where queries can have several golds
+
 METRICS = ("accuracy@1", "accuracy@5", "accuracy@10", "mrr", "ndcg@10")
 
 # {protocol: {stage: {task: {metric: value}}}}
 Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
-def query_metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
+def query_metrics(rank: np.ndarray, ndcg: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Return every metric of METRICS, in that order, for each query (queries,). The best rank of a gold is 1.
 
-    With a single relevant candidate, reciprocal rank is 1 / rank and nDCG@10 is 1 / log2(1 + rank) down to rank 10
-    (Järvelin and Kekäläinen 2002).
+    Without `ndcg` (queries,), each query has one gold: then nDCG@10 is 1 / log2(1 + rank) down to rank 10 (Järvelin and
+    Kekäläinen 2002).
     """
     rank = np.asarray(rank, dtype=np.float64)
     return {
@@ -25,17 +29,23 @@ def query_metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
         "accuracy@5": (rank <= 5).astype(np.float64),
         "accuracy@10": (rank <= 10).astype(np.float64),
         "mrr": 1 / rank,
-        "ndcg@10": np.where(rank <= 10, 1 / np.log2(1 + rank), 0.0),
+        "ndcg@10": discount(rank) if ndcg is None else np.asarray(ndcg, dtype=np.float64),
     }
 
 
-def rank_metrics(rank: np.ndarray) -> dict[str, float]:
-    """Return the means of `query_metrics` over the given ranks (queries,).
+def rank_metrics(rank: np.ndarray, ndcg: np.ndarray | None = None) -> dict[str, float]:
+    """Return the means of `query_metrics` over the given queries (queries,).
 
     >>> rank_metrics(np.array([1, 3, 20, 20]))
     {'accuracy@1': 0.25, 'accuracy@5': 0.5, 'accuracy@10': 0.5, 'mrr': 0.35833333333333334, 'ndcg@10': 0.375}
     """
-    return {metric: float(values.mean()) for metric, values in query_metrics(rank).items()}
+    return {metric: float(values.mean()) for metric, values in query_metrics(rank, ndcg).items()}
+
+
+def table_metrics(ranks: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return `query_metrics` of a table of ranks; its column `ndcg@10` is there for corpora with several golds."""
+    ndcg = ranks["ndcg@10"].to_numpy() if "ndcg@10" in ranks else None
+    return query_metrics(ranks["rank"].to_numpy(), ndcg)
 
 
 def summarise(ranks: pd.DataFrame) -> Metrics:
@@ -43,7 +53,7 @@ def summarise(ranks: pd.DataFrame) -> Metrics:
     summary: Metrics = {}
     for key, part in ranks.groupby(["protocol", "stage", "task"], sort=False):
         protocol, stage, task = map(str, key)
-        values = rank_metrics(part["rank"].to_numpy())
+        values = {metric: float(of_query.mean()) for metric, of_query in table_metrics(part).items()}
         values |= {"candidates": float(part["candidates"].mean()), "queries": len(part)}
         summary.setdefault(protocol, {}).setdefault(stage, {})[task] = values
     return summary

@@ -14,6 +14,8 @@ import numpy as np
 from negexp.corpus.argument_numbers import ArgumentNumbers
 from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.overlap import first_of_pair
+from negexp.evaluation.collection_pools import collection_pool, collection_queries, documents_of
+from negexp.evaluation.pool import Pool, first_copies, positions
 
 PROTOCOLS = ("published", "clean")
 
@@ -49,68 +51,6 @@ TASKS = (
 )
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Queries that share their candidates. At most one column is excluded per query: its own point or a copy of it.
-
-    query: rows of the split (queries,), with their texts and the texts and identities of their gold counters.
-    argument: the number of each candidate (columns,), see `ArgumentNumbers`. text: the text that is scored. identity:
-    equal for all copies of a text, see `Split.identity`. excluded: (queries,) the column that is no candidate of the
-    query, -1 if there is none. respelled: copies may have different spellings.
-    """
-
-    query: Ints
-    query_text: Ints
-    gold_text: Ints
-    gold_identity: Ints
-    argument: Ints
-    text: Ints
-    identity: Ints
-    excluded: Ints
-    respelled: bool
-
-    def part(self, start: int, stop: int) -> Pool:
-        """Return the pool of the queries from `start` to `stop`."""
-        some = slice(start, stop)
-        queries = self.query[some], self.query_text[some], self.gold_text[some], self.gold_identity[some]
-        return Pool(*queries, self.argument, self.text, self.identity, self.excluded[some], self.respelled)
-
-    def parts(self, size: int) -> Iterator[Pool]:
-        """Yield pools of `size` queries each."""
-        for start in range(0, len(self.query), size):
-            yield self.part(start, start + size)
-
-    @property
-    def allowed(self) -> np.ndarray:
-        """Return whether each column is a candidate of each query (queries, columns)."""
-        allowed: np.ndarray = np.arange(len(self.text)) != self.excluded[:, None]
-        return allowed
-
-    @property
-    def gold(self) -> np.ndarray:
-        """Return whether each column is the gold of each query, or a copy of the gold (queries, columns)."""
-        gold: np.ndarray = self.allowed & (self.identity == self.gold_identity[:, None])
-        return gold
-
-    def gold_texts(self) -> tuple[Ints, Ints]:
-        """Return each distinct text of each query's gold: positions in `query` (golds,), ascending, and texts (golds,).
-
-        A gold has several texts when its copies differ in spelling, see `data.match`.
-        """
-        if not self.respelled:
-            return np.arange(len(self.query)), self.gold_text
-        text, column, count = np.unique(self.text, return_index=True, return_counts=True)
-        order = np.argsort(self.identity[column], kind="stable")
-        text, identity, count = text[order], self.identity[column][order], count[order]
-        start, stop = (np.searchsorted(identity, self.gold_identity, side) for side in ("left", "right"))
-        golds = stop - start
-        query = np.repeat(np.arange(len(self.query)), golds)
-        found = np.arange(len(query)) + np.repeat(stop - np.cumsum(golds), golds)
-        # a text may occur in the excluded column only; then it is no candidate of the query
-        alone = (count[found] == 1) & (self.excluded[query] >= 0) & (text[found] == self.text[self.excluded[query]])
-        return query[~alone], text[found][~alone]
-
-
 def possible_tasks(split: Split) -> tuple[list[Task], list[Task]]:
     """Return the tasks that the split's metadata allows, and the tasks that it does not allow."""
     present = {name for name in ("theme", "debate", "stance") if getattr(split, name) is not None}
@@ -121,8 +61,11 @@ def protocol_queries(split: Split, protocol: str) -> Ints:
     """Return the rows that are queries: all rows (published), or the first row of every distinct pair (clean).
 
     A pair whose two texts are copies of each other is no query of the clean protocol, because its gold is not in the
-    pool.
+    pool. With a collection, these are the first row of every query with a gold in the pool, or of every distinct text
+    and set of golds.
     """
+    if split.collection is not None:
+        return collection_queries(split, split.collection, protocol)
     if protocol == "published":
         return np.arange(len(split))
     return np.flatnonzero(first_of_pair(split) & (split.point_identity != split.counter_identity))
@@ -140,7 +83,10 @@ def pools(split: Split, task: Task, protocol: str, queries: Ints) -> Iterator[Po
         for own, others in _by_stance(split, group) if task.own_stance else [(group, group)]:
             query = own[is_query[own]]
             points = {None: others[:0], "all": group, "other stance": others}[task.points]
-            if len(query):
+            if len(query) and split.collection is not None:
+                documents = documents_of(split.collection, None if task.group == "split" else own)
+                yield collection_pool(split, protocol, query, documents, points)
+            elif len(query):
                 yield _pool(split, protocol, query, own, points)
 
 
@@ -158,17 +104,10 @@ def _pool(split: Split, protocol: str, query: Ints, counters: Ints, points: Ints
     text = np.concatenate([split.counter[counters], split.point[points]])
     identity = split.identify(text)
     if protocol == "clean":  # keep the first of all copies; exclude copies of the query
-        first = np.sort(np.unique(identity, return_index=True)[1])
-        argument, text, identity = argument[first], text[first], identity[first]
-        excluded = _positions(identity, split.point_identity[query])
+        argument, text, identity = first_copies(argument, text, identity)
+        excluded = positions(identity, split.point_identity[query])
     else:
-        excluded = _positions(argument, query)
-    gold = split.counter[query], split.counter_identity[query]
-    return Pool(query, split.point[query], *gold, argument, text, identity, excluded, split.respelled)
-
-
-def _positions(values: Ints, searched: Ints) -> Ints:
-    """Return the position of each searched value among distinct values, -1 if it does not occur."""
-    order = np.argsort(values, kind="stable")
-    place = np.minimum(np.searchsorted(values[order], searched), len(values) - 1)
-    return np.where(values[order[place]] == searched, order[place], -1)
+        excluded = positions(argument, query)
+    golds = numbers.number("counter", query), split.counter[query], split.counter_identity[query], np.ones_like(query)
+    gold = (values[:, None] for values in golds)
+    return Pool(query, split.point[query], *gold, argument, text, identity, excluded[:, None], split.respelled)

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
-from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks
-from negexp.evaluation.second_stage import SCORE_TIE, Classifier, Combination, Shortlist, lower_gold, lowered
+from negexp.evaluation.golds import GoldRanks, best_slots, gains, lower_golds, lowered
+from negexp.evaluation.metrics import NDCG
+from negexp.evaluation.pool import Pool
+from negexp.evaluation.pools import PROTOCOLS, Task, pools, possible_tasks
+from negexp.evaluation.second_stage import SCORE_TIE, Classifier, Combination, Shortlist
 from negexp.evaluation.top import Top
 from negexp.largest import largest_columns
 from negexp.paired import paired_scores
@@ -39,25 +42,30 @@ class StageScorers(NamedTuple):
 
 
 class ScoredPool(NamedTuple):
-    """The scores of a pool. The gold's scores are lowered by the tie width, so equal candidates stand above it.
+    """The scores of a pool. The golds' scores are lowered by the tie width, so equal candidates stand above them.
 
-    scores (queries, columns): -inf where a column is no candidate. nearest (queries, k): the columns with the highest
-    scores, best first. combined (queries, k): the combined scores of these columns. k is 0 where the retrieval order
-    decides.
+    scores (queries, columns): -inf where a column is no candidate. gold (queries, columns): see `Pool.gold`. nearest
+    (queries, k): the columns with the highest scores, best first. combined (queries, k): the combined scores of these
+    columns. k is 0 where the retrieval order decides.
     """
 
     scores: NDArray[np.float64]
+    gold: Ints
     nearest: Ints
     combined: NDArray[np.float64]
 
 
 class RankedBlock(NamedTuple):
-    """One stage of a block of queries (queries,): rows of the split, gold ranks, numbers of candidates, first texts."""
+    """One stage of a block of queries (queries,).
+
+    Rows of the split, best gold's ranks, numbers of candidates, first texts, and nDCG@10.
+    """
 
     row: Ints
     rank: Ints
     candidates: Ints
     first: Ints
+    ndcg: NDArray[np.float64]
 
 
 def rank_queries(
@@ -82,7 +90,8 @@ def rank_queries(
     DataFrame
         `query` (id), `protocol`, `stage`, `task`, `rank` (1 = gold first), `candidates`, `first` (id of the argument
         that was ranked first, see `argument_ids`) and `row` (of the split). In the stage `reranked`, candidates beyond
-        the `rerank_k` nearest keep their retrieval order and stand behind them.
+        the `rerank_k` nearest keep their retrieval order and stand behind them. With a collection, where queries may
+        have several golds, also `ndcg@10` with all golds and grades; `rank` is that of the best gold.
     """
     queries = np.arange(len(split)) if queries is None else queries
     cells: list[tuple[tuple[str, str, str], RankedBlock]] = []
@@ -109,7 +118,7 @@ def _table(split: Split, cells: list[tuple[tuple[str, str, str], RankedBlock]]) 
     id_of = argument_ids(split)
     first_id = np.array([id_of.get(text, "") for text in range(max(id_of) + 1)], dtype=object)
     keys, tables = zip(*cells, strict=True)
-    row, rank, candidates, first = (np.concatenate(column) for column in zip(*tables, strict=True))
+    row, rank, candidates, first, ndcg = (np.concatenate(column) for column in zip(*tables, strict=True))
     names = np.repeat(np.array(keys, dtype=object), [len(block.row) for block in tables], axis=0)
     return pd.DataFrame(
         {
@@ -119,13 +128,20 @@ def _table(split: Split, cells: list[tuple[tuple[str, str, str], RankedBlock]]) 
             "candidates": candidates,
             "first": first_id[first],
             "row": row,
+            **({} if split.collection is None else {NDCG: ndcg}),
         }
     )
 
 
 def argument_ids(split: Split) -> dict[int, str]:
-    """Return the id of the first argument with each text: `theme/debate/pro01/counter`, counters before points."""
+    """Return the id of the first argument with each text: `theme/debate/pro01/counter`, counters before points.
+
+    Documents of a collection come first, under their own ids.
+    """
     ids: dict[int, str] = {}
+    if split.collection is not None:
+        for id_, text in zip(split.collection.ids, split.collection.text.tolist(), strict=True):
+            ids.setdefault(text, id_)
     for part, texts in (("counter", split.counter), ("point", split.point)):
         for id_, text in zip(split.ids, texts.tolist(), strict=True):
             ids.setdefault(text, f"{id_}/{part}")
@@ -134,15 +150,14 @@ def argument_ids(split: Split) -> dict[int, str]:
 
 def score_pool(pool: Pool, scorers: StageScorers, k: int) -> ScoredPool:
     """Score the candidates of a pool and, with a re-ranker, score the k nearest once more."""
-    scores = lower_gold(
-        np.where(pool.allowed, scorers.retrieval(pool.query_text, pool.text), -np.inf), pool.gold, SCORE_TIE
-    )
+    gold, scores = pool.gold, np.where(pool.allowed, scorers.retrieval(pool.query_text, pool.text), -np.inf)
+    scores = lower_golds(scores, gold, SCORE_TIE)
     if scorers.classify is None or not scorers.combination.decides:
-        return ScoredPool(scores, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
+        return ScoredPool(scores, gold, np.empty((len(scores), 0), dtype=np.int64), np.empty((len(scores), 0)))
     nearest = largest_columns(scores, min(k, scores.shape[1]))
     near = np.take_along_axis(scores, nearest, axis=1)
-    shortlist = Shortlist.of(pool, nearest, near, np.zeros(len(scores), dtype=np.int64), scorers.classify)
-    return ScoredPool(scores, nearest, scorers.combination(shortlist.classifier, shortlist.retrieval))
+    shortlist = Shortlist.of(pool, nearest, near, GoldRanks.unknown(len(scores)), scorers.classify)
+    return ScoredPool(scores, gold, nearest, scorers.combination(shortlist.classifier, shortlist.retrieval))
 
 
 def ranking_order(scored: ScoredPool) -> Ints:
@@ -164,50 +179,56 @@ def shortlists(split: Split, protocol: str, task: Task, scorers: StageScorers, c
     parts, k = [], config.rerank_k
     for pool in pools(split, task, protocol, np.arange(len(split))):
         for part in pool.parts(_block(len(pool.text), config.block_bytes)):
-            rank, top = _first_stage(part, scorers.retrieval, k)
-            parts.append(Shortlist.of(part, top.column, top.score, rank, scorers.classify).padded(k))
+            golds, top = _first_stage(part, scorers.retrieval, k)
+            parts.append(Shortlist.of(part, top.column, top.score, golds, scorers.classify).padded(k))
     return Shortlist(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
 def _rank_pool(pool: Pool, scorers: StageScorers, k: int) -> list[RankedBlock]:
     """Rank a pool by score and, with a re-ranker, again after re-ranking."""
     classify, combination = scorers.classify, scorers.combination
-    rank, top = _first_stage(pool, scorers.retrieval, 1 if classify is None or not combination.decides else k)
-    candidates = len(pool.text) - (pool.excluded >= 0)
-    retrieval = RankedBlock(pool.query, rank, candidates, pool.text[top.column[:, 0]])
+    golds, top = _first_stage(pool, scorers.retrieval, 1 if classify is None or not combination.decides else k)
+    candidates = pool.candidates
+    retrieval = RankedBlock(pool.query, golds.best, candidates, pool.text[top.column[:, 0]], golds.ndcg())
     if classify is None:
         return [retrieval]
     if not combination.decides:
         return [retrieval, retrieval]
-    reranked, first = Shortlist.of(pool, top.column, top.score, rank, classify).reranked(combination)
-    return [retrieval, RankedBlock(pool.query, reranked, candidates, first)]
+    reranked = Shortlist.of(pool, top.column, top.score, golds, classify).reranked(combination)
+    return [retrieval, RankedBlock(pool.query, reranked.rank, candidates, reranked.first, reranked.ndcg)]
 
 
-def _first_stage(pool: Pool, score: Scorer, k: int) -> tuple[Ints, Top]:
-    """Return the gold's rank of each query of a pool, and its k best columns. Columns are scored tile by tile."""
-    gold = lowered(_gold_scores(pool, score), SCORE_TIE)
+def _first_stage(pool: Pool, score: Scorer, k: int) -> tuple[GoldRanks, Top]:
+    """Return the ranks of the golds of each query of a pool, and its k best columns, scored tile by tile."""
+    gold = lowered(_gold_scores(pool, score), SCORE_TIE)  # (queries, golds)
+    query, place, column = cells = pool.gold_cells()
+    slot = best_slots(gold, cells)
+    bounds = np.take_along_axis(gold, slot, axis=1)
     top = Top(np.empty((len(pool.query), 0)), np.empty((len(pool.query), 0), dtype=np.int64))
-    above = np.zeros(len(pool.query), dtype=np.int64)
+    above = np.zeros(slot.shape, dtype=np.int64)  # candidates that are no golds
+    excluded_query, which = np.nonzero(pool.excluded >= 0)
+    excluded = pool.excluded[excluded_query, which]
     for start in range(0, len(pool.text), TILE):
         check_stop()
-        tile = slice(start, start + TILE)
-        scores = score(pool.query_text, pool.text[tile])
-        own = np.flatnonzero((pool.excluded >= start) & (pool.excluded < start + scores.shape[1]))
-        scores[own, pool.excluded[own] - start] = -np.inf
-        copies = np.isin(pool.gold_identity, pool.identity[tile]).nonzero()[0]
-        if len(copies):
-            is_gold = pool.identity[tile] == pool.gold_identity[copies, None]
-            scores[copies] = np.where(is_gold & (scores[copies] > -np.inf), gold[copies, None], scores[copies])
-        above += np.count_nonzero(scores > gold[:, None], axis=1)
+        scores = score(pool.query_text, pool.text[start : start + TILE])
+        own = (excluded >= start) & (excluded < start + scores.shape[1])
+        scores[excluded_query[own], excluded[own] - start] = -np.inf
+        here = slice(*np.searchsorted(column, (start, start + TILE)))
+        golds = query[here], column[here] - start
+        scores[golds] = -np.inf
+        for rank in range(slot.shape[1]):
+            above[:, rank] += np.count_nonzero(scores > bounds[:, rank, None], axis=1)
+        scores[golds] = gold[query[here], place[here]]
         top = top.merged(scores, start, k)
-    return 1 + above, top
+    ranks = 1 + above + np.arange(slot.shape[1])  # the better golds stand above, too
+    return GoldRanks(slot, ranks, np.take_along_axis(gains(pool), slot, axis=1)), top
 
 
 def _gold_scores(pool: Pool, score: Scorer) -> NDArray[np.float64]:
-    """Return the best score (queries,) among each query's gold and its copies."""
-    query, text = pool.gold_texts()
-    best = np.full(len(pool.query), -np.inf)
-    np.maximum.at(best, query, paired_scores(score, pool.query_text[query], text))
+    """Return the best score among each gold and its copies (queries, golds), -inf where a query has fewer golds."""
+    query, slot, text = pool.gold_texts()
+    best = np.full(pool.gold_text.shape, -np.inf)
+    np.maximum.at(best, (query, slot), paired_scores(score, pool.query_text[query], text))
     return best
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from negexp.corpus.arguments import Ints
-from negexp.evaluation.pools import Pool
+from negexp.evaluation.golds import GoldRanks, dcg, discount, gains, lower_golds, slots_of
+from negexp.evaluation.pool import Pool
 
 # Takes texts as rows of `Corpus.texts`: (queries,), (queries, k) -> log-odds (queries, k). A higher score is better.
 Classifier = Callable[[Ints, Ints], NDArray[np.float64]]
@@ -54,13 +55,22 @@ class Combination(NamedTuple):
         return cls(*(float(row[f"rerank_{name}"]) for name in cls._fields))
 
 
+class Ranked(NamedTuple):
+    """The best gold's rank, the first text and nDCG@10 of some queries (queries,)."""
+
+    rank: Ints
+    first: Ints
+    ndcg: NDArray[np.float64]
+
+
 class Shortlist(NamedTuple):
     """The nearest candidates of some queries, best first, with the scores of both stages.
 
-    rank (queries,): the gold's rank in the first stage. text (queries, k): texts of the candidates. is_gold (queries,
-    k): whether each is the gold or a copy. retrieval, classifier (queries, k): scores, -inf for no candidate. All
-    copies of the gold have the best copy's scores, lowered by the tie widths. So in any combination, a candidate whose
-    two scores equal the gold's stands above the gold.
+    rank (queries,): the best gold's rank in the first stage, and ndcg: its nDCG@10. text (queries, k): texts of the
+    candidates. is_gold (queries, k): whether each is a gold or a copy of one. retrieval, classifier (queries, k):
+    scores, -inf for no candidate. All copies of a gold have the best copy's scores, lowered by the tie widths. So in
+    any combination, a candidate whose two scores equal the gold's stands above the gold. gain (queries, k): see
+    `GoldRanks`, 0 for all but the first copy of a gold. beyond (queries,): what golds outside the list add to nDCG@10.
     """
 
     rank: Ints
@@ -68,45 +78,50 @@ class Shortlist(NamedTuple):
     is_gold: NDArray[np.bool_]
     retrieval: NDArray[np.float64]
     classifier: NDArray[np.float64]
+    gain: NDArray[np.float64]
+    beyond: NDArray[np.float64]
+    ndcg: NDArray[np.float64]
 
     @classmethod
     def of(
-        cls, pool: Pool, column: Ints, retrieval: NDArray[np.float64], rank: Ints, classify: Classifier
+        cls, pool: Pool, column: Ints, retrieval: NDArray[np.float64], golds: GoldRanks, classify: Classifier
     ) -> Shortlist:
-        """Score the nearest columns (queries, k) of a pool; their retrieval scores have the gold's lowered already."""
-        allowed, text = column != pool.excluded[:, None], pool.text[column]
-        is_gold = allowed & (pool.identity[column] == pool.gold_identity[:, None])
+        """Score the nearest columns (queries, k) of a pool; their retrieval scores have the golds' lowered already."""
+        allowed, text = (column[:, :, None] != pool.excluded[:, None, :]).all(axis=2), pool.text[column]
+        slot = slots_of(pool, column)
         classifier = np.where(allowed, classify(pool.query_text, text), -np.inf)
-        return cls(rank, text, is_gold, retrieval, lower_gold(classifier, is_gold, CLASSIFIER_TIE))
+        classifier = lower_golds(classifier, slot, CLASSIFIER_TIE)
+        earlier = np.tril(slot[:, :, None] == slot[:, None, :], -1).any(axis=2)
+        gain = np.where((slot >= 0) & ~earlier, np.take_along_axis(gains(pool), np.maximum(slot, 0), axis=1), 0.0)
+        listed = (golds.slot[:, :, None] == slot[:, None, :]).any(axis=2)
+        beyond = dcg(np.where(listed, 0.0, golds.gain), golds.rank)
+        return cls(golds.best, text, slot >= 0, retrieval, classifier, gain, beyond, golds.ndcg())
 
     def padded(self, k: int) -> Shortlist:
         """Return lists of k candidates; those added are no candidates."""
         missing = ((0, 0), (0, k - self.text.shape[1]))
-        fill = {"text": 0, "is_gold": False, "retrieval": -np.inf, "classifier": -np.inf}
+        fill = {"text": 0, "is_gold": False, "retrieval": -np.inf, "classifier": -np.inf, "gain": 0.0}
         wider = {name: np.pad(getattr(self, name), missing, constant_values=value) for name, value in fill.items()}
         return self._replace(**wider)
 
-    def reranked(self, combination: Combination) -> tuple[Ints, Ints]:
-        """Return the gold's rank and the first text of each query (queries,); a gold outside the list keeps its rank.
+    def reranked(self, combination: Combination) -> Ranked:
+        """Return the order of each query by combined scores; a gold outside the list keeps its rank.
 
-        The first text is never the gold where another candidate's score is at least the gold's.
+        The first text is never a gold where another candidate's score is at least the best gold's.
         """
         if not combination.decides:
-            return self.rank, self.text[:, 0]
+            return Ranked(self.rank, self.text[:, 0], self.ndcg)
         scores = combination(self.classifier, self.retrieval)
         gold_score = np.max(scores, axis=1, where=self.is_gold, initial=-np.inf, keepdims=True)
         above = (scores > -np.inf) & ~self.is_gold & (scores >= gold_score)
         first = np.where(self.is_gold & above.any(axis=1, keepdims=True), -np.inf, scores).argmax(axis=1)
         rank = np.where(self.is_gold.any(axis=1), 1 + above.sum(axis=1), self.rank)
-        return rank, np.take_along_axis(self.text, first[:, None], axis=1)[:, 0]
+        return Ranked(rank, np.take_along_axis(self.text, first[:, None], axis=1)[:, 0], self._ndcg(scores))
 
-
-def lower_gold(values: NDArray[np.float64], gold: np.ndarray, tie: float) -> NDArray[np.float64]:
-    """Give every copy of the gold the best copy's value, lowered by the tie width."""
-    best = np.max(values, axis=1, where=gold, initial=-np.inf, keepdims=True)
-    return np.where(gold, lowered(best, tie), values)
-
-
-def lowered(best: NDArray[np.float64], tie: float) -> NDArray[np.float64]:
-    """Return scores lowered by the tie width, relative to their size."""
-    return best - tie * (1 + np.abs(best))
+    def _ndcg(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return nDCG@10 (queries,) of the lists ordered by scores (queries, k)."""
+        order, ordered = np.lexsort((self.is_gold, -scores), axis=1), np.take_along_axis
+        gain, is_gold = ordered(self.gain, order, axis=1), ordered(self.is_gold, order, axis=1)
+        listed = ordered(scores, order, axis=1) > -np.inf
+        place = np.cumsum(listed & (~is_gold | (gain > 0)), axis=1)  # copies of a gold have none
+        return (gain * discount(np.maximum(place, 1))).sum(axis=1) + self.beyond

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
-from negexp.corpus.argument_numbers import TABLES, ArgumentNumbers
 from negexp.corpus.arguments import Ints, Split
-from negexp.evaluation.pools import PROTOCOLS, Pool, Task, pools, possible_tasks, protocol_queries
+from negexp.evaluation.pool import Pool
+from negexp.evaluation.pools import PROTOCOLS, Task, pools, possible_tasks
 from negexp.evaluation.ranking import STAGES, StageScorers, ranking_order, score_pool
 from negexp.progress import progress_bar
 
@@ -35,23 +35,37 @@ class TrecExport:
     def files(self, name: str, progress: str = "never") -> Iterator[tuple[str, bytes]]:
         """Yield the name and content of each file. Candidates have the order of `rank_queries`.
 
-        `<name>-<protocol>-<task>.qrels` has one relevant document per query. `<name>-<protocol>-<stage>-<task>.run` has
-        the first `depth` candidates of each query. All copies of the gold are one document.
+        `<name>-<protocol>-<task>.qrels` has the golds of each query, which is one without a collection.
+        `<name>-<protocol>-<stage>-<task>.run` has the first `depth` candidates of each query. All copies of a gold are
+        one document. Documents of a collection have their own ids.
         """
         ids = query_ids(self.split)
         stages = STAGES[:1] if self.scorers.classify is None else STAGES
         rounds = list(itertools.product(PROTOCOLS, possible_tasks(self.split)[0]))
         with progress_bar(len(rounds) * len(stages), "TREC files", "run", progress) as bar:
             for protocol, task in rounds:
-                golds = (f"{ids[row]} 0 {ids[row]}/counter 1\n" for row in protocol_queries(self.split, protocol))
-                yield f"{name}-{protocol}-{task.name}.qrels", "".join(golds).encode()
+                yield f"{name}-{protocol}-{task.name}.qrels", self._qrels(protocol, task, ids)
                 for stage in stages:
                     yield f"{name}-{protocol}-{stage}-{task.name}.run", self._run(protocol, stage, task, ids)
                     bar.update()
 
+    def _qrels(self, protocol: str, task: Task, ids: list[str]) -> bytes:
+        """Return a qrels file with the queries in the order of the split."""
+        names, texts = self._names(ids), [""] * len(ids)
+        for pool in pools(self.split, task, protocol, np.arange(len(ids))):
+            for row, *golds in zip(pool.query.tolist(), pool.gold_argument, pool.gold_grade, strict=True):
+                found = zip(*(values.tolist() for values in golds), strict=True)
+                texts[row] = "".join(f"{ids[row]} 0 {names[gold]} {grade}\n" for gold, grade in found if grade)
+        return "".join(texts).encode()
+
+    def _names(self, ids: list[str]) -> list[str]:
+        """Return the names of all arguments, in the order of their numbers."""
+        documents = () if self.split.collection is None else self.split.collection.ids
+        return [*(f"{id_}/{part}" for part in ("point", "counter") for id_ in ids), *map(encoded, documents)]
+
     def _run(self, protocol: str, stage: str, task: Task, ids: list[str]) -> bytes:
         """Return a run file with the queries in the order of the split."""
-        names = [f"{id_}/{part}" for part in TABLES for id_ in ids]  # in the order of `Pool.argument`
+        names = self._names(ids)
         texts = [b""] * len(ids)
         for pool in pools(self.split, task, protocol, np.arange(len(ids))):
             for part in pool.parts(max(1, self.config.block_bytes // (8 * len(pool.text)))):
@@ -63,22 +77,22 @@ class TrecExport:
     def _ranked(self, pool: Pool, stage: str) -> Iterator[tuple[int, Ints, np.ndarray]]:
         """Yield row, arguments (best first) and scores of each query of a pool.
 
-        The first copy of the gold gets the number of the query's own counter. Its other copies are omitted.
+        The first copy of a gold gets the number of the gold itself. Its other copies are omitted.
         """
         scorers = self.scorers if stage == "reranked" else self.scorers._replace(classify=None)
         scored = score_pool(pool, scorers, self.config.rerank_k)
         order = ranking_order(scored)
         allowed, gold, scores = (
-            np.take_along_axis(values, order, axis=1) for values in (pool.allowed, pool.gold, scored.scores)
+            np.take_along_axis(values, order, axis=1) for values in (pool.allowed, scored.gold, scored.scores)
         )
-        numbers = ArgumentNumbers(len(self.split))
-        arguments = np.where(gold, numbers.number("counter", pool.query[:, None]), pool.argument[order])
-        listed = allowed & ~(gold & (np.cumsum(gold, axis=1) > 1))
+        golds = np.take_along_axis(pool.gold_argument, np.maximum(gold, 0), axis=1)
+        arguments = np.where(gold >= 0, golds, pool.argument[order])
         for query, row in enumerate(pool.query.tolist()):
-            own = listed[query]
+            own = np.flatnonzero(allowed[query])
+            own = own[np.sort(np.unique(arguments[query, own], return_index=True)[1])]  # copies of golds once
             # re-ranked lists mix combined scores and distances, so their scores count down the positions
             scores_of_row = (
-                strictly_decreasing(scores[query, own]) if stage == "retrieval" else np.arange(own.sum(), 0, -1)
+                strictly_decreasing(scores[query, own]) if stage == "retrieval" else np.arange(len(own), 0, -1)
             )
             yield row, arguments[query, own], scores_of_row
 

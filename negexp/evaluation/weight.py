@@ -48,7 +48,8 @@ def best_combination(nearest: Shortlist, scale: float, metric: str) -> Combinati
     validation is never below retrieval's.
     """
     choices = [Combination(weight, scale) for weight in WEIGHTS]
-    found = [rank_metrics(nearest.reranked(choice)[0]) for choice in choices]
+    ranked = [nearest.reranked(choice) for choice in choices]
+    found = [rank_metrics(one.rank, one.ndcg) for one in ranked]
     best = max(range(len(choices)), key=lambda one: (found[one][metric], found[one]["mrr"], choices[one].weight))
     return choices[best]
 

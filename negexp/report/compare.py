@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from negexp.evaluation.metrics import METRICS, query_metrics
+from negexp.evaluation.metrics import METRICS, table_metrics
 from negexp.evaluation.pools import PROTOCOLS
 from negexp.evaluation.power import needed_to_see, would_be_seen
 from negexp.evaluation.ranking import STAGES
@@ -148,7 +148,7 @@ def _query_values(run: Run, protocol: str, tasks: list[str]) -> np.ndarray:
     """Return the metrics of each query (queries, cells)."""
     columns: list[np.ndarray] = []
     for stage, task in product(STAGES, tasks):
-        columns += query_metrics(run.cells[protocol, stage, task]["rank"].to_numpy()).values()
+        columns += table_metrics(run.cells[protocol, stage, task]).values()
     return np.stack(columns, axis=1)
 
 

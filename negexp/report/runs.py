@@ -14,7 +14,7 @@ import pandas as pd
 
 from negexp.config import TrainConfig
 from negexp.errors import InputError
-from negexp.evaluation.metrics import RANK_COLUMNS, Metrics, metric_columns, summarise
+from negexp.evaluation.metrics import NDCG, RANK_COLUMNS, Metrics, metric_columns, summarise
 from negexp.tracking.run_folder import PHASES, RunFolder
 from negexp.tracking.stored_run import StoredRun
 
@@ -167,7 +167,7 @@ def _read_run(folder: Path) -> Run:
         raise _UnusableError(f"damaged: {wrong} has the wrong type")
     if not _same_metrics(values["test"], summarise(ranks)):
         raise _UnusableError("damaged: evaluation/test-ranks.parquet does not give the test metrics of result.json")
-    ranks = ranks[RANK_COLUMNS].astype(dict.fromkeys(TEXT_COLUMNS, "category"))  # a hundred runs must fit in memory
+    ranks = ranks.astype(dict.fromkeys(TEXT_COLUMNS, "category"))  # a hundred runs must fit in memory
     return Run(folder, run.config, RunResult.of(values), epochs, ranks)
 
 
@@ -198,6 +198,8 @@ def _find_wrong_type(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.Dat
     for column in RANK_COLUMNS:
         if not kinds.get(column, pd.api.types.is_integer_dtype)(ranks[column]):
             return f"test-ranks.parquet's {column}"
+    if NDCG in ranks and not pd.api.types.is_float_dtype(ranks[NDCG]):
+        return f"test-ranks.parquet's {NDCG}"
     return None if len(epochs) and len(ranks) else "an empty table"
 
 

@@ -21,7 +21,9 @@ class Forbidden:
         The training pairs' arguments.
     exclude
         `self`: the pair's own two arguments. `duplicates`: every copy of these two, and the counters of every pair
-        whose point is a copy of the pair's point. `repeats`: a text that the pair has as a negative already.
+        whose point is a copy of the pair's point. `repeats`: a text that the pair has as a negative already. With a
+        collection of documents, also all golds of the pair's query and the document that is the query itself, whatever
+        is named; with `duplicates`, copies of them as well.
 
     Attributes
     ----------
@@ -33,20 +35,28 @@ class Forbidden:
         self.arguments, self.pairs, self._duplicates = arguments, arguments.pairs, "duplicates" in exclude
         self.repeats = "repeats" in exclude
         self._point, self._counter = (arguments.identity[arguments.table(name)] for name in ("point", "counter"))
+        self._golds = None if arguments.collection is None else GoldTexts(arguments, self._duplicates)
 
     def contains(self, pair: Ints, argument: Ints) -> NDArray[np.bool_]:
         """Return whether each argument is forbidden for its pair; `pair` and `argument` are broadcast."""
         row = self.arguments.row(argument)
         forbidden: NDArray[np.bool_] = row == pair
-        if self._duplicates:
+        if self._golds is not None:
+            forbidden &= ~self.arguments.is_document(argument)
+            forbidden |= self._golds.contains(pair, argument)
+            if self._duplicates:  # the golds have the counters already, and those of copies
+                forbidden |= self.arguments.identity[argument] == self._point[pair]
+        elif self._duplicates:
             text, own_point = self.arguments.identity[argument], self._point[pair]
             counter_of_copy = self.arguments.is_counter(argument) & (self._point[row] == own_point)
             forbidden |= (text == own_point) | (text == self._counter[pair]) | counter_of_copy
         return forbidden
 
     def count(self, table: str) -> Ints:
-        """Return the number of forbidden arguments of table `point` or `counter` for each pair (pairs,)."""
+        """Return the number of forbidden arguments of a candidate table for each pair (pairs,)."""
         point, counter = self._point, self._counter
+        if self._golds is not None:
+            return self._golds.count(table)
         if not self._duplicates:
             return np.ones(self.pairs, dtype=np.int64)
         if table == "point":
@@ -65,8 +75,10 @@ class Forbidden:
         """
         forbidden: Ints = np.sum([self.count(table) for table in tables], axis=0)
         if not self.repeats:
-            return len(tables) * self.pairs - forbidden
-        arguments = np.concatenate([self.arguments.number(table, np.arange(self.pairs)) for table in tables])
+            return sum(map(self.arguments.size, tables)) - forbidden
+        arguments = np.concatenate(
+            [self.arguments.number(table, np.arange(self.arguments.size(table))) for table in tables]
+        )
         identity = self.arguments.identity[arguments]
         texts: Ints = len(np.unique(identity)) - forbidden  # as if every forbidden argument had a text of its own
         for pair in np.flatnonzero(texts < at_least)[:, None]:
@@ -85,6 +97,46 @@ def first_of_each_text(mask: NDArray[np.bool_], identity: Ints) -> NDArray[np.bo
     _, place = np.unique(row * (1 + identity.max(initial=0)) + identity[row, column], return_index=True)
     first[row[place], column[place]] = True
     return first
+
+
+class GoldTexts:
+    """The golds of each training pair's query, and the document that is the query itself.
+
+    Texts are compared, or with `copies` their identities; then pairs whose points are copies share their golds.
+    """
+
+    def __init__(self, arguments: Arguments, copies: bool) -> None:
+        collection = arguments.collection
+        assert collection is not None
+        self.arguments, self.copies = arguments, copies
+        self._text = arguments.identity if copies else arguments.text
+        groups = self._text[arguments.table("point")] if copies else collection.query
+        self._group: Ints = np.unique(groups, return_inverse=True)[1]  # (pairs,)
+        group_of_query = np.full(1 + max(collection.query.max(), collection.golds.query.max(initial=0)), -1)
+        group_of_query[collection.query] = self._group
+        itself = np.flatnonzero(collection.itself >= 0)
+        group = np.concatenate([group_of_query[collection.golds.query], self._group[itself]])
+        document = np.concatenate([collection.golds.document, collection.itself[itself]])
+        text = self._text[arguments.number("document", document)]
+        self._base = 1 + int(self._text.max())
+        self._keys = np.unique((group * self._base + text)[group >= 0])
+
+    def contains(self, pair: Ints, argument: Ints) -> NDArray[np.bool_]:
+        """Return whether each argument is one of these texts of its pair; `pair` and `argument` are broadcast."""
+        return self._known(self._group[pair] * self._base + self._text[argument])
+
+    def count(self, table: str) -> Ints:
+        """Return the number of arguments of a candidate table that are forbidden to each pair (pairs,)."""
+        texts, own = self._text[self.arguments.table(table)], self._text[self.arguments.table("point")]
+        group, text = np.divmod(self._keys, self._base)
+        of_group = np.bincount(group, _occurrences(text, texts), minlength=len(self._group)).astype(np.int64)
+        more = _occurrences(own, texts) if self.copies else np.full(len(own), int(table == "point"))
+        return of_group[self._group] + np.where(self._known(self._group * self._base + own), 0, more)
+
+    def _known(self, keys: Ints) -> NDArray[np.bool_]:
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        known: NDArray[np.bool_] = self._keys[place] == keys
+        return known
 
 
 def _occurrences(values: Ints, table: Ints) -> Ints:

@@ -56,10 +56,11 @@ class LexicalSource:
                 missing.append(number)
             else:
                 distance[number], row[number] = kept[0][:k], kept[1][:k]
-        depth = min(1 << (k - 1).bit_length(), self._arguments.pairs)  # a little deeper, for the next search
+        size = self._arguments.size(table)
+        depth = min(1 << (k - 1).bit_length(), size)  # a little deeper, for the next search
         texts, column = np.unique(self._arguments.text[self._arguments.table(table)], return_inverse=True)
         todo = np.array(missing, dtype=np.int64)
-        for some in blocks(len(todo), BLOCK_SCORES // self._arguments.pairs):
+        for some in blocks(len(todo), BLOCK_SCORES // size):
             check_stop()
             place = todo[some]
             scores = self._bm25.scores(self._arguments.text[pair[place]], texts)[:, column]
@@ -81,7 +82,7 @@ class LexicalSource:
 def mining_source(options: SamplerConfig, texts: Sequence[str], arguments: Arguments) -> Source | None:
     """Return the source of `sampler.source` that lasts for the whole run; None: the embeddings of each refresh.
 
-    texts: all texts of the corpus. The documents are the distinct texts of the training pairs.
+    texts: all texts of the corpus. The documents are the distinct texts of the training pairs and of the collection.
     """
     if options.source == "embeddings":
         return None

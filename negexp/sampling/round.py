@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from negexp.corpus.argument_numbers import TABLES
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.negatives import Negatives, Neighbours
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-TABLES_OF = {"both": TABLES, "points": ("point",), "counters": ("counter",)}  # by value of `sampler.candidates`
 
 
 class SamplingRound:
@@ -53,7 +50,7 @@ class SamplingRound:
         candidates: str = "both",
     ) -> None:
         self.arguments, self.forbidden, self.space, self.rng = arguments, forbidden, space, rng
-        self.num_negatives, self.tables = num_negatives, TABLES_OF[candidates]
+        self.num_negatives, self.tables = num_negatives, arguments.candidate_tables(candidates)
         self.pairs = arguments.pairs
         self.progress = 0.0
         self.validation: Sequence[float] = ()
@@ -95,6 +92,12 @@ class SamplingRound:
         most: Ints = np.max([self.forbidden.count(table) for table in self.tables], axis=0)
         return most
 
+    def is_candidate(self, argument: Ints) -> NDArray[np.bool_]:
+        """Return whether each argument is in one of the tables that the round chooses from."""
+        tables = [self.arguments.table(table) for table in self.tables]
+        inside: NDArray[np.bool_] = np.any([(argument >= one.start) & (argument < one.stop) for one in tables], axis=0)
+        return inside
+
     def distance(self, pair: Ints, argument: Ints) -> Floats:
         """Return distances (pairs, k) from points to arguments (pairs, k), as in `Neighbours.distance`."""
         return self.source.distance(pair, argument)
@@ -115,10 +118,10 @@ class SamplingRound:
         between, but not the point itself.
         """
         # With f forbidden arguments in a table, its nearest k + f include its nearest k allowed arguments.
-        width = min(allowed + int(self._most_forbidden[pair].max(initial=0)), self.pairs)
-        results = [self.source.search(table, pair, width) for table in self.tables]
+        width, numbers = allowed + int(self._most_forbidden[pair].max(initial=0)), self.arguments
+        results = [self.source.search(table, pair, min(width, numbers.size(table))) for table in self.tables]
         distance = np.concatenate([distances for distances, _ in results], axis=1)
-        rows = [self.arguments.number(table, row) for table, (_, row) in zip(self.tables, results, strict=True)]
+        rows = [numbers.number(table, row) for table, (_, row) in zip(self.tables, results, strict=True)]
         argument = np.concatenate(rows, axis=1)
         order = np.lexsort((argument, distance), axis=1)
         argument, distance = (np.take_along_axis(values, order, axis=1) for values in (argument, distance))
@@ -160,6 +163,7 @@ class SamplingRound:
             while len(todo):
                 drawn = self.rng.integers(low, high, len(todo))
                 wrong = self.forbidden.contains(pair[todo], drawn) | self._has(argument[todo], drawn)
+                wrong |= ~self.is_candidate(drawn)
                 argument[todo[~wrong], column] = drawn[~wrong]
                 todo = todo[wrong]
         argument = argument[:, first:]

@@ -15,7 +15,7 @@ from negexp.errors import InputError
 from negexp.sampling.forbidden import Forbidden, first_of_each_text
 from negexp.sampling.negatives import Negatives
 from negexp.sampling.policy import MiningPolicy
-from negexp.sampling.round import TABLES_OF, Ints, SamplingRound
+from negexp.sampling.round import Ints, SamplingRound
 
 log = logging.getLogger("negexp")
 
@@ -64,7 +64,8 @@ class NegativeSampler(ABC):
 
     def check_candidates(self, forbidden: Forbidden) -> None:
         """Raise `InputError` if a pair has fewer allowed arguments than `num_negatives`, or none for the policy."""
-        tables, required = TABLES_OF[self.options.candidates], self.options.num_negatives
+        required = self.options.num_negatives
+        tables = forbidden.arguments.candidate_tables(self.options.candidates)
         allowed = forbidden.allowed(tables, required)
         fewest = int(np.min(allowed))
         if fewest < required:
@@ -82,12 +83,12 @@ class NegativeSampler(ABC):
         self._check_shapes(negatives, round_)
         self._check_found(negatives.found)
         argument, found = negatives.argument, negatives.found
-        low, high = round_.span
         name = f"{type(self).__name__}.choose"
-        if (((argument < low) | (argument >= high)) & found).any():
+        if (~round_.is_candidate(argument) & found).any():
+            tables = [round_.arguments.table(table) for table in round_.tables]
+            ranges = " and ".join(f"{table.start} .. {table.stop - 1}" for table in tables)
             raise ValueError(
-                f"{name} returned an argument outside {low} .. {high - 1} "
-                f"(sampler.candidates={self.options.candidates})"
+                f"{name} returned an argument outside {ranges} (sampler.candidates={self.options.candidates})"
             )
         ordered = np.sort(np.where(found, argument, -1 - np.arange(argument.shape[1])), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():

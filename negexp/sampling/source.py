@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from negexp.corpus.argument_numbers import ArgumentNumbers
+from negexp.corpus.argument_numbers import TABLES, ArgumentNumbers
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -51,8 +51,8 @@ class Index(Protocol):
 class EmbeddingSpace:
     """Retrieval embeddings at the time of sampling, and the indexes over them, built on first use.
 
-    query (pairs, dim): the points as queries. candidate: table -> (pairs, dim). build: vectors -> index. Distances are
-    Euclidean.
+    query (pairs, dim): the points as queries. candidate: table -> (rows of the table, dim); `document` only where the
+    corpus has a collection. build: vectors -> index. Distances are Euclidean.
     """
 
     query: np.ndarray
@@ -81,12 +81,15 @@ class EmbeddingSpace:
 
     def distance(self, pair: Ints, argument: Ints) -> Floats:
         """Return Euclidean distances (pairs, k) from points as queries to arguments (pairs, k)."""
-        numbers, dim = ArgumentNumbers(len(self.query)), self.query.shape[1]
+        document = self.candidate.get("document", self.query[:0])
+        numbers, dim = ArgumentNumbers(len(self.query), len(document)), self.query.shape[1]
         distances = np.empty(argument.shape)
         for some in blocks(len(pair), BLOCK_NUMBERS // (dim * max(1, argument.shape[1]))):
             row, is_counter = numbers.row(argument[some]), numbers.is_counter(argument[some])
-            vectors = self.candidate["point"][row]
+            is_document = numbers.is_document(argument[some])
+            vectors = self.candidate["point"][np.where(is_document, 0, row)]
             vectors[is_counter] = self.candidate["counter"][row[is_counter]]
+            vectors[is_document] = document[row[is_document]]
             difference = vectors.astype(np.float64) - self.query[pair[some]][:, None]
             distances[some] = np.linalg.norm(difference, axis=2)
         return distances
@@ -99,12 +102,12 @@ class EmbeddingSpace:
 
     @cached_property
     def _squared_lengths(self) -> tuple[Floats, Floats]:
-        """Return the squared lengths of the queries (pairs,) and of the arguments (2 pairs,)."""
-        query, point, counter = (
+        """Return the squared lengths of the queries (pairs,) and of the arguments, in the order of their numbers."""
+        query, *candidates = (
             np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-            for vectors in (self.query, self.candidate["point"], self.candidate["counter"])
+            for vectors in (self.query, *(self.candidate[table] for table in TABLES if table in self.candidate))
         )
-        return query, np.concatenate([point, counter])
+        return query, np.concatenate(candidates)
 
 
 def blocks(rows: int, size: int) -> Iterator[slice]:

@@ -36,7 +36,9 @@ def build_ledger(
     Returns
     -------
     DataFrame
-        `pair`, `negative` (0 .. k-1), `source`, `row`, `mined`, `distance`, `positive_distance` (Euclidean),
+        `pair`, `negative` (0 .. k-1), `source` (`point`, `counter`; with a collection also `document`, which is the
+        counter of no training pair), `row` (of a document: in the collection), `mined`, `distance`,
+        `positive_distance` (Euclidean),
         `neighbour_rank` (1 = nearest argument except the point itself; null for random draws), `gold_copy` (the text is
         a copy of the gold counter), `origin` (`debate` or `theme` if the negative shares it with the pair, else
         `elsewhere`; null where the corpus has neither), `sampled_epoch` and `dropped` (number of nearer arguments that
@@ -44,13 +46,14 @@ def build_ledger(
     """
     pair, place = np.nonzero(negatives.found)
     argument, rank = negatives.argument[pair, place], negatives.neighbour_rank[pair, place]
+    source, row = arguments.source(argument)
     own_counter = arguments.number("counter", pair)
     return pd.DataFrame(
         {
             "pair": pair,
             "negative": place,
-            "source": np.where(arguments.is_counter(argument), "counter", "point"),
-            "row": arguments.row(argument),
+            "source": source,
+            "row": row,
             "mined": rank > 0,
             "distance": negatives.distance[pair, place],
             "positive_distance": positive_distance[pair],

@@ -17,7 +17,7 @@ import pandas as pd
 from negexp.config import TrainConfig, load_run_config
 from negexp.corpus import SPLITS
 from negexp.errors import InputError
-from negexp.evaluation.metrics import RANK_COLUMNS
+from negexp.evaluation.metrics import NDCG, RANK_COLUMNS
 from negexp.evaluation.monitor import Monitor
 from negexp.tracking.ledger import LEDGER_COLUMNS
 from negexp.tracking.reading import read_csv, read_json, read_parquet
@@ -160,7 +160,7 @@ class StoredRun:
         """
         if split not in SPLITS:
             raise InputError(f"split={split}: no such split; choose from {', '.join(SPLITS)}")
-        return read_parquet(self.files.evaluation / f"{split}-ranks.parquet", self.folder, RANK_COLUMNS)
+        return read_parquet(self.files.evaluation / f"{split}-ranks.parquet", self.folder, [*RANK_COLUMNS, NDCG])
 
     def _ledgers(self) -> Iterator[tuple[int, int, Path]]:
         """Yield epoch, step and path of each file of the ledger."""

