@@ -192,7 +192,7 @@ def test_streams_of_a_caller_stay_and_are_back_afterwards(capsys: pytest.Capture
 REFUSED = {
     "unknown command": (
         ["trian"],
-        "trian: no such command; choose from bench, evaluate, export, report, search, train",
+        "trian: no such command; choose from bench, evaluate, export, mine, report, runs, search, train",
     ),
     "typo in a key": (["train", "trainer.epoch=3"], "trainer.epoch"),
     "typo in an added key": (["train", "+trainer.epoch=3"], "trainer.epoch"),
@@ -221,7 +221,7 @@ REFUSED = {
     "Hydra's own key": (["train", "hydra.run.fold=x"], "hydra.run.fold"),
     "pickled rerun": (["train", "--experimental-rerun", "config.pickle"], "--experimental-rerun: "),
     "nothing to report": (["report"], "runs: needs runs=DIR"),
-    "sweep of reports": (["report", "-m", "runs=.,.."], "--multirun: a report is no sweep"),
+    "sweep of reports": (["report", "-m", "runs=.,.."], "--multirun: negexp report is no sweep"),
     "run to evaluate": (["evaluate", "run=nowhere"], "nowhere/config.yaml: not found"),
     "typo in a report": (["report", "runs=.", "text=false"], "text"),
     "examples": (["report", "runs=.", "examples=-1"], "examples=-1: must be at least 0"),

@@ -128,7 +128,7 @@ def _check_flags(command: str, args: Namespace) -> None:
         raise InputError("--experimental-rerun: reads a pickle, which can run code; give the overrides instead")
     if args.multirun and not find(command).sweeps:
         usage = "; usage: ".join(["", *find(command).usage[:1]])
-        raise InputError(f"--multirun: a {command} is no sweep{usage}")
+        raise InputError(f"--multirun: negexp {command} is no sweep{usage}")
     actions = [flag for flag in ("run", "multirun", "cfg", "info", "shell-completion") if _given(args, flag)]
     if len(actions) > 1:
         raise InputError(f"--{' --'.join(actions)}: only one of them at a time")
