@@ -68,7 +68,7 @@ def who_has(kind: str, key: str) -> str:
     """Return `; key belongs to kind=name, ...` with the components of a kind that have a key of their own, or nothing.
 
     >>> who_has("mining", "low")
-    '; low belongs to mining=window'
+    '; low belongs to mining=score, mining=window'
     """
     if kind not in KINDS or key in shared_options(kind):
         return ""
