@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -48,8 +48,7 @@ class Judged:
         documents = [Document(f"d{row}", self.text(text)) for row, text in enumerate(self.documents)]
         texts, splits = index_records(self.records(), "exact", documents)
         number = [int(text.removeprefix("text").rstrip(" .")) for text in texts]
-        split = splits["test"]
-        return texts, Split(**{**vars_of(split), "identity": np.array(number)})
+        return texts, replace(splits["test"], identity=np.array(number))
 
     def same(self, text: int, other: int) -> bool:
         return self.copies[text] == self.copies[other]
@@ -57,11 +56,6 @@ class Judged:
     def golds(self, query: int) -> dict[int, int]:
         """Return the documents of a query and their grades."""
         return {document: grade for (one, document), grade in self.grades.items() if one == query}
-
-
-def vars_of(split: Split) -> dict[str, object]:
-    names = ("ids", "point", "counter", "theme", "debate", "stance", "identity", "collection")
-    return {name: getattr(split, name) for name in names}
 
 
 @st.composite

@@ -111,7 +111,7 @@ def test_a_folder_of_tables_is_read(tmp_path: Path) -> None:
     assert pairs(corpus, "test") == [(row["anchor"], row["positive"]) for row in rows("test")]
 
 
-WRONG: dict[str, tuple[Rows, dict[str, str], str]] = {
+WRONG: dict[str, tuple[Rows, dict[str, Any], str]] = {
     "no such column": (rows("a"), {"counter": "positiv"}, r"data\.columns\.counter=positiv: split train .*positive"),
     "numbers": (rows("a"), {"counter": "other"}, r"train, row 0: other=0 is not a text"),
     "an empty text": ([{"anchor": "a", "positive": " "}], {}, r"train, row 0: positive is empty"),

@@ -49,7 +49,8 @@ class Pool:
         """Return the number of candidates of each query (queries,)."""
         own = np.sort(self.excluded, axis=1)
         repeated = (own[:, 1:] == own[:, :-1]) & (own[:, 1:] >= 0)
-        return len(self.text) - (own >= 0).sum(axis=1) + repeated.sum(axis=1)
+        candidates: Ints = len(self.text) - (own >= 0).sum(axis=1) + repeated.sum(axis=1)
+        return candidates
 
     @property
     def allowed(self) -> np.ndarray:

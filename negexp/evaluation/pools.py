@@ -108,6 +108,6 @@ def _pool(split: Split, protocol: str, query: Ints, counters: Ints, points: Ints
         excluded = positions(identity, split.point_identity[query])
     else:
         excluded = positions(argument, query)
-    golds = numbers.number("counter", query), split.counter[query], split.counter_identity[query], np.ones_like(query)
-    gold = (values[:, None] for values in golds)
+    row = query[:, None]  # the only gold of each query is its counter
+    gold = numbers.number("counter", row), split.counter[row], split.counter_identity[row], np.ones_like(row)
     return Pool(query, split.point[query], *gold, argument, text, identity, excluded[:, None], split.respelled)

@@ -124,4 +124,5 @@ class Shortlist(NamedTuple):
         gain, is_gold = ordered(self.gain, order, axis=1), ordered(self.is_gold, order, axis=1)
         listed = ordered(scores, order, axis=1) > -np.inf
         place = np.cumsum(listed & (~is_gold | (gain > 0)), axis=1)  # copies of a gold have none
-        return (gain * discount(np.maximum(place, 1))).sum(axis=1) + self.beyond
+        ndcg: NDArray[np.float64] = (gain * discount(np.maximum(place, 1))).sum(axis=1) + self.beyond
+        return ndcg

@@ -152,14 +152,14 @@ class _Rows:
             )
 
     def _add_row(self, location: str, cells: dict[str, Any], id_: str, split: str | None) -> None:
-        point, *metadata = (
-            self._text(cells[part], location, part) if part in cells else None for part in ("point", *METADATA)
+        point = self._text(cells["point"], location, "point")
+        theme, debate, stance = (
+            self._text(cells[part], location, part) if part in cells else None for part in METADATA
         )
-        assert point is not None
         self.several |= isinstance(cells["counter"], list) and len(cells["counter"]) > 1
         for counter in dict.fromkeys(self._texts(cells["counter"], location, "counter")):
             document = self.documents.setdefault(counter, len(self.documents))
-            self.records.append(Record(point, counter, split, *metadata, id_, query=id_, document=document))
+            self.records.append(Record(point, counter, split, theme, debate, stance, id_, id_, document))
         for text in self._texts(cells.get("document", []), location, "document"):
             self.documents.setdefault(text, len(self.documents))
 
