@@ -88,7 +88,7 @@ def metrics_of(order: list[int], grades: list[int]) -> tuple[int, float]:
 def reference(
     case: Judged, scores: np.ndarray, combined: np.ndarray, k: int
 ) -> dict[tuple[str, ...], tuple[int, float]]:
-    result = {}
+    result: dict[tuple[str, ...], tuple[int, float]] = {}
     for protocol in ("published", "clean"):
         for task in ("epc", "epa"):
             known: list[object] = []

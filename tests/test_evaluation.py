@@ -157,7 +157,8 @@ def cases(draw: st.DrawFn, without_metadata: bool = False, respelled: bool = Fal
     if without_metadata:
         metadata |= dict.fromkeys(draw(st.sets(st.sampled_from(names), min_size=1)))
     identity = codes(texts, texts - 2) if respelled else None
-    split = Split(tuple(f"q{row}" for row in range(size)), point, counter, **metadata, identity=identity)
+    theme, debate_of, stance = (metadata[name] for name in names)
+    split = Split(tuple(f"q{row}" for row in range(size)), point, counter, theme, debate_of, stance, identity=identity)
     matrix = arrays(np.float64, (texts, texts), elements=st.integers(-2, 2).map(float))
     return Case(split, draw(matrix), draw(matrix))
 

@@ -57,7 +57,10 @@ def list_of(is_gold: list[int], retrieval: list[float], classifier: list[float])
     """Return the shortlist of one query, its candidates ordered as given."""
     rows = [np.array([row], dtype=np.float64) for row in (retrieval, classifier)]
     gold = np.array([is_gold], dtype=bool)
-    return Shortlist(np.array([9]), np.arange(len(is_gold))[None], gold, *rows, gold * 1.0, *np.zeros((2, 1)))
+    nothing = np.zeros(1)
+    return Shortlist(
+        np.array([9]), np.arange(len(is_gold))[None], gold, rows[0], rows[1], gold * 1.0, beyond=nothing, ndcg=nothing
+    )
 
 
 def test_a_gold_outside_the_list_keeps_its_rank_and_missing_candidates_count_nothing() -> None:
@@ -93,7 +96,9 @@ def test_the_scale_is_the_ratio_of_the_spreads_within_the_lists() -> None:
     retrieval, classifier = -rng.random((5, 4)), 30 * rng.normal(size=(5, 4))
     retrieval[0, 3] = classifier[0, 3] = -np.inf  # a shorter list
     text = np.zeros((5, 4), dtype=np.int64)
-    nearest = Shortlist(np.ones(5, dtype=np.int64), text, text > 0, retrieval, classifier, text, *np.zeros((2, 5)))
+    gain, nothing = np.zeros((5, 4)), np.zeros(5)
+    ones = np.ones(5, dtype=np.int64)
+    nearest = Shortlist(ones, text, text > 0, retrieval, classifier, gain, beyond=nothing, ndcg=nothing)
 
     def spread(scores: np.ndarray) -> float:
         real = [[value for value in row if value > -np.inf] for row in scores.tolist()]

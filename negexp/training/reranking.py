@@ -17,6 +17,7 @@ from negexp.errors import InputError
 from negexp.evaluation import METRICS, Combination
 from negexp.evaluation.evaluator import split_scorers
 from negexp.evaluation.metrics import rank_metrics
+from negexp.evaluation.second_stage import Ranked, Shortlist
 from negexp.evaluation.weight import choose_weight, monitored_lists
 from negexp.model import BiEncoder, BuiltModel, build_cross_encoder
 from negexp.model.encoder_check import check_positions
@@ -169,7 +170,7 @@ class Reranking:
             cache.prepare(lambda ask: monitored_lists(scorers._replace(classify=ask), split, monitor, evaluation))
             nearest = monitored_lists(scorers._replace(classify=cache), split, monitor, evaluation)
             combination = choose_weight(nearest, monitor.metric, evaluation.rerank_weight)
-            ranked = {"retrieval": nearest, "reranked": nearest.reranked(combination)}
+            ranked: dict[str, Shortlist | Ranked] = {"retrieval": nearest, "reranked": nearest.reranked(combination)}
         scores = {}
         for stage, one in ranked.items():
             values = rank_metrics(one.rank, one.ndcg)
