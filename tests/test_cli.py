@@ -115,7 +115,7 @@ def test_help_of_a_command_lists_groups_options_and_keys(command: str, capsys: p
     if command in ("export", "report", "runs"):
         assert {"export": "hub: null", "report": "texts: true", "runs": "runs: outputs"}[command] in out
     else:
-        assert "data: arguana, demo, pairs" in out
+        assert "data: arguana, beir, datasets, demo, pairs" in out
         assert "train_overlap: drop" in out
 
 
@@ -253,7 +253,7 @@ def test_wrong_input_is_refused_in_one_line_and_leaves_no_folder(
 BELONGS = {
     "strategy": (["train", "sampler=hard", "sampler.start_rate=0.5"], "start_rate belongs to sampler=decay"),
     "schedule": (["train", "schedule@sampler.random_rate=cosine"], "random_rate belongs to sampler=scheduled"),
-    "policy in a sweep": (["train", "-m", "mining=nearest,window", "sampler.mining.low=0"], "to mining=window"),
+    "policy in a sweep": (["train", "-m", "mining=nearest,window", "sampler.mining.low=0"], "to mining=score, mining=window"),
     "two losses": (["train", "loss=info_nce", "loss.margin=1"], "margin belongs to loss=triplet, loss=triplet_ce"),
     "corpus": (["evaluate", "data.titles=drop"], "titles belongs to data=arguana"),
     "group of another command": (["evaluate", "experiment=smoke"], "--help lists the groups there are"),
