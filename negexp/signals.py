@@ -1,4 +1,4 @@
-"""Stop cleanly on SIGINT, SIGTERM and SIGUSR1 (which Slurm sends before the time limit).
+"""Stop cleanly on SIGINT, SIGTERM, and SIGUSR1 or SIGUSR2 (which Slurm sends before the time limit if asked).
 
 A run's files are valid at every moment. So a stop only has to finish the step, release the lock, log a line, and exit
 with code 130 or 143.
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
-SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has no SIGUSR1
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # submitit sends SIGUSR2
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has no SIGUSR1 and SIGUSR2
 
 
 class Stopped(BaseException):  # not an Exception, like KeyboardInterrupt: `except Exception` must not catch it
@@ -22,6 +22,7 @@ class Stopped(BaseException):  # not an Exception, like KeyboardInterrupt: `exce
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        self.number = number
         self.name = signal.Signals(number).name
         self.exit_code = 130 if number == signal.SIGINT else 143
 
