@@ -89,11 +89,20 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    # a signal that the shell set to ignored, as for a script's background jobs, stays ignored
-    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in SIGNALS if not _is_ignored(number)]
     before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _is_ignored(number: int) -> bool:
+    """Tell whether a signal is ignored: by the shell, as for a script's background jobs, or by a process of submitit.
+
+    A scheduler that preempts a job sends SIGTERM first. submitit waits for SIGUSR2, and then queues the job again.
+    """
+    handler = signal.getsignal(number)
+    by_submitit = getattr(handler, "__module__", "").startswith("submitit.") and handler.__name__ == "bypass"
+    return handler is signal.SIG_IGN or by_submitit
