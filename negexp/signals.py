@@ -104,5 +104,5 @@ def _is_ignored(number: int) -> bool:
     A scheduler that preempts a job sends SIGTERM first. submitit waits for SIGUSR2, and then queues the job again.
     """
     handler = signal.getsignal(number)
-    by_submitit = getattr(handler, "__module__", "").startswith("submitit.") and handler.__name__ == "bypass"
-    return handler is signal.SIG_IGN or by_submitit
+    owner, name = str(getattr(handler, "__module__", "")), getattr(handler, "__name__", "")
+    return handler is signal.SIG_IGN or (owner.startswith("submitit.") and name == "bypass")
