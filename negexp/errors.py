@@ -13,7 +13,10 @@ class InputError(Exception):
 
 
 class JobsFailedError(Exception):
-    """Some jobs of a sweep failed. The exit code is 2 if the user's input was wrong, 1 for a defect of negexp."""
+    """Some jobs of a sweep did not finish.
+
+    The exit code is 1 for a defect of negexp or a killed process, else 2 for wrong input, else 143 for a signal.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(" ".join(message.split()))

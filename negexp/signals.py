@@ -1,4 +1,4 @@
-"""Stop cleanly on SIGINT, SIGTERM and SIGUSR1 (which Slurm sends before the time limit).
+"""Stop cleanly on SIGINT, SIGTERM, and SIGUSR1 or SIGUSR2 (which Slurm sends before the time limit if asked).
 
 A run's files are valid at every moment. So a stop only has to finish the step, release the lock, log a line, and exit
 with code 130 or 143.
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
-SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has no SIGUSR1
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # submitit sends SIGUSR2
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has no SIGUSR1 and SIGUSR2
 
 
 class Stopped(BaseException):  # not an Exception, like KeyboardInterrupt: `except Exception` must not catch it
@@ -22,6 +22,7 @@ class Stopped(BaseException):  # not an Exception, like KeyboardInterrupt: `exce
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        self.number = number
         self.name = signal.Signals(number).name
         self.exit_code = 130 if number == signal.SIGINT else 143
 
@@ -88,11 +89,20 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    # a signal that the shell set to ignored, as for a script's background jobs, stays ignored
-    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in SIGNALS if not _is_ignored(number)]
     before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _is_ignored(number: int) -> bool:
+    """Tell whether a signal is ignored: by the shell, as for a script's background jobs, or by a process of submitit.
+
+    A scheduler that preempts a job sends SIGTERM first. submitit waits for SIGUSR2, and then queues the job again.
+    """
+    handler = signal.getsignal(number)
+    owner, name = str(getattr(handler, "__module__", "")), getattr(handler, "__name__", "")
+    return handler is signal.SIG_IGN or (owner.startswith("submitit.") and name == "bypass")

@@ -21,14 +21,12 @@ from typing import Any, cast
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 import negexp
 from negexp.application import slug
-from negexp.application.explain import explain
 from negexp.cli import main
 from negexp.command import find, names, purpose
 from negexp.config import CONF_DIR, TrainConfig, flatten, to_yaml
@@ -439,11 +437,6 @@ def test_run_folder_that_cannot_be_made_is_refused_in_one_line(
     reason = "cannot be written (Not a directory); give another folder"
     assert capsys.readouterr().err == f"negexp: hydra.run.dir=file/x: {reason}\n"
     assert calls == []
-
-
-def test_a_launcher_that_is_not_installed_names_the_extra() -> None:
-    said = explain(HydraException("Could not find 'hydra/launcher/joblib'"))
-    assert said.endswith("'hydra/launcher/joblib'; it comes with negexp's extra `joblib`: pip install '.[joblib]'")
 
 
 def test_sweep_has_a_folder_per_job(tmp_path: Path, calls: Calls) -> None:

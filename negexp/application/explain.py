@@ -13,6 +13,7 @@ from negexp.components.declared import who_has
 from negexp.nearest import did_you_mean, nearest_key
 
 GUESS = re.compile(r"(?P<said>.*'\S+?@(?P<above>\S+)\.(?P<key>\S+)'\.) Did you mean to override (?P<guess>\S+)\?")
+LAUNCHER = re.compile(r"hydra/launcher/(joblib|ray|submitit)(?:_local|_slurm)?\b")
 WRONG_KEY = re.compile(r"Could not override '(.+?)'|'(.+?)' does not exist")
 
 
@@ -29,8 +30,9 @@ def explain(
     if cause and cause not in str(error):
         kept.append(cause)
     message = " ".join(" ".join(kept).split())
-    if "hydra/launcher/joblib" in message:
-        return f"{message}; it comes with negexp's extra `joblib`: pip install '.[joblib]'"
+    launcher = LAUNCHER.search(message)
+    if launcher is not None:
+        return f"{message}; it comes with negexp's extra `{launcher[1]}`: pip install '.[{launcher[1]}]'"
     message = _without_a_far_guess(message)
     hint = "" if "Did you mean" in message else _suggestion(error, known, overrides)
     if not hint and "is not in struct" in message:

@@ -40,6 +40,7 @@ from negexp.nearest import did_you_mean
 def run_command(command: str, arguments: list[str]) -> None:
     """Compose and check the configuration of the command of that name, then run it: once, or as a sweep of jobs."""
     logging.raiseExceptions = False  # print no traceback when a log cannot be written, as on a full disk
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray's launcher reports each use to Ray's makers
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors and exits with 1, instead of raising them
     register_search_path()
     parser = get_args_parser()
@@ -160,7 +161,7 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
     with config_dir(command, args) as (name, overrides):
         if not args.multirun:
             config = compose_or_explain(name, overrides, return_hydra_config=True)
-            refuse_code(config.hydra)
+            refuse_code(config.hydra, overrides)
             if config.hydra.mode is not None and config.hydra.mode != RunMode.RUN:
                 raise InputError(f"hydra.mode={config.hydra.mode.name}: give -m instead")
             configure(find(command), config, overrides)
@@ -168,7 +169,7 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
         parsed = OverridesParser.create().parse_overrides(overrides)
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         config = compose_or_explain(name, fixed, return_hydra_config=True)  # an overlay may bring a sweep of its own
-        refuse_code(config.hydra)
+        refuse_code(config.hydra, fixed)
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return None  # another sweeper chooses its jobs while it runs; each is then checked as it starts
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
@@ -176,6 +177,6 @@ def _check_jobs(command: str, args: Namespace) -> int | None:
         jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
         for job in jobs:
             config = compose_or_explain(name, job, return_hydra_config=True)
-            refuse_code(config.hydra)
+            refuse_code(config.hydra, job)
             configure(find(command), config, job)
         return len(jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ import negexp.application.names  # noqa: F401  # a launcher's process needs the 
 from negexp.application.compose import configure
 from negexp.command import find
 from negexp.errors import InputError, JobsFailedError
+from negexp.signals import Stopped, stops_at_once
 from negexp.tracking.files import shown, write_bytes, write_csv
 
 log = logging.getLogger("negexp")
@@ -30,7 +32,7 @@ OUTCOMES = ("done", "continued", "skipped", "failed", "stopped")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a job; `reason` says in one line why it failed, `defect` whether negexp is to blame."""
+    """The outcome of a job; `reason` says in one line why it failed or stopped, `defect` whether negexp is to blame."""
 
     number: int
     job: str
@@ -75,8 +77,12 @@ class Job:
 
     def _run_in_sweep(self, config: DictConfig, inbox: Path) -> None:
         started, outcome, reason, defect = time.perf_counter(), "stopped", "", False
+        stopped: Stopped | None = None
         try:
-            outcome = self._run(config)
+            with stops_at_once():
+                outcome = self._run(config)
+        except Stopped as stop:
+            stopped, reason = stop, f"stopped by {stop.name}; the same command goes on"
         except InputError as error:
             outcome, reason = "failed", str(error)
             log.error(reason)  # into the job's log
@@ -91,6 +97,18 @@ class Job:
                 write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
         # here the exceptions are deleted, and with them the model and the embeddings that their tracebacks held
         _free_memory()
+        if stopped is not None:
+            _pass_on(stopped.number)
+
+
+def _pass_on(number: int) -> None:
+    """Give a signal that stopped a job to the owner of the process.
+
+    negexp's command line then ends the sweep. A process of submitit puts its job into the queue again and exits. Where
+    it may not, it raises an error, and its launcher would not wait for the other jobs; so this job returns instead.
+    """
+    with suppress(Exception):  # `Stopped`, SystemExit and KeyboardInterrupt are none
+        signal.raise_signal(number)
 
 
 def _first_line(error: Exception) -> str:
@@ -141,20 +159,24 @@ class Sweep:
         return outcomes
 
     def raise_failures(self, outcomes: Sequence[Outcome], launcher: Exception | None) -> None:
-        """Raise `JobsFailedError` when a job failed, or ended without an outcome."""
-        failed = [outcome for outcome in outcomes if outcome.outcome == "failed"]
+        """Raise `JobsFailedError` when a job failed, ended without an outcome, or was stopped in another process."""
+        ended = ("done", "continued", "skipped")
+        unfinished = [outcome for outcome in outcomes if outcome.outcome not in ended]
+        failed = [outcome for outcome in unfinished if outcome.outcome == "failed"]
         missing = 0 if self.jobs is None else self.jobs - len(outcomes)
-        reasons = [f"{one.job}: {one.reason}" for one in failed]
+        reasons = [f"{one.job}: {one.reason}" for one in sorted(unfinished, key=lambda one: one.outcome)]
         if missing or launcher is not None:
             why = "killed, or out of memory" if launcher is None else _first_line(launcher)
             reasons.append(f"{missing} did not come to an end ({why}); run the command again")
         if reasons:
             total = self.jobs or len(outcomes)
-            ours = launcher is not None or missing > 0 or any(one.defect for one in failed)
+            defect = launcher is not None or missing > 0 or any(one.defect for one in failed)
             first, more = reasons[0], len(reasons) - 1
-            message = f"{len(failed) + missing} of {total} jobs failed: {first}"
+            message = (
+                f"{len(unfinished) + missing} of {total} jobs {'failed' if failed or defect else 'stopped'}: {first}"
+            )
             message += f"; and {more} more, see jobs.csv beside the jobs" if more else ""
-            raise JobsFailedError(message, exit_code=1 if ours else 2)
+            raise JobsFailedError(message, exit_code=1 if defect else 2 if failed else 143)
 
 
 def _table(sweep: str, outcomes: Sequence[Outcome]) -> str:
