@@ -251,7 +251,10 @@ def test_wrong_input_is_refused_in_one_line_and_leaves_no_folder(
 BELONGS = {
     "strategy": (["train", "sampler=hard", "sampler.start_rate=0.5"], "start_rate belongs to sampler=decay"),
     "schedule": (["train", "schedule@sampler.random_rate=cosine"], "random_rate belongs to sampler=scheduled"),
-    "policy in a sweep": (["train", "-m", "mining=nearest,window", "sampler.mining.low=0"], "to mining=score, mining=window"),
+    "policy in a sweep": (
+        ["train", "-m", "mining=nearest,window", "sampler.mining.low=0"],
+        "low belongs to mining=score, ",
+    ),
     "two losses": (["train", "loss=info_nce", "loss.margin=1"], "margin belongs to loss=triplet, loss=triplet_ce"),
     "corpus": (["evaluate", "data.titles=drop"], "titles belongs to data=arguana"),
     "group of another command": (["evaluate", "experiment=smoke"], "--help lists the groups there are"),

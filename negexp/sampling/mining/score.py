@@ -15,7 +15,8 @@ from negexp.sampling.round import SamplingRound
 from negexp.sampling.schedule import ScheduledNumber
 
 BOUNDS = ("low", "high", "margin")
-LARGEST = 1e9  # of a similarity; cosines, BM25 scores and scores of cross-encoders are far below it
+SMALLEST = -1e9  # similarities: cosines, BM25 scores and scores of cross-encoders are far inside
+LARGEST = 1e9
 
 
 @dataclass
@@ -23,16 +24,16 @@ class ScoreOptions(MiningConfig):
     """The bounds of cosines, BM25 scores (`sampler.source=bm25`), or a cross-encoder's (`negexp mine rescore=`)."""
 
     low: ScheduleConfig | None = scheduled(
-        "neighbours with a lower similarity are dropped; null: none", low=-LARGEST, high=LARGEST
+        "neighbours with a lower similarity are dropped; null: none", low=SMALLEST, high=LARGEST
     )
     high: ScheduleConfig | None = scheduled(
         "neighbours with a higher similarity are dropped, as likely false negatives; null: none",
-        low=-LARGEST,
+        low=SMALLEST,
         high=LARGEST,
     )
     margin: ScheduleConfig | None = scheduled(
         "neighbours with a similarity above the own counter's minus this are dropped; null: none",
-        low=-LARGEST,
+        low=SMALLEST,
         high=LARGEST,
     )
 
@@ -41,7 +42,7 @@ class ScoreOptions(MiningConfig):
         if all(getattr(self, name) is None for name in BOUNDS):
             raise InputError(f"{key}.low, {key}.high and {key}.margin: all are null; give one, or use mining=nearest")
         if self.low is not None and self.high is not None:
-            low, high = min(self.low.extremes(), default=-LARGEST), max(self.high.extremes(), default=LARGEST)
+            low, high = min(self.low.extremes(), default=SMALLEST), max(self.high.extremes(), default=LARGEST)
             if low > high:
                 raise InputError(f"{key}.low={low:g}: is above {key}.high={high:g}; lower it")
 
