@@ -86,13 +86,17 @@ ORIGINALS = [option for option in EXPERIMENTS if option.startswith("experiment=o
 
 def needs_path(option: str) -> bool:
     overlay = (CONF_DIR / "experiment" / f"{option.removeprefix('experiment=')}.yaml").is_file()
-    return option in ("data=arguana", "data=pairs") or (overlay and composed("train", option).data.name != "demo")
+    return option in ("data=arguana", "data=beir", "data=datasets", "data=pairs") or (
+        overlay and composed("train", option).data.name != "demo"
+    )
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option != "model=bm25"])
 def test_every_option_of_train_composes_and_parses(option: str) -> None:
     path = ["data.path=x"] if needs_path(option) else []
     group, _, name = option.partition("=")
+    if group == "tracker" and name != "default":
+        pytest.importorskip(name)  # its package comes with an extra
     schedule = ["sampler=scheduled", f"schedule@sampler.random_rate={name}"]
     config = train_config(*(schedule if group == "schedule" else [option]), *path)
     if group in ("data", "sampler", "batch", "index", "loss"):
