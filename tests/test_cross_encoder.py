@@ -256,15 +256,15 @@ def test_a_run_that_is_stopped_in_the_second_stage_continues_to_the_same_bits(
 
 
 def test_a_longer_run_trains_it_again_after_another_best_epoch(run_training: Train, tmp_path: Path) -> None:
-    overrides = [CROSS[0], *(one for one in CROSS[1:] if one != "trainer.epochs=1"), "trainer.lr=3e-3"]
+    overrides = [CROSS[0], *(one for one in CROSS[1:] if one != "trainer.epochs=1"), "trainer.lr=1e-3"]
     folder = run_training(*overrides, "trainer.epochs=1")
     first = json.loads((folder / "reranker/epoch-000/state.json").read_text())["bi_encoder"]
-    run_training(*overrides, "trainer.epochs=3")
+    run_training(*overrides, "trainer.epochs=5")
     result = json.loads((folder / "result.json").read_text())
     second = json.loads((folder / "reranker/epoch-000/state.json").read_text())["bi_encoder"]
     assert result["best_epoch"] > 0
     assert first != second
-    assert differences(folder, run_training(*overrides, "trainer.epochs=3", folder="whole")) == []
+    assert differences(folder, run_training(*overrides, "trainer.epochs=5", folder="whole")) == []
 
 
 @pytest.mark.kills
