@@ -579,11 +579,12 @@ def test_texts_of_every_table(name: str) -> None:
     rows: list[dict[str, Any]] = [
         {"_id": "d1", "title": "Ports", "text": "They cost.", "theme": "trade"},
         {"_id": "d 2", "title": "", "text": " It is, \u201cfree\u201d ", "theme": None},
+        {"_id": "d3", "title": "Nothing but a title", "text": "", "theme": "ports"},
     ]
     found = read_texts(as_file(name, rows), "documents", LIMITS)
-    assert found.ids == ["d1", "d 2"]
-    assert found.texts == ["Ports They cost.", "It is, \u201cfree\u201d"]
-    assert found.metadata == {"theme": ["trade", None]}
+    assert found.ids == ["d1", "d 2", "d3"]
+    assert found.texts == ["Ports They cost.", "It is, \u201cfree\u201d", "Nothing but a title"]
+    assert found.metadata == {"theme": ["trade", None, "ports"]}
 
 
 def test_texts_without_ids_have_numbers() -> None:
