@@ -25,9 +25,10 @@ from safetensors.torch import load_file
 
 from negexp.cli import main
 from negexp.commands import train
-from negexp.export.card import without_folders
+from negexp.export.card import model_card, without_folders
 from negexp.export.request import is_hub_name
 from negexp.export.run import export_run
+from negexp.report.runs import read_runs
 from negexp.tracking import RunFolder, files
 
 SMOKE = ["experiment=smoke", "trainer.epochs=1", "model.query_head=residual", "data.path=null"]
@@ -129,6 +130,14 @@ def test_texts_of_a_strangers_run_stay_texts_in_the_card(finished: Path, here: P
     assert "pairs # Title &lt;script>alert(1)&lt;/script> 'code'" in outside
     assert "<script" not in outside
     assert card.count("```") % 2 == 0
+
+
+def test_the_base_of_the_card_is_a_name_of_the_hub_and_no_folder(finished: Path, here: Path) -> None:
+    run = read_runs([finished])[0][0]
+    run.config.model.pretrained = "encoders/minilm"
+    assert "base_model: encoders/minilm\n" in model_card(run, 0)
+    (here / "encoders" / "minilm").mkdir(parents=True)
+    assert "base_model" not in model_card(run, 0)
 
 
 def test_a_failure_while_writing_leaves_nothing(

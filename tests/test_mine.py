@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import test_beir
 import torch
+from collections_of import Judged, judged
 from conftest import compose_train
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from test_collection import round_of
 from test_mining import Case, case, policy, taken
 from test_sampling import some_examples
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from negexp.cli import main
 from negexp.commands import train
+from negexp.config.commands import NEGATIVE_FORMATS
 from negexp.corpus import load_corpus
 from negexp.mine.formats import FILES, FORMATS, rows_of
 from negexp.mine.negatives import MinedPair
@@ -134,6 +138,30 @@ def test_a_format_has_these_rows_in_both_files(name: str, tmp_path: Path) -> Non
     assert read == ROWS[name]
 
 
+GRADED = [  # two queries, the first with two golds
+    MinedPair("p", "c", ["m", "n"], 0.5, [0.4, 0.25], query=0),
+    MinedPair("p", "d", [], 0.75, [], query=0),
+    MinedPair("q", "c", ["m"], 1.0, [0.125], query=1),
+    MinedPair("p", "e", ["n", "o"], 0.375, [0.25, 0.0], query=0),
+]
+
+
+def test_a_list_has_all_golds_of_its_query() -> None:
+    assert rows_of("labeled-list", GRADED, k=2) == [
+        {"anchor": "p", "documents": ["c", "d", "e", "m", "n", "o"], "labels": [1, 1, 1, 0, 0, 0]},
+        {"anchor": "q", "documents": ["c", "m"], "labels": [1, 0]},
+    ]
+    first: dict[str, Any] = {"query": "p", "pos": ["c", "d", "e"], "neg": ["m", "n", "o"]}
+    first |= {"pos_scores": [0.5, 0.75, 0.375], "neg_scores": [0.4, 0.25, 0.0]}
+    second = {"query": "q", "pos": ["c"], "neg": ["m"], "pos_scores": [1.0], "neg_scores": [0.125]}
+    assert rows_of("flagembedding", GRADED, k=2) == [first, second]
+    assert [row["positive"] for row in rows_of("triplet", GRADED, k=2)] == ["c", "c", "c", "e", "e"]
+
+
+def test_the_formats_are_the_choices_of_the_key() -> None:
+    assert FORMATS == NEGATIVE_FORMATS
+
+
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +269,27 @@ def test_copies_are_no_negatives_and_the_report_counts_them(here: Path) -> None:
     assert copies["share"] == copies["skipped"] / (copies["skipped"] + 40)
 
 
+def test_a_folder_of_beir_needs_the_split_that_is_mined_alone(here: Path) -> None:
+    folder = test_beir.write(here / "beir")
+    for name in ("dev", "test"):
+        (folder / "qrels" / f"{name}.tsv").unlink()
+    data = ["data=beir", f"data.path={folder}", *TINY[:-1]]
+    mine(*data, "sampler.candidates=counters", "format=flagembedding", "output=out")
+    rows = [json.loads(line) for line in Path("out/negatives.jsonl").read_text().splitlines()]
+    assert len(rows) == 8  # of 16 pairs
+    assert [len(row["pos"]) for row in rows] == [2] * 8
+    assert not any(set(row["pos"]) & set(row["neg"]) for row in rows)
+    assert json.loads(Path("out/report.json").read_text())["mined"]["copies"]["skipped"] == 0
+
+
+def test_a_run_below_the_home_folder_is_found(
+    runs: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(runs))
+    mine("run=~/one", "output=out")
+    assert Path("out/report.json").is_file()
+
+
 # --- the report's numbers ------------------------------------------------------------------------------------------
 
 tables = st.sampled_from(["both", "points"])
@@ -260,6 +309,28 @@ def test_skipped_copies_are_those_nearer_than_the_last_negative(one: Case, low: 
         query = one.problem.queries[pair].astype(float)
         copies = [other for other in every if other not in distance and other not in (pair, n + pair)]
         assert skipped == sum(math.dist(query, vectors[copy]) < last for copy in copies)
+
+
+@some_examples
+@given(one=judged(), k=st.integers(1, 3), candidates=st.sampled_from(["both", "points", "counters"]))
+def test_golds_of_a_query_are_no_skipped_copies(one: Judged, k: int, candidates: str) -> None:
+    assume(len(one.grades) > 1)
+    split, queries = one.split()[1], [query for query, _ in sorted(one.grades)]
+    round_, n = round_of(one, split, candidates, "exact", k), len(split)
+    negatives = round_.mine(np.arange(n), policy(name="nearest"))
+    vectors = [*round_.space.candidate["point"], *round_.space.candidate["document"]]
+    numbers = [*range(n), *range(2 * n, 2 * n + len(one.documents))]
+    for pair, skipped in enumerate(skipped_copies(round_, negatives).tolist()):
+        place = {
+            number: (math.dist(round_.space.query[pair], vector), number)
+            for number, vector in zip(numbers, vectors, strict=True)
+            if candidates == "both" or (number < n) == (candidates == "points")
+        }
+        last = max((place[number] for number in taken(negatives, pair)), default=(-1.0, 0))
+        own = {pair, *(2 * n + document for document in one.golds(queries[pair]))}
+        own.add(2 * n + one.itself.get(queries[pair], -1 - 2 * n))
+        nearer = np.array([number for number in place if place[number] < last and number not in own], dtype=int)
+        assert skipped == round_.forbidden.contains(np.array(pair), nearer).sum()
 
 
 def test_quantiles_of_a_few_numbers_and_of_none() -> None:

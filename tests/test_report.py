@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from collections_of import Judged
 from conftest import QUICK, compose_train
 
 from negexp.cli import main
@@ -28,6 +29,7 @@ from negexp.evaluation.pools import TASKS
 from negexp.evaluation.ranking import STAGES
 from negexp.report import write_report
 from negexp.report.arms import group_into_comparisons
+from negexp.report.examples import ExampleTexts
 from negexp.report.runs import find_runs, read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -385,6 +387,20 @@ def test_examples_are_the_changed_queries_with_their_texts(sweep: Path) -> None:
     assert max(change) == rows[0]["change"]
     page = (sweep / "report" / "report.html").read_text(encoding="utf-8")
     assert rows[0]["point"].split(".")[0].split("'")[0] in page
+
+
+def test_every_gold_of_a_query_counts_in_an_example() -> None:
+    case = Judged([0, 1], [2, 3, 4, 5], {(0, 0): 1, (0, 1): 2, (1, 2): 1}, {}, [0, 1, 2, 3, 4, 2])
+    texts, split = case.split()
+    split = replace(split, ids=("q0", "q0~2", "q1"))
+    corpus = Corpus("made", texts, {"test": split}, {}, "exact", "")
+    found = ExampleTexts(corpus, ["q0"]).example("a", "b", 0, 1.0, "d1", "d2")  # d1 is the second gold
+    assert (found.first_is_gold, found.second_is_gold) == (True, False)
+    assert [found.gold, found.first_ranked, found.second_ranked] == [case.text(3), case.text(3), case.text(4)]
+    neither = ExampleTexts(corpus, ["q0"]).example("a", "b", 0, 1.0, "d2", "d2")
+    assert (neither.gold, neither.first_is_gold) == (case.text(2), False)
+    copy = ExampleTexts(corpus, ["q0"]).example("a", "b", 0, 1.0, "d2", "d3")  # d3 is a copy of the first gold
+    assert (copy.gold, copy.second_is_gold) == (case.text(5), True)
 
 
 @pytest.mark.usefixtures("no_figures")

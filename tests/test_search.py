@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import test_beir
 import torch
 from conftest import compose_train
 from hydra import compose, initialize_config_dir
@@ -201,6 +202,49 @@ def test_the_candidates_have_the_ranks_of_the_evaluation(
         assert found.query("rank > 5")["combined"].isna().all()
 
 
+@pytest.fixture(scope="module")
+def collection_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run on a folder of BEIR: 24 queries, 42 documents, of which one is a test query in other words."""
+    folder = test_beir.write(tmp_path_factory.mktemp("collection") / "made")
+    with open(folder / "corpus.jsonl", "a", encoding="utf-8") as file:
+        for id_, text in (("q17", "Parks are bad, in case 17 for example."), ("d40", "Statement 40 is about zoos.")):
+            file.write(json.dumps({"_id": id_, "title": "", "text": text}) + "\n")
+    keys = ["data=beir", f"data.path={folder}", "data.max_pairs=null", "trainer.monitor=clean/retrieval/epc/mrr"]
+    keys = ["experiment=smoke", "trainer.epochs=1", *keys, "evaluation.rerank_k=5", "evaluation.rerank_weight=0.4"]
+    train.run(compose_train(*keys), folder.with_name("run"), keys)
+    return folder.with_name("run")
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "reranked"])
+@pytest.mark.parametrize(("task", "candidates"), [("epc", "counters"), ("epa", "all")])
+def test_documents_of_a_collection_have_the_ranks_of_the_evaluation(
+    task: str, candidates: str, stage: str, collection_run: Path
+) -> None:
+    corpus = corpus_of(collection_run)
+    write_queries(corpus, "test")
+    asked = {"queries": "queries.jsonl", "split": "test", "candidates": candidates, "rerank": stage == "reranked"}
+    found = found_by(collection_run, **asked, k=99)
+    ranks = pd.read_parquet(collection_run / "evaluation" / "test-ranks.parquet")
+    ranks = ranks.query("protocol == 'clean' and task == @task and stage == @stage").set_index("query")
+    assert len(ranks) == 8
+    for query, expected in ranks.iterrows():
+        own = found[found["query"] == query]
+        number = int(str(query).removeprefix("q"))
+        golds = own["rank"][own["id"].isin([f"d{number}", f"d{number + 1}"])]
+        assert (len(own), golds.min(), own["id"].iloc[0]) == (
+            expected["candidates"],
+            expected["rank"],
+            expected["first"],
+        )
+        documents = own[own["source"] == "document"]
+        assert len(documents) == 42 - (query == "q17")
+        assert documents["split"].isna().all()
+        assert ("q17" in set(own["id"])) == (query != "q17")
+        assert (len(own) - len(documents), own["copies"].max()) == (7 if task == "epa" else 0, 1)
+    everywhere = found_by(collection_run, query="Why?", k=99, candidates="all")
+    assert everywhere["source"].value_counts().to_dict() == {"document": 42, "point": 24}
+
+
 @pytest.mark.parametrize("name", ["pair", "unshared"])
 def test_scores_are_those_of_single_forward_calls(name: str, runs: Callable[[str], Path]) -> None:
     run = runs(name)
@@ -227,11 +271,11 @@ def test_scores_are_those_of_single_forward_calls(name: str, runs: Callable[[str
 def test_the_nearest_equal_a_plain_loop_without_the_own_text(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     vectors, queries = rng.integers(0, 2, (6, 3)).astype(np.float32), rng.integers(0, 2, (4, 3)).astype(np.float32)
-    own = rng.integers(-1, 6, 4)
+    own = rng.integers(-1, 6, (4, 2))
     index = ExactIndex(vectors, 2**20, torch.device("cpu"))
     found = nearest(index, queries, Candidates([""] * 6, pd.DataFrame(), own), k)
     for row in range(4):
-        rest = [c for c in range(6) if c != own[row]]
+        rest = [c for c in range(6) if c not in own[row]]
         expected = sorted(rest, key=lambda c: (((queries[row] - vectors[c]) ** 2).sum(), c))[:k]
         kept = found.candidate[row] >= 0
         assert found.candidate[row][kept].tolist() == expected
@@ -535,11 +579,12 @@ def test_texts_of_every_table(name: str) -> None:
     rows: list[dict[str, Any]] = [
         {"_id": "d1", "title": "Ports", "text": "They cost.", "theme": "trade"},
         {"_id": "d 2", "title": "", "text": " It is, \u201cfree\u201d ", "theme": None},
+        {"_id": "d3", "title": "Nothing but a title", "text": "", "theme": "ports"},
     ]
     found = read_texts(as_file(name, rows), "documents", LIMITS)
-    assert found.ids == ["d1", "d 2"]
-    assert found.texts == ["Ports They cost.", "It is, \u201cfree\u201d"]
-    assert found.metadata == {"theme": ["trade", None]}
+    assert found.ids == ["d1", "d 2", "d3"]
+    assert found.texts == ["Ports They cost.", "It is, \u201cfree\u201d", "Nothing but a title"]
+    assert found.metadata == {"theme": ["trade", None, "ports"]}
 
 
 def test_texts_without_ids_have_numbers() -> None:
@@ -694,7 +739,7 @@ def test_documents_beside_keys_of_the_corpus_are_refused(override: str, run: Pat
         (["run=nowhere", "query=x"], "nowhere/config.yaml: not found; run= must name a folder"),
         (["run=RUN", "query="], 'query="": is empty'),
         (["run=RUN", "queries=bad.jsonl", "output=new.csv"], "bad.jsonl:2: is not JSON"),
-        (["-m", "run=RUN", "query=x"], "--multirun: a search is no sweep"),
+        (["-m", "run=RUN", "query=x"], "--multirun: negexp search is no sweep"),
         (["run=RUN", "query=x", "data.path=gone.csv"], "data.path=gone.csv: does not exist"),
     ],
 )

@@ -13,7 +13,7 @@ from negexp.corpus import check_path
 def check(config: EvaluateConfig, overrides: Sequence[str]) -> None:
     """Raise `InputError` unless the corpus exists: with a run its own, where the command line names no other."""
     if config.run is not None:
-        config = with_run(config, load_run_config(Path(config.run) / "config.yaml"), overrides)
+        config = with_run(config, load_run_config(Path(config.run).expanduser() / "config.yaml"), overrides)
     check_path(config.data)
 
 

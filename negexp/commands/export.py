@@ -23,10 +23,10 @@ class ExportConfig(Options):
 def check(config: ExportConfig, overrides: Sequence[str]) -> None:
     """Raise `InputError` unless the output folder is free, the hub can be asked, and the run has a configuration."""
     from negexp.export.request import check_hub, check_run
-    from negexp.tracking.output import check_output
+    from negexp.tracking.output import check_output_folder
 
     check_run(Path(config.run).expanduser())
-    check_output(Path(config.output).expanduser())
+    check_output_folder(Path(config.output).expanduser())
     if config.hub is not None:
         check_hub(config.hub)
 

@@ -13,11 +13,11 @@ from negexp.errors import InputError
 
 def check(config: MineConfig, overrides: Sequence[str]) -> None:
     """Raise `InputError` unless the output folder is free, there is one encoder, and corpus and cross-encoder exist."""
-    from negexp.tracking.output import check_output
+    from negexp.tracking.output import check_output_folder
 
-    check_output(Path(config.output).expanduser())
+    check_output_folder(Path(config.output).expanduser())
     if config.run is not None:
-        config = with_run(config, load_run_config(Path(config.run) / "config.yaml"), overrides)
+        config = with_run(config, load_run_config(Path(config.run).expanduser() / "config.yaml"), overrides)
     elif not gives_model(overrides):
         raise InputError(
             "run=null: nothing says whose embeddings are searched; give run=DIR, or an encoder, as in model=minilm or "

@@ -15,9 +15,9 @@ def check(config: SearchConfig, overrides: Sequence[str]) -> None:
 
     check_request(config, overrides)
     if config.output is not None:
-        from negexp.search.output import check_output
+        from negexp.search.output import check_output_file
 
-        check_output(Path(config.output).expanduser())
+        check_output_file(Path(config.output).expanduser())
 
 
 def run(config: SearchConfig, folder: Path, overrides: list[str]) -> None:

@@ -25,7 +25,10 @@ class SearchConfig(Options):
         form="FILE",
     )
     split: str = option("whose arguments are searched", choices=("all", "train", "validation", "test"))
-    candidates: str = option("counters alone, or points too", choices=("counters", "all"))
+    candidates: str = option(
+        "counters alone, or points too; the documents of a collection take the place of the counters",
+        choices=("counters", "all"),
+    )
     k: int = option("candidates a query, best first", low=1)
     rerank: bool = option("false: the order of the embeddings, also where the run has a re-ranker")
     output: str | None = option(

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,12 @@ def checked_text(value: Any, location: str) -> str:
         raise InputError(f"{location} holds a NUL character; remove it")
     check_length(len(value), location)
     return value.strip()
+
+
+def titled_text(cells: Mapping[str, Any], location: str, titles: bool = True) -> str:
+    """Return the title, a space and the text of a row; without `titles` the text alone. Empty if all of it is."""
+    columns = ("title", "text") if titles else ("text",)
+    return " ".join(checked_text(cells.get(name), f"{location}: {name}") for name in columns).strip()
 
 
 def draw_splits(

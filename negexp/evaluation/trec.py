@@ -15,7 +15,7 @@ from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.pool import Pool
 from negexp.evaluation.pools import PROTOCOLS, Task, pools, possible_tasks
-from negexp.evaluation.ranking import STAGES, StageScorers, ranking_order, score_pool
+from negexp.evaluation.ranking import STAGES, StageScorers, named_arguments, ranking_order, score_pool
 from negexp.progress import progress_bar
 
 # White space separates columns and lines, and NUL ends C strings. Only these characters and % are percent-encoded: ids
@@ -51,21 +51,20 @@ class TrecExport:
 
     def _qrels(self, protocol: str, task: Task, ids: list[str]) -> bytes:
         """Return a qrels file with the queries in the order of the split."""
-        names, texts = self._names(ids), [""] * len(ids)
+        names, texts = self._names(), [""] * len(ids)
         for pool in pools(self.split, task, protocol, np.arange(len(ids))):
             for row, *golds in zip(pool.query.tolist(), pool.gold_argument, pool.gold_grade, strict=True):
                 found = zip(*(values.tolist() for values in golds), strict=True)
                 texts[row] = "".join(f"{ids[row]} 0 {names[gold]} {grade}\n" for gold, grade in found if grade)
         return "".join(texts).encode()
 
-    def _names(self, ids: list[str]) -> list[str]:
-        """Return the names of all arguments, in the order of their numbers."""
-        documents = () if self.split.collection is None else self.split.collection.ids
-        return [*(f"{id_}/{part}" for part in ("point", "counter") for id_ in ids), *map(encoded, documents)]
+    def _names(self) -> list[str]:
+        """Return the ids of all arguments without white space, in the order of their numbers."""
+        return [encoded(id_) for ids, _ in named_arguments(self.split).values() for id_ in ids]
 
     def _run(self, protocol: str, stage: str, task: Task, ids: list[str]) -> bytes:
         """Return a run file with the queries in the order of the split."""
-        names = self._names(ids)
+        names = self._names()
         texts = [b""] * len(ids)
         for pool in pools(self.split, task, protocol, np.arange(len(ids))):
             for part in pool.parts(max(1, self.config.block_bytes // (8 * len(pool.text)))):

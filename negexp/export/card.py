@@ -48,9 +48,9 @@ def _front_matter(run: Run) -> str:
 
 
 def _base_on_hub(run: Run) -> str | None:
-    """Return the pretrained encoder if its name is one of the hub."""
+    """Return the pretrained encoder if its name is one of the hub, and of no folder here."""
     name = run.config.model.pretrained
-    return name if name is not None and is_hub_name(name) else None
+    return name if name is not None and is_hub_name(name) and not Path(name).is_dir() else None
 
 
 def _introduction(run: Run, epoch: int) -> str:
@@ -115,7 +115,7 @@ def _results(run: Run) -> str:
     intervals = "; one group of debates gives no intervals" if alone else ", with 95 % intervals over groups of debates"
     lines = ["## Results on the test split\n"]
     lines.append(
-        f"In %{intervals}. A query is a point with a counter. The tasks differ in "
+        f"In %{intervals}. A query is a point, its counters are the right answers. The tasks differ in "
         f"their candidates ([definitions]({URL}/blob/main/negexp/evaluation/README.md)). Retrieval by the embeddings "
         "alone, without re-ranking.\n"
     )

@@ -11,9 +11,8 @@ from negexp.errors import InputError
 from negexp.export.card import model_card
 from negexp.export.folder import write_folder
 from negexp.report.runs import read_runs
-from negexp.tracking import RunFolder
 from negexp.tracking.files import new_folder
-from negexp.training import CheckpointStore, trained_model
+from negexp.training import TrainedRun
 
 
 def export_run(path: Path, output: Path) -> str:
@@ -29,10 +28,9 @@ def export_run(path: Path, output: Path) -> str:
     runs, skipped = read_runs([path])
     if not runs:
         raise InputError(f"run={path}: cannot be exported ({skipped[0].reason})")
-    run = runs[0]
-    commit = CheckpointStore(run.folder, keep=1).commit("best")
-    epoch = int(commit.value("best_epoch"))
-    built = trained_model(RunFolder(run.folder), run.config.model, commit, fused="off")  # as transformers computes
+    run, trained = runs[0], TrainedRun.read(path)
+    epoch = int(trained.commit.value("best_epoch"))
+    built = trained.model(fused="off")  # as transformers computes
     refuse_processor(built.encoder_config, path)
     with new_folder(output.resolve()) as temporary:
         write_folder(built, run.config.model.max_length, temporary)

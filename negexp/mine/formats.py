@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from negexp.mine.negatives import MinedPair
+from negexp.mine.negatives import MinedPair, MinedQuery, mined_queries
 
 Row = dict[str, Any]
 
@@ -23,9 +23,13 @@ def rows_of(name: str, pairs: Sequence[MinedPair], k: int) -> list[Row]:
     """Return the rows of a format.
 
     A pair without a negative has no row, and with `n-tuple` and `n-tuple-scores` neither has a pair with fewer than k.
+    A format of lists has one row for all pairs of a query: trainers take other rows' texts as negatives, so a gold of
+    the query must not stand in another one.
     """
+    if name in OF_QUERIES:
+        return [OF_QUERIES[name](query) for query in mined_queries(pairs) if query.negatives]
     enough = k if name.startswith("n-tuple") else 1
-    return [row for pair in pairs if len(pair.negatives) >= enough for row in FORMATS[name](pair)]
+    return [row for pair in pairs if len(pair.negatives) >= enough for row in OF_PAIRS[name](pair)]
 
 
 def _triplets(pair: MinedPair) -> Iterator[Row]:
@@ -49,24 +53,28 @@ def _labeled_pairs(pair: MinedPair) -> Iterator[Row]:
         yield {"anchor": pair.point, "document": negative, "label": 0}
 
 
-def _labeled_list(pair: MinedPair) -> Iterator[Row]:
-    documents = [pair.counter, *pair.negatives]
-    yield {"anchor": pair.point, "documents": documents, "labels": [1] + [0] * len(pair.negatives)}
+def _labeled_list(query: MinedQuery) -> Row:
+    labels = [1] * len(query.counters) + [0] * len(query.negatives)
+    return {"anchor": query.point, "documents": [*query.counters, *query.negatives], "labels": labels}
 
 
-def _flagembedding(pair: MinedPair) -> Iterator[Row]:
-    scores = {"pos_scores": [pair.counter_score], "neg_scores": pair.negative_scores}
-    yield {"query": pair.point, "pos": [pair.counter], "neg": pair.negatives, **scores}
+def _flagembedding(query: MinedQuery) -> Row:
+    texts = {"pos": list(query.counters), "neg": list(query.negatives)}
+    scores = {"pos_scores": list(query.counters.values()), "neg_scores": list(query.negatives.values())}
+    return {"query": query.point, **texts, **scores}
 
 
-FORMATS: dict[str, Callable[[MinedPair], Iterator[Row]]] = {
+OF_PAIRS: dict[str, Callable[[MinedPair], Iterator[Row]]] = {
     "triplet": _triplets,
     "n-tuple": _tuple,
     "n-tuple-scores": _tuple_with_scores,
     "labeled-pair": _labeled_pairs,
+}
+OF_QUERIES: dict[str, Callable[[MinedQuery], Row]] = {
     "labeled-list": _labeled_list,
     "flagembedding": _flagembedding,
 }
+FORMATS = (*OF_PAIRS, *OF_QUERIES)  # the choices of `format`, `negexp.config.commands.NEGATIVE_FORMATS`
 
 
 def jsonl(rows: Sequence[Row]) -> bytes:

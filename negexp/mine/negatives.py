@@ -18,6 +18,7 @@ class MinedPair:
     """A point, its counter, and the negatives that were found, in the order of the strategy: mined ones nearest first.
 
     A score is the similarity that mining policies compare: a cosine, a BM25 score, or a score of a cross-encoder.
+    query: the same number for all pairs of a query; None where each pair is a query of its own.
     """
 
     point: str
@@ -25,6 +26,19 @@ class MinedPair:
     negatives: list[str]
     counter_score: float
     negative_scores: list[float]
+    query: int | None = None
+
+
+@dataclass(frozen=True)
+class MinedQuery:
+    """A point with the counters of all its pairs and their negatives, each text once; text -> score.
+
+    Texts are in the order of the pairs, and in that of the strategy within a pair.
+    """
+
+    point: str
+    counters: dict[str, float]
+    negatives: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,7 @@ def mined_pairs(texts: Sequence[str], arguments: Arguments, negatives: Negatives
     every = np.arange(arguments.pairs)
     points, counters = (arguments.text[arguments.number(table, every)].tolist() for table in ("point", "counter"))
     rows, found = arguments.text[negatives.argument], negatives.found
+    queries = [None] * len(every) if arguments.collection is None else arguments.collection.query.tolist()
     return [
         MinedPair(
             texts[point],
@@ -57,6 +72,19 @@ def mined_pairs(texts: Sequence[str], arguments: Arguments, negatives: Negatives
             [texts[row] for row in rows[pair][found[pair]]],
             float(scores.counter[pair]),
             scores.negative[pair][found[pair]].tolist(),
+            query,
         )
-        for pair, point, counter in zip(every, points, counters, strict=True)
+        for pair, point, counter, query in zip(every, points, counters, queries, strict=True)
     ]
+
+
+def mined_queries(pairs: Sequence[MinedPair]) -> list[MinedQuery]:
+    """Return the queries of the pairs, in the order of their first pairs."""
+    queries: dict[object, MinedQuery] = {}
+    for number, pair in enumerate(pairs):
+        key = ("pair", number) if pair.query is None else pair.query
+        query = queries.setdefault(key, MinedQuery(pair.point, {}, {}))
+        query.counters.setdefault(pair.counter, pair.counter_score)
+        for text, score in zip(pair.negatives, pair.negative_scores, strict=True):
+            query.negatives.setdefault(text, score)
+    return list(queries.values())

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from negexp.mine.negatives import Scores
-from negexp.sampling import Negatives, NegativeSampler, SamplingRound
+from negexp.sampling import Arguments, Negatives, NegativeSampler, SamplingRound
 from negexp.tracking.ledger import ledger_statistics
 
 Ints = NDArray[np.int64]
@@ -73,20 +73,34 @@ def quantiles(values: NDArray[np.float64]) -> dict[str, float] | None:
 def skipped_copies(round_: SamplingRound, negatives: Negatives) -> Ints:
     """Return how many copies are nearer than the farthest mined negative of each pair (pairs,).
 
-    Copies are all forbidden arguments but the pair's own two. Without `sampler.exclude=[duplicates]` they would have
-    been candidates. The number follows from ranks: of the arguments up to the last negative, the pair's own counter,
-    the other negatives, and those that the mining policy left out are subtracted.
+    Copies are all forbidden arguments but the pair's own ones, see `_own`. Without `sampler.exclude=[duplicates]` they
+    would have been candidates. The number follows from ranks: of the arguments up to the last negative, the pair's own
+    ones, the other negatives, and those that the mining policy left out are subtracted.
     """
     mined = negatives.found & negatives.mined
     rank = np.where(mined, negatives.neighbour_rank, 0)
     pair, last = np.arange(round_.pairs), np.argmax(rank, axis=1)
-    argument, own = negatives.argument[pair, last], round_.arguments.number("counter", pair)
-    distance = round_.distance(pair, np.where(mined[pair, last], argument, own)[:, None])[:, 0]
-    before = (round_.positive_distance < distance) | ((round_.positive_distance == distance) & (own < argument))
-    own_is_before = before & ("counter" in round_.tables)
+    own = _own(round_.arguments)
+    argument = np.where(mined[pair, last], negatives.argument[pair, last], 0)[:, None]
+    distance, own_distance = (round_.distance(pair, some) for some in (argument, np.maximum(own, 0)))
+    before = (own_distance < distance) | ((own_distance == distance) & (own < argument))
+    own_before = (before & round_.is_candidate(own)).sum(axis=1)
     others = mined.sum(axis=1) - 1 + negatives.dropped[pair, last]
-    skipped: Ints = np.where(mined.any(axis=1), rank[pair, last] - 1 - others - own_is_before, 0)
+    skipped: Ints = np.where(mined.any(axis=1), rank[pair, last] - 1 - others - own_before, 0)
     return np.maximum(skipped, 0)  # two distances that are computed in two ways may differ in their last bit
+
+
+def _own(arguments: Arguments) -> Ints:
+    """Return the pairs' own arguments but the points (pairs, width), each once; the rest of a row is -1.
+
+    The counter; in a collection, all golds of the query and the document that is the query itself.
+    """
+    collection = arguments.collection
+    if collection is None:
+        return arguments.number("counter", np.arange(arguments.pairs))[:, None]
+    documents = np.sort(np.column_stack([*collection.golds.table(collection.query)[0].T, collection.itself]), axis=1)
+    documents[:, 1:][documents[:, 1:] == documents[:, :-1]] = -1
+    return np.where(documents < 0, -1, arguments.number("document", documents))
 
 
 def _copies(mining: Mining) -> dict[str, Any]:

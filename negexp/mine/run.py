@@ -13,7 +13,7 @@ from typing import Any
 import transformers
 
 from negexp.components import flatten
-from negexp.config import MineConfig, TrainConfig, load_run_config, with_run
+from negexp.config import MineConfig, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.embedding import TextEncoder
 from negexp.errors import InputError
@@ -26,10 +26,9 @@ from negexp.model import BuiltModel, build_model, load_sequence_classifier, zero
 from negexp.pair_tokens import PairCache, PairReader
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
-from negexp.tracking import RunFolder
 from negexp.tracking.files import new_folder
 from negexp.tracking.run_folder import versions
-from negexp.training import CheckpointStore, Commit, trained_model
+from negexp.training import TrainedRun
 from negexp.training.clock import PhaseClock
 from negexp.training.refresh import Moment, Refresher
 
@@ -42,17 +41,14 @@ def run(config: MineConfig, overrides: Sequence[str]) -> None:
     """Mine, write the folder `output`, and print what was mined."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    trained, commit = None, None
-    if config.run is not None:
-        trained = load_run_config(RunFolder(Path(config.run)).config)
-        commit = CheckpointStore(Path(config.run), keep=1).commit("best")
-        config = with_run(config, trained, overrides)
+    trained = None if config.run is None else TrainedRun.read(Path(config.run))
+    config = config if trained is None else with_run(config, trained.config, overrides)
     runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
-    corpus = load_corpus(config.data)
+    corpus = load_corpus(config.data, needed=[config.split])
     log.info(corpus.summary)
     with reproducible(runtime, deterministic=True), explain_out_of_memory("tokens_per_batch or model.max_length"):
-        built = _model(config, corpus, commit)
-        mining = mine(config, corpus, built, runtime, moment_of(config, trained, commit))
+        built = _model(config, corpus, trained)
+        mining = mine(config, corpus, built, runtime, moment_of(config, trained))
     pairs = mined_pairs(corpus.texts, mining.round.arguments, mining.negatives, mining.scores)
     rows = rows_of(config.format, pairs, config.sampler.num_negatives)
     if not rows:
@@ -65,12 +61,13 @@ def run(config: MineConfig, overrides: Sequence[str]) -> None:
     log.info("\n".join(["", *summary(numbers), f"files in {config.output}: {', '.join(written)}"]))
 
 
-def moment_of(config: MineConfig, trained: TrainConfig | None, commit: Commit | None) -> Moment:
-    """Return when to refresh: in the given epoch, or after the epochs that the commit's weights were trained for."""
-    history = [] if commit is None else commit.value("history")
-    monitor = None if trained is None else Monitor.parse(trained.trainer.monitor)
-    validation = [] if monitor is None else [monitor.in_row(row) for row in history]
-    return Moment(len(history) if config.epoch is None else config.epoch, validation=validation)
+def moment_of(config: MineConfig, trained: TrainedRun | None) -> Moment:
+    """Return when to refresh: in the given epoch, or after the epochs that the run's weights were trained for."""
+    if trained is None:
+        return Moment(config.epoch or 0)
+    history, monitor = trained.commit.value("history"), Monitor.parse(trained.config.trainer.monitor)
+    epoch = len(history) if config.epoch is None else config.epoch
+    return Moment(epoch, validation=[monitor.in_row(row) for row in history])
 
 
 def mine(config: MineConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime, moment: Moment) -> Mining:
@@ -86,10 +83,10 @@ def mine(config: MineConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime
     return Mining(round_, refresher.sampler, negatives, ledger, Scores.of(round_, negatives))
 
 
-def _model(config: MineConfig, corpus: Corpus, commit: Commit | None) -> BuiltModel:
+def _model(config: MineConfig, corpus: Corpus, trained: TrainedRun | None) -> BuiltModel:
     fused = config.fused or "auto"
-    if commit is not None:
-        return trained_model(RunFolder(Path(str(config.run))), config.model, commit, fused=fused)
+    if trained is not None:
+        return trained.model(fused)
     vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
     return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)
 

@@ -17,7 +17,7 @@ from negexp.model import BuiltModel, Role
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize
 from negexp.tracking.stored_run import StoredRun
-from negexp.training import CheckpointStore, trained_model
+from negexp.training import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,11 @@ class Encoder:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         check_device("device", device)
-        trainer, model = run.config.trainer, run.config.model
+        trained, trainer = TrainedRun.read(run.folder), run.config.trainer
         runtime = choose_runtime(device, trainer.precision, None, trainer.threads, key="")
-        commit = CheckpointStore(run.folder, keep=1).commit("best")
-        built = trained_model(run.files, model, commit, fused=trainer.fused)
+        built = trained.model(trainer.fused)
         built.model.to(runtime.device)
-        return cls(built, runtime, model.max_length, int(commit.value("epoch")))
+        return cls(built, runtime, trained.config.model.max_length, int(trained.commit.value("epoch")))
 
     @property
     def roles_differ(self) -> bool:

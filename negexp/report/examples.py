@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from negexp.corpus import Corpus, load_corpus
+from negexp.corpus.arguments import Ints
 from negexp.errors import InputError
 from negexp.evaluation.ranking import argument_ids
 from negexp.report.arms import Arm, Comparison
@@ -64,7 +65,7 @@ def changed_queries(comparison: Comparison, order: Sequence[str], queries: str, 
     if corpus.fingerprint() != best.runs[0].result.data_fingerprint:
         raise InputError(f"data.path={best.runs[0].config.data.path}: is not the corpus that the runs used")
     cell = comparison.monitor[:3]
-    texts = _Texts(corpus, best.runs[0].cells[cell]["query"].tolist())
+    texts = ExampleTexts(corpus, best.runs[0].cells[cell]["query"].tolist())
     result = []
     for other in order[1:]:
         table = _differences(cell, best, by_name[other])
@@ -81,25 +82,36 @@ def changed_queries(comparison: Comparison, order: Sequence[str], queries: str, 
     return result
 
 
-class _Texts:
+class ExampleTexts:
     """Find the texts of test queries and of ranked arguments by their ids."""
 
     def __init__(self, corpus: Corpus, queries: list[str]) -> None:
-        split = corpus["test"]
-        row = {id_: place for place, id_ in enumerate(split.ids)}
-        self.queries, self.texts = queries, corpus.texts
-        self.point = [split.point[row[query]] for query in queries]
-        self.gold = [split.counter[row[query]] for query in queries]
-        self.text_of = {id_: text for text, id_ in argument_ids(split).items()}
-        self.identity = split.identify(np.arange(len(corpus.texts)))
+        self.split, self.texts, self.queries = corpus["test"], corpus.texts, queries
+        row = {id_: place for place, id_ in enumerate(self.split.ids)}
+        self.rows = [row[query] for query in queries]
+        self.text_of = {id_: text for text, id_ in argument_ids(self.split).items()}
 
     def example(self, best: str, other: str, place: int, change: float, first: str, second: str) -> Example:
-        """Return an example of the query at a position. `first`, `second`: ids of what the two arms ranked first."""
-        gold, ranked = self.gold[place], [self.text_of[first], self.text_of[second]]
-        query, point = self.queries[place], self.texts[self.point[place]]
-        texts = [self.texts[text] for text in ranked]
-        is_gold = [bool(self.identity[text] == self.identity[gold]) for text in ranked]
-        return Example(query, change, point, self.texts[gold], best, texts[0], is_gold[0], other, texts[1], is_gold[1])
+        """Return an example of the query at a position. `first`, `second`: ids of what the two arms ranked first.
+
+        Of several golds, the one that an arm ranked first is shown.
+        """
+        row, ranked = self.rows[place], np.array([self.text_of[first], self.text_of[second]])
+        golds = self._golds(row)
+        is_gold = np.isin(self.split.identify(ranked), self.split.identify(golds)).tolist()
+        gold = next((text for text, one in zip(ranked, is_gold, strict=True) if one), golds[0])
+        point, shown, *texts = (self.texts[text] for text in (self.split.point[row], gold, *ranked))
+        return Example(
+            self.queries[place], change, point, shown, best, texts[0], is_gold[0], other, texts[1], is_gold[1]
+        )
+
+    def _golds(self, row: int) -> Ints:
+        """Return the texts of all golds of a query, its counter first."""
+        counter, collection = self.split.counter[[row]], self.split.collection
+        if collection is None:
+            return counter
+        documents = collection.golds.table(collection.query[[row]])[0][0]
+        return np.concatenate([counter, collection.text[documents[documents >= 0]]])
 
 
 def _differences(cell: tuple[str, str, str], first: Arm, second: Arm) -> pd.DataFrame:

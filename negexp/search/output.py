@@ -38,7 +38,7 @@ class Answer(NamedTuple):
         return bool(np.isfinite(self.ranking.combined).any())
 
 
-def check_output(path: Path) -> None:
+def check_output_file(path: Path) -> None:
     """Raise `InputError` unless a new file of a known kind can be written at `path`."""
     if path.suffix.lower() not in KINDS:
         raise InputError(f"output={path}: must end in .csv, .jsonl or .parquet for a table, or in .run for a TREC run")

@@ -32,16 +32,15 @@ class Ranking(NamedTuple):
 
 
 def nearest(index: NeighbourIndex, queries: np.ndarray, candidates: Candidates, k: int) -> Ranking:
-    """Return the k nearest candidates of queries (queries, dim), without a query's own text.
+    """Return the k nearest candidates of queries (queries, dim), without a query's own ones.
 
     `index` searches the embeddings of all candidates. Of equal distances, the lower candidate is first.
     """
-    distance, candidate = index.search(queries, min(k + 1, len(candidates)))
-    own = candidates.own[:, None]
-    dropped = candidate == own
+    own = candidates.own
+    distance, candidate = index.search(queries, min(k + own.shape[1], len(candidates)))
+    dropped = (candidate[:, :, None] == own[:, None, :]).any(axis=2)
     order = np.argsort(dropped, axis=1, kind="stable")[:, :k]
-    candidate, distance = np.take_along_axis(candidate, order, axis=1), np.take_along_axis(distance, order, axis=1)
-    none = candidate == own
+    candidate, distance, none = (np.take_along_axis(values, order, axis=1) for values in (candidate, distance, dropped))
     candidate[none], distance[none] = -1, np.inf
     return Ranking(candidate, distance, np.full(distance.shape, np.nan))
 

@@ -19,7 +19,7 @@ from negexp.index.backends.exact import ExactIndex
 from negexp.model import Vectors
 from negexp.pair_tokens import PairCache
 from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
-from negexp.search.candidates import Candidates, corpus_places, document_places
+from negexp.search.candidates import Candidates, corpus_places, document_places, own_documents
 from negexp.search.embed import TextEmbedder
 from negexp.search.output import Answer
 from negexp.search.ranking import Ints, nearest, reranked
@@ -78,13 +78,14 @@ def _candidates(config: SearchConfig, data: DataConfig, queries: Sequence[str]) 
         documents = read_texts(Path(config.documents).expanduser(), "documents", Limits(data.max_bytes, data.max_files))
         places = document_places(documents)
         return Candidates.of(documents.texts, places, queries, data.match), f"distinct texts of {config.documents}"
-    corpus = load_corpus(data)
-    texts, places = corpus_places(
-        corpus, SPLITS if config.split == "all" else (config.split,), points=config.candidates == "all"
-    )
-    kind = "counters" if config.candidates == "counters" else "counters and points"
-    what = f"distinct {kind} of data={data.name}, split={config.split}"
-    return Candidates.of(texts, places, queries, data.match), what
+    splits, points = SPLITS if config.split == "all" else (config.split,), config.candidates == "all"
+    corpus = load_corpus(data, needed=() if config.split == "all" else splits)
+    texts, places = corpus_places(corpus, splits, points)
+    if corpus[splits[0]].collection is None:
+        what = f"counters{' and points' if points else ''} of data={data.name}, split={config.split}"
+    else:
+        what = f"documents{f' and points of split={config.split}' if points else ''} of data={data.name}"
+    return Candidates.of(texts, places, queries, data.match, own_documents(corpus)), f"distinct {what}"
 
 
 def _second_stage(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from negexp.corpus.limits import Limits, decode
-from negexp.corpus.tables import Row, check_cell, read_rows
+from negexp.corpus.tables import Row, check_cell, read_rows, titled_text
 from negexp.errors import InputError
 
 IDS = ("id", "_id")  # `_id`: in the files of BEIR
@@ -31,16 +31,18 @@ def read_texts(path: Path, key: str, limits: Limits) -> Texts:
     Raises
     ------
     InputError
-        When the file cannot be read, or a row has no text or the id of an earlier row (the message has the line).
+        When the file cannot be read, or a row has neither title nor text, or the id of an earlier row (the message has
+        the line).
     """
     if path.suffix.lower() == ".txt":
         rows, columns = _lines(path, key, limits), ["text", "id"]
     else:
         rows, columns = read_rows(path, limits, key, ("text",), (*IDS, "title", *METADATA))
     ids = _ids(rows, next((column for column in IDS if column in columns), None))
-    texts = [
-        " ".join(filter(None, (_cell(row, "title"), check_cell(row[1].get("text"), f"{row[0]}: text")))) for row in rows
-    ]
+    texts = [titled_text(cells, location) for location, cells in rows]
+    for (location, _), text in zip(rows, texts, strict=True):
+        if not text:
+            raise InputError(f"{location}: text is empty; fill the cell or drop the row")
     return Texts(ids, texts, {name: [_cell(row, name) for row in rows] for name in METADATA if name in columns})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from negexp.errors import InputError
 
 
-def check_output(path: Path) -> None:
+def check_output_folder(path: Path) -> None:
     """Raise `InputError` unless a folder can be made at `path`, or an empty one is there."""
     if path.is_symlink():
         raise InputError(f"output={path}: is a link; give the folder that it points to")

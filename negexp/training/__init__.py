@@ -4,7 +4,7 @@ from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.provenance import Provenance, training_pairs
 from negexp.training.run import StartingPoint, TrainingResult, train
 from negexp.training.telling import tell_finished
-from negexp.training.trained import TrainedRun, trained_model
+from negexp.training.trained import TrainedRun
 
 __all__ = [
     "CheckpointStore",
@@ -16,6 +16,5 @@ __all__ = [
     "load_weights",
     "tell_finished",
     "train",
-    "trained_model",
     "training_pairs",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from negexp.config import ModelConfig, TrainConfig, load_run_config
+from negexp.config import TrainConfig, load_run_config
 from negexp.errors import InputError
 from negexp.evaluation import Combination
 from negexp.model import BuiltModel, build_cross_encoder, restore_model
@@ -19,23 +20,22 @@ from negexp.training.reranking import reranker_commit
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run with commits: its folder, its configuration and the commits of the best epochs.
-
-    reranker: that of the cross-encoder, None with a pair classifier.
-    """
+    """A run with commits: its folder, its configuration and the commit of the best epoch."""
 
     folder: RunFolder
     config: TrainConfig
     commit: Commit
-    reranker: Commit | None
 
     @classmethod
     def read(cls, path: Path) -> TrainedRun:
-        """Read a run, or raise `InputError`."""
-        folder, config = RunFolder(path), load_run_config(RunFolder(path).config)
-        commit = CheckpointStore(path, keep=1).commit("best")
-        cross = config.model.reranker == "cross"
-        return cls(folder, config, commit, reranker_commit(folder, commit) if cross else None)
+        """Read a run, or raise `InputError`; `path` may begin with `~`."""
+        folder = RunFolder(path.expanduser())
+        return cls(folder, load_run_config(folder.config), CheckpointStore(folder.path, keep=1).commit("best"))
+
+    @cached_property
+    def reranker(self) -> Commit | None:
+        """The commit of the cross-encoder's best epoch, None with a pair classifier; or raise `InputError`."""
+        return reranker_commit(self.folder, self.commit) if self.config.model.reranker == "cross" else None
 
     def combination(self, weight: float | None) -> Combination:
         """Return how re-ranking combines its scores: the best epoch's scale and, unless one is given, weight."""
@@ -49,8 +49,17 @@ class TrainedRun:
         return own if weight is None else own._replace(weight=weight)
 
     def model(self, fused: str) -> BuiltModel:
-        """Return the model with the best epoch's weights."""
-        return trained_model(self.folder, self.config.model, self.commit, fused=fused)
+        """Return the model with the best epoch's weights; `fused` as in `build_model`.
+
+        Raises
+        ------
+        InputError
+            When the folder `encoder/` is damaged, or the weights do not fit the configuration.
+        """
+        size = self.commit.weights.stat().st_size
+        built = restore_model(self.config.model, self.folder.encoder, size, fused=fused)
+        load_weights(self.commit.weights, built.model)
+        return built
 
     def reader(self, built: BuiltModel, texts: Sequence[str], runtime: Runtime, progress: str) -> PairReader | None:
         """Return the cross-encoder of its best epoch, which reads these texts; None with a pair classifier."""
@@ -59,16 +68,3 @@ class TrainedRun:
         model = build_cross_encoder(built.model, self.config.model, self.config.seed)
         load_weights(self.reranker.weights, model)
         return PairReader(model, texts, built.tokenizer, self.config.reranker.max_length, runtime, progress)
-
-
-def trained_model(run: RunFolder, config: ModelConfig, commit: Commit, *, fused: str) -> BuiltModel:
-    """Return the model of a run with a commit's weights; `fused` as in `build_model`.
-
-    Raises
-    ------
-    InputError
-        When the folder `encoder/` is damaged, or the weights do not fit the configuration.
-    """
-    built = restore_model(config, run.encoder, commit.weights.stat().st_size, fused=fused)
-    load_weights(commit.weights, built.model)
-    return built

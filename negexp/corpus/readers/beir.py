@@ -13,7 +13,7 @@ from negexp.corpus.arguments import Record
 from negexp.corpus.collection import Document
 from negexp.corpus.limits import Limits, decode
 from negexp.corpus.reader import CorpusReader, Reading
-from negexp.corpus.tables import checked_text, jsonl_rows
+from negexp.corpus.tables import checked_text, jsonl_rows, titled_text
 from negexp.errors import InputError
 
 QRELS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
@@ -113,8 +113,7 @@ class Beir(CorpusReader):
                 raise InputError(f"{location}: has no _id; give every line one")
             if id_ in texts or id_ in empty:
                 raise InputError(f"{location}: _id={id_} occurs twice; ids must be unique")
-            title = checked_text(cells.get("title"), f"{location}: title") if self.options.titles == "keep" else ""
-            text = f"{title} {checked_text(cells.get('text'), f'{location}: text')}".strip()
+            text = titled_text(cells, location, self.options.titles == "keep")
             if text:
                 texts[id_] = text
             else:
