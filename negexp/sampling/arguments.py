@@ -39,6 +39,11 @@ class Arguments(ArgumentNumbers):
 
         self.theme, self.debate, self.stance = of_all(split.theme), of_all(split.debate), of_all(split.stance)
 
+    @property
+    def pair_texts(self) -> Ints:
+        """Return the identities of point and counter of each pair (pairs, 2)."""
+        return np.stack([self.identity[self.table("point")], self.identity[self.table("counter")]], axis=1)
+
     def candidate_tables(self, candidates: str) -> tuple[str, ...]:
         """Return the tables of `sampler.candidates`; documents take the place of counters, each document once."""
         tables = {"both": ("point", "counter"), "points": ("point",), "counters": ("counter",)}[candidates]
