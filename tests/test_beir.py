@@ -107,6 +107,15 @@ def test_training_queries_that_are_queries_of_test_are_dropped_and_shared_docume
     assert len(load_corpus(options(folder, train_overlap="drop"))["train"]) == 15
 
 
+def test_a_query_of_two_splits_has_its_own_id_in_both(folder: Path) -> None:
+    with open(folder / "qrels" / "train.tsv", "a", encoding="utf-8") as file:
+        file.write("q20\td2\t1\n")
+    corpus = load_corpus(options(folder, train_overlap="keep"))
+    assert corpus["train"].ids[-1] == "q20"
+    expected = [f"q{n}{more}" for n in range(16, 24) for more in ("", "~2")]
+    assert list(corpus["test"].ids) == expected
+
+
 def test_max_pairs_keeps_all_golds_of_a_query(folder: Path) -> None:
     collection = load_corpus(options(folder, max_pairs=4))["test"].collection
     assert collection is not None

@@ -49,7 +49,8 @@ def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
     records, file_counts = reading.records, reading.counts
     if records[0].split is None:
         records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
-    texts, splits = index_records(with_unique_ids(records), config.match, reading.documents)
+    records = with_unique_ids(records, in_each_split=bool(reading.documents))
+    texts, splits = index_records(records, config.match, reading.documents)
     for name in needed:
         if not len(splits[name]):
             raise InputError(f"data.path={path}: holds no {name} pair; {reader.remedy(name)}")
