@@ -128,7 +128,7 @@ def test_unknown_ids_are_counted(folder: Path) -> None:
         file.write("q9\tnowhere\t1\nnobody\td3\t1\nnobody\tnowhere\t1\n")
     corpus = load_corpus(options(folder))
     assert len(corpus["validation"]) == 16
-    assert "2 lines name an unknown query, 2 an unknown document" in corpus.summary
+    assert "2 lines name an unknown or empty query, 2 an unknown or empty document" in corpus.summary
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -195,7 +195,7 @@ def test_a_broken_or_hostile_folder_is_refused(case: str, folder: Path) -> None:
 def test_qrels_of_other_files_are_refused(folder: Path) -> None:
     for name in ("train", "dev", "test"):
         (folder / "qrels" / f"{name}.tsv").write_text(HEADER + "x\ty\t1\n")
-    with pytest.raises(InputError, match="3 lines name an unknown query, 3 an unknown document"):
+    with pytest.raises(InputError, match="3 lines name an unknown or empty query, 3 an unknown or empty document"):
         load_corpus(options(folder))
 
 

@@ -236,8 +236,10 @@ def _collection(records: Sequence[Record], ids: tuple[str, ...], text: Ints) -> 
         .reshape(-1, 4)
         .T
     )
-    order = np.argsort(query, kind="stable")
-    return Collection(ids, text, query, counter, itself, Golds(query[order], counter[order], grade[order]))
+    first = np.unique(np.stack([query, counter]), axis=1, return_index=True)[1]  # a pair may be there twice
+    gold = np.sort(first)
+    gold = gold[np.argsort(query[gold], kind="stable")]
+    return Collection(ids, text, query, counter, itself, Golds(query[gold], counter[gold], grade[gold]))
 
 
 def _codes(values: Iterable[object]) -> Ints | None:

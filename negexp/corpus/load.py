@@ -73,7 +73,10 @@ def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
 def _count(split: Split, in_files: tuple[int, int] | None) -> dict[str, int | None]:
     points, counters = in_files or (len(split), len(split))
     debates = None if split.debate is None else len(np.unique(split.debate))
-    documents = {} if split.collection is None else {"documents": len(split.collection)}
+    documents: dict[str, int | None] = {}
+    if (collection := split.collection) is not None:  # several pairs may have the same query, or the same document
+        points, counters = len(np.unique(collection.query)), len(np.unique(collection.counter))
+        documents = {"documents": len(collection)}
     return {"points": points, "counters": counters, "pairs": len(split), "debates": debates, **documents}
 
 
