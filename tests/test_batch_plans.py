@@ -179,7 +179,9 @@ def test_copies_apart_is_first_fit(arguments: Arguments, size: int, width: int) 
         else:
             expected.append([pair])
             most.append(size)
-    found = keep_copies_apart([np.array(batch) for batch in batches], arguments.pair_texts, size, np.random.default_rng(0))
+    found = keep_copies_apart(
+        [np.array(batch) for batch in batches], arguments.pair_texts, size, np.random.default_rng(0)
+    )
     if len(expected) > len(batches):
         assert sorted(batch.tolist() for batch in found) == sorted(expected)
     else:

@@ -92,8 +92,9 @@ def test_further_candidates_are_documents_of_no_pair(as_list: bool, tmp_path: Pa
 
 def test_rows_with_the_same_point_are_one_query(tmp_path: Path) -> None:
     golds = {f"asks {n}": [f"answers {n}"] + [f"also {n}"] * (n % 2) for n in range(10)}
-    pairs_of = [(point, gold) for place in (0, 1) for point, texts in golds.items() for gold in texts[place : place + 1]]
-    table = [{"anchor": point, "positive": gold} for point, gold in [*pairs_of, pairs_of[0]]]
+    firsts = [{"anchor": point, "positive": texts[0]} for point, texts in golds.items()]
+    others = [{"anchor": point, "positive": text} for point, texts in golds.items() for text in texts[1:]]
+    table = [*firsts, *others, firsts[0]]
     folder = tmp_path / "saved"
     datasets.Dataset.from_list(table).save_to_disk(str(folder))
     corpus = load_corpus(options(folder, {"copies": "keep"}))

@@ -40,7 +40,7 @@ class Judgements:
     """Grades above 0 by query and document, and the lines of the qrels files that are left out."""
 
     grades: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)  # split -> (query, document) -> grade
-    unknown: Counter[str] = field(default_factory=Counter)  # "queries", "documents" -> lines with an unknown or empty one
+    unknown: Counter[str] = field(default_factory=Counter)  # "queries", "documents" -> lines with one without text
     identical: int = 0  # lines that name the query itself
 
 
@@ -65,7 +65,7 @@ class Beir(CorpusReader):
         return f"give qrels/{QRELS[split]}, or evaluate a split that is there with `negexp evaluate split=...`"
 
     def read(self, limits: Limits) -> Reading:
-        """Read documents, queries and grades; lines of the qrels with an unknown or empty text are left out and counted."""
+        """Read documents, queries and grades; lines of the qrels that name an unknown or empty text are left out."""
         files = {split: f"qrels/{name}" for split, name in QRELS.items() if (self.path / "qrels" / name).exists()}
         if not files:
             raise InputError(f"data.path={self.path}: qrels/ holds none of {', '.join(QRELS.values())}; give one")
