@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from attempts import differences
+from collections_of import Judged, judged
 from conftest import Train
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from negexp.cli import main
@@ -103,6 +104,20 @@ def test_without_copies_nothing_moves(plan: str, arguments: Arguments, size: int
     assert planned(plan, round_of(arguments, size)) == together
 
 
+@pytest.mark.parametrize("plan", ["shuffled", "neighbours"])
+@given(case=judged(), size=st.integers(1, 4))
+@some_examples
+def test_with_documents_no_two_pairs_of_a_batch_share_a_text(plan: str, case: Judged, size: int) -> None:
+    assume(case.grades)  # pairs of a query share its point, and queries may share a gold; any number of documents
+    pairs = sorted(case.grades)
+    texts = [{case.copies[case.queries[query]], case.copies[case.documents[document]]} for query, document in pairs]
+    batches = planned(plan, round_of(Arguments(case.split()[1]), size))
+    assert sorted(chain.from_iterable(batches)) == list(range(len(pairs)))
+    for batch in batches:
+        assert len(batch) <= size
+        assert max(Counter(text for pair in batch for text in texts[pair]).values()) == 1
+
+
 @every_plan
 def test_batches_depend_on_the_epoch_alone(plan: str) -> None:
     rng = np.random.default_rng(0)
@@ -164,8 +179,9 @@ def test_copies_apart_is_first_fit(arguments: Arguments, size: int, width: int) 
         else:
             expected.append([pair])
             most.append(size)
-    identity = arguments.identity.reshape(2, -1).T
-    found = keep_copies_apart([np.array(batch) for batch in batches], identity, size, np.random.default_rng(0))
+    found = keep_copies_apart(
+        [np.array(batch) for batch in batches], arguments.pair_texts, size, np.random.default_rng(0)
+    )
     if len(expected) > len(batches):
         assert sorted(batch.tolist() for batch in found) == sorted(expected)
     else:

@@ -107,6 +107,15 @@ def test_training_queries_that_are_queries_of_test_are_dropped_and_shared_docume
     assert len(load_corpus(options(folder, train_overlap="drop"))["train"]) == 15
 
 
+def test_a_query_of_two_splits_has_its_own_id_in_both(folder: Path) -> None:
+    with open(folder / "qrels" / "train.tsv", "a", encoding="utf-8") as file:
+        file.write("q20\td2\t1\n")
+    corpus = load_corpus(options(folder, train_overlap="keep"))
+    assert corpus["train"].ids[-1] == "q20"
+    expected = [f"q{n}{more}" for n in range(16, 24) for more in ("", "~2")]
+    assert list(corpus["test"].ids) == expected
+
+
 def test_max_pairs_keeps_all_golds_of_a_query(folder: Path) -> None:
     collection = load_corpus(options(folder, max_pairs=4))["test"].collection
     assert collection is not None
@@ -119,7 +128,7 @@ def test_unknown_ids_are_counted(folder: Path) -> None:
         file.write("q9\tnowhere\t1\nnobody\td3\t1\nnobody\tnowhere\t1\n")
     corpus = load_corpus(options(folder))
     assert len(corpus["validation"]) == 16
-    assert "2 lines name an unknown query, 2 an unknown document" in corpus.summary
+    assert "2 lines name an unknown or empty query, 2 an unknown or empty document" in corpus.summary
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -186,7 +195,7 @@ def test_a_broken_or_hostile_folder_is_refused(case: str, folder: Path) -> None:
 def test_qrels_of_other_files_are_refused(folder: Path) -> None:
     for name in ("train", "dev", "test"):
         (folder / "qrels" / f"{name}.tsv").write_text(HEADER + "x\ty\t1\n")
-    with pytest.raises(InputError, match="3 lines name an unknown query, 3 an unknown document"):
+    with pytest.raises(InputError, match="3 lines name an unknown or empty query, 3 an unknown or empty document"):
         load_corpus(options(folder))
 
 

@@ -9,6 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_sampling import BACKENDS
 
+from negexp.components import build
+from negexp.components.parse import parse_component
 from negexp.corpus.arguments import Split
 from negexp.randomness import generator
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, SamplingRound
@@ -109,3 +111,19 @@ def test_the_ledger_says_whether_a_document_is_a_counter() -> None:
     ledger = build_ledger(arguments, negatives, np.zeros(3), 0)
     assert ledger["source"].tolist() == ["counter", "document", "counter", "document", "counter", "document"]
     assert ledger["row"].tolist() == [1, 3, 0, 2, 0, 3]  # counters: the first pair that has them
+
+
+def test_a_scope_counts_candidates_only() -> None:
+    """With documents, counters stand between points and documents, and are no candidates."""
+    case = Judged([0, 1, 2], [3, 4, 5, 6], {(0, 0): 1, (1, 1): 1, (2, 2): 1}, {}, list(range(7)))
+    round_ = round_of(case, case.split()[1], "both", "exact", k=4)
+    bound = {"name": "score", "low": None, "high": -1.0, "margin": None}
+    every = {"name": "scope", "origin": ["debate", "theme", "elsewhere"], "role": "any", "stance": "any"}
+    wide, counters = (
+        build("mining", parse_component("mining", {**every, "role": role, "policy": bound}, "sampler.mining"))
+        for role in ("any", "counter")
+    )
+    # two other points and three other documents; of these, two are counters
+    assert wide.why_fewer(round_, np.arange(3)) == ["outside of the bounds of the similarity"] * 3
+    round_ = round_.wanting(3)
+    assert counters.why_fewer(round_, np.arange(3)) == ["outside of the scope"] * 3

@@ -90,6 +90,63 @@ def test_further_candidates_are_documents_of_no_pair(as_list: bool, tmp_path: Pa
     assert "24 documents, 9 of them the counter of no pair." in corpus.summary
 
 
+def test_rows_with_the_same_point_are_one_query(tmp_path: Path) -> None:
+    golds = {f"asks {n}": [f"answers {n}"] + [f"also {n}"] * (n % 2) for n in range(10)}
+    firsts = [{"anchor": point, "positive": texts[0]} for point, texts in golds.items()]
+    others = [{"anchor": point, "positive": text} for point, texts in golds.items() for text in texts[1:]]
+    table = [*firsts, *others, firsts[0]]
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_list(table).save_to_disk(str(folder))
+    corpus = load_corpus(options(folder, {"copies": "keep"}))
+    found: list[str] = []
+    for split in ("train", "validation", "test"):
+        collection = corpus[split].collection
+        assert collection is not None
+        points = [point for point, _ in pairs(corpus, split)]
+        found += dict.fromkeys(points)
+        for point, documents in zip(points, collection.golds.table(collection.query)[0], strict=True):
+            assert sorted(corpus.texts[collection.text[row]] for row in documents if row >= 0) == sorted(golds[point])
+        count = corpus.counts[split]
+        assert count["pairs"] == len(points)
+        assert count["points"] == len(set(points))
+        assert count["counters"] == sum(len(golds[point]) for point in set(points))
+    assert sorted(found) == sorted(golds)  # no query is in two splits
+
+
+def test_the_summary_counts_the_points_of_lists_once(tmp_path: Path) -> None:
+    splits = {
+        name: [{"anchor": f"{name} asks {n}", "positive": [f"{name} {n} {m}" for m in range(3)]} for n in range(4)]
+        for name in ("train", "validation", "test")
+    }
+    corpus = load_corpus(options(saved(tmp_path / "saved", **splits)))
+    sizes = "; ".join(f"{name} 4 points, 12 counters, 12 pairs" for name in splits)
+    assert corpus.summary.startswith(f"corpus datasets: {sizes}. ")
+    assert "No copies, and no text is shared" in corpus.summary
+
+
+def test_rows_without_a_document_have_none(tmp_path: Path) -> None:
+    cells = [["wrong", None, " "], [], None, [""], ["wrong"]]
+    table = [row | {"negative": texts} for row, texts in zip(rows("x"), cells, strict=True)]
+    corpus = load_corpus(options(saved(tmp_path / "saved", train=table), document="negative"))
+    collection = corpus["test"].collection
+    assert collection is not None
+    expected = {"wrong", *(row["positive"] for row in table)}
+    assert sorted(corpus.texts[text] for text in collection.text) == sorted(expected)
+
+
+@pytest.mark.parametrize("kind", ["saved", "tables"])
+def test_a_path_may_begin_with_the_home_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "made"
+    if kind == "saved":
+        saved(folder, train=rows("x", 8))
+    else:
+        folder.mkdir()
+        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows("x", 8)), encoding="utf-8")
+    corpus = load_corpus(options("~/made"))
+    assert sum(len(split) for split in corpus.splits.values()) == 8
+
+
 def test_metadata_columns_are_read(tmp_path: Path) -> None:
     splits = {
         name: [row | {"topic": f"topic {n % 2}"} for n, row in enumerate(rows(name))]
@@ -117,7 +174,7 @@ WRONG: dict[str, tuple[Rows, dict[str, Any], str]] = {
     "an empty text": ([{"anchor": "a", "positive": " "}], {}, r"train, row 0: positive is empty"),
     "an empty list": ([{"anchor": "a", "positive": []}], {}, r"train, row 0: positive is an empty list"),
     "a null": ([*rows("a"), {"anchor": None, "positive": "x"}], {}, r"train, row 5: anchor is empty"),
-    "too few rows": (rows("a", 2), {}, r"2 rows cannot make three splits"),
+    "too few points": (2 * rows("a", 2), {}, r"2 different points cannot make three splits"),
 }
 
 

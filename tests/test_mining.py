@@ -125,16 +125,17 @@ def check(one: Case, negatives: Negatives, expected: list[list[int]]) -> None:
         check_entry(one, negatives, pair)
 
 
-def check_entry(one: Case, negatives: Negatives, pair: int) -> None:
-    """Recompute rank, distance and the number of dropped candidates of a pair's negatives."""
+def check_entry(one: Case, negatives: Negatives, pair: int, candidates: list[int] | None = None) -> None:
+    """Recompute rank, distance and the number of dropped candidates of a pair; None: all that are allowed."""
     entry = {argument: (distance, rank) for distance, argument, rank in one.allowed(pair)}
+    counted = list(entry) if candidates is None else candidates
     arguments = taken(negatives, pair)
     count = len(arguments)
     assert negatives.found[pair].tolist() == [True] * count + [False] * (one.problem.k - count)
     assert negatives.neighbour_rank[pair][:count].tolist() == [entry[argument][1] for argument in arguments]
     np.testing.assert_allclose(negatives.distance[pair][:count], [entry[argument][0] for argument in arguments])
     passed_over = [
-        sum(rank < entry[argument][1] and other not in arguments for other, (_, rank) in entry.items())
+        sum(entry[other][1] < entry[argument][1] and other not in arguments for other in counted)
         for argument in arguments
     ]
     assert negatives.dropped[pair].tolist() == passed_over + [0] * (one.problem.k - count)
@@ -244,9 +245,13 @@ def test_mined_negatives_of_a_pair_have_different_texts(one: Case, low: int) -> 
     k, pairs = one.problem.k, np.arange(one.problem.pairs)
     inside = [distinct(one, pair) for pair in pairs.tolist()]
     nearest = one.round(exclude=REPEATS).mine(pairs, policy(name="nearest"))
-    check(one, nearest, [arguments[:k] for arguments in inside])
+    assert not nearest.dropped.any()  # copies of nearer negatives are no choice of the policy
     window = policy(name="window", low=low, high=low + k)  # as wide as k, so nothing is left to chance
-    check(one, one.round(exclude=REPEATS).mine(pairs, window), [arguments[low : low + k] for arguments in inside])
+    later = one.round(exclude=REPEATS).mine(pairs, window)
+    for pair, arguments in enumerate(inside):
+        for negatives, first in ((nearest, 0), (later, low)):
+            assert taken(negatives, pair) == arguments[first : first + k]
+            check_entry(one, negatives, pair, candidates=arguments)
 
 
 @some_examples
@@ -585,6 +590,25 @@ def test_a_window_that_moves_beyond_the_candidates_is_refused() -> None:
     build_sampler(config(num_negatives=2, mining={"name": "window", "low": low, "high": 60})).check_candidates(
         one.round().forbidden
     )
+
+
+@some_examples
+@given(one=cases, low=st.integers(0, 12))
+def test_with_different_texts_a_window_is_refused_only_beyond_the_last_text(one: Case, low: int) -> None:
+    sizes = [len(distinct(one, pair)) for pair in range(one.problem.pairs)]
+    window = {"name": "window", "low": low, "high": low + 9}
+    options = config(num_negatives=1, candidates=one.candidates, exclude=REPEATS, mining=window)
+    forbidden = one.round(exclude=REPEATS).forbidden
+    if min(sizes) > low:
+        build_sampler(options).check_candidates(forbidden)
+        return
+    with pytest.raises(InputError) as caught:
+        build_sampler(options).check_candidates(forbidden)
+    if min(sizes) > 0:
+        short = [pair for pair, size in enumerate(sizes) if size <= low]
+        message = f"sampler.mining.low={low}: training pair {short[0]} has only {sizes[short[0]]} candidates"
+        assert str(caught.value).startswith(message)
+        assert (f"and {len(short) - 1} more pairs" in str(caught.value)) == (len(short) > 1)
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

@@ -103,12 +103,12 @@ class SamplerConfig(Options):
     name: str
     num_negatives: int = option("k negatives a pair", low=1)
     candidates: str = option(
-        "the arguments to choose from; with a collection of documents, these are the counters",
+        "the arguments to choose from; with a collection, its documents take the place of the counters",
         choices=("both", "points", "counters"),
     )
     exclude: list[str] = option(
         "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies, "
-        "repeats: a text that the pair has as a negative already; the golds of the pair's query never are",
+        "repeats: a text that the pair has as a negative already; the golds of the pair's query are always excluded",
         choices=("self", "duplicates", "repeats"),
     )
     refresh_every: int = option("another name of refresh.epochs", low=1)

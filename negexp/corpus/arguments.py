@@ -153,18 +153,21 @@ class Corpus:
         return contents
 
 
-def with_unique_ids(records: Sequence[Record]) -> list[Record]:
-    """Return the records with unique ids: a later record with the id of an earlier one gets `id~2`."""
-    taken = {record.id for record in records}
-    seen: set[str] = set()
+def with_unique_ids(records: Sequence[Record], in_each_split: bool = False) -> list[Record]:
+    """Return the records with unique ids: a later record with the id of an earlier one gets `id~2`.
+
+    `in_each_split`: ids are unique within a split only. So a query of two splits has its own id in both.
+    """
+    taken = {(record.split if in_each_split else None, record.id) for record in records}
+    seen: set[tuple[str | None, str]] = set()
     unique = []
     for record in records:
-        id_, number = record.id, 2
-        if id_ in seen:
-            while (id_ := f"{record.id}~{number}") in taken:
+        split, id_, number = record.split if in_each_split else None, record.id, 2
+        if (split, id_) in seen:
+            while (split, id_ := f"{record.id}~{number}") in taken:
                 number += 1
-            taken.add(id_)
-        seen.add(id_)
+            taken.add((split, id_))
+        seen.add((split, id_))
         unique.append(record if id_ == record.id else replace(record, id=id_))
     return unique
 
@@ -233,8 +236,10 @@ def _collection(records: Sequence[Record], ids: tuple[str, ...], text: Ints) -> 
         .reshape(-1, 4)
         .T
     )
-    order = np.argsort(query, kind="stable")
-    return Collection(ids, text, query, counter, itself, Golds(query[order], counter[order], grade[order]))
+    first = np.unique(np.stack([query, counter]), axis=1, return_index=True)[1]  # a pair may be there twice
+    gold = np.sort(first)
+    gold = gold[np.argsort(query[gold], kind="stable")]
+    return Collection(ids, text, query, counter, itself, Golds(query[gold], counter[gold], grade[gold]))
 
 
 def _codes(values: Iterable[object]) -> Ints | None:

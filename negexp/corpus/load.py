@@ -49,7 +49,8 @@ def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
     records, file_counts = reading.records, reading.counts
     if records[0].split is None:
         records = draw_splits(records, config.validation_share, config.test_share, config.split_seed, path)
-    texts, splits = index_records(with_unique_ids(records), config.match, reading.documents)
+    records = with_unique_ids(records, in_each_split=bool(reading.documents))
+    texts, splits = index_records(records, config.match, reading.documents)
     for name in needed:
         if not len(splits[name]):
             raise InputError(f"data.path={path}: holds no {name} pair; {reader.remedy(name)}")
@@ -72,7 +73,10 @@ def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
 def _count(split: Split, in_files: tuple[int, int] | None) -> dict[str, int | None]:
     points, counters = in_files or (len(split), len(split))
     debates = None if split.debate is None else len(np.unique(split.debate))
-    documents = {} if split.collection is None else {"documents": len(split.collection)}
+    documents: dict[str, int | None] = {}
+    if (collection := split.collection) is not None:  # several pairs may have the same query, or the same document
+        points, counters = len(np.unique(collection.query)), len(np.unique(collection.counter))
+        documents = {"documents": len(collection)}
     return {"points": points, "counters": counters, "pairs": len(split), "debates": debates, **documents}
 
 

@@ -13,7 +13,7 @@ from negexp.corpus.arguments import SPLITS, Ints, Split
 class Overlap:
     """Copies and leaks among the training pairs; masks are (pairs,) over the training split as read."""
 
-    repeated_point: int  # training pairs whose point text occurs more than once among the points
+    repeated_point: int  # training points (with a collection: queries) whose text is that of another one
     copy: np.ndarray  # pair has the same two texts as an earlier training pair
     leak: np.ndarray  # point or counter text occurs in validation or test
     asked: np.ndarray  # point text is a query of validation or test
@@ -24,7 +24,8 @@ class Overlap:
 def find_overlap(splits: dict[str, Split]) -> Overlap:
     """Find repeated training pairs and texts shared between splits, by text identity."""
     train, validation, test = (splits[name] for name in SPLITS)
-    _, inverse, counts = np.unique(train.point_identity, return_inverse=True, return_counts=True)
+    asked = slice(None) if train.collection is None else train.collection.first_of_query()
+    _, inverse, counts = np.unique(train.point_identity[asked], return_inverse=True, return_counts=True)
     return Overlap(
         repeated_point=int((counts[inverse] > 1).sum()),
         copy=~first_of_pair(train),

@@ -19,7 +19,8 @@ from negexp.errors import InputError
 class Reading:
     """The pairs from a reader, in order. If they have no split, splits are drawn.
 
-    counts: split -> points and counters in the files, with those that have no partner; empty if all are in pairs.
+    counts: split -> points and counters in the files, with those that have no partner; empty if all are in pairs, or if
+    there are documents.
     note: a sentence for the summary of the corpus, on what the reader changed in the texts.
     documents: all documents that are candidates, with the pairs' counters; empty if the candidates are those of the
     pairs, and each query has one gold.

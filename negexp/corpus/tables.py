@@ -121,7 +121,8 @@ def draw_splits(
     ]
     sizes = Counter(groups)
     if len(sizes) < 3:
-        unit = "rows" if records[0].debate is None else "debates"
+        unit = "rows" if records[0].query is None else "different points"
+        unit = unit if records[0].debate is None else "debates"
         raise InputError(f"data.path={path}: {len(sizes)} {unit} cannot make three splits; add pairs or a split column")
     order = [list(sizes)[i] for i in np.random.default_rng(seed).permutation(len(sizes))]
     names = {}

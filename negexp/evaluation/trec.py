@@ -35,7 +35,7 @@ class TrecExport:
     def files(self, name: str, progress: str = "never") -> Iterator[tuple[str, bytes]]:
         """Yield the name and content of each file. Candidates have the order of `rank_queries`.
 
-        `<name>-<protocol>-<task>.qrels` has the golds of each query, which is one without a collection.
+        `<name>-<protocol>-<task>.qrels` has the golds of each query; without a collection, each query has one gold.
         `<name>-<protocol>-<stage>-<task>.run` has the first `depth` candidates of each query. All copies of a gold are
         one document. Documents of a collection have their own ids.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,10 +41,19 @@ class Arguments(ArgumentNumbers):
 
         self.theme, self.debate, self.stance = of_all(split.theme), of_all(split.debate), of_all(split.stance)
 
+    @property
+    def pair_texts(self) -> Ints:
+        """Return the identities of point and counter of each pair (pairs, 2)."""
+        return np.stack([self.identity[self.table("point")], self.identity[self.table("counter")]], axis=1)
+
     def candidate_tables(self, candidates: str) -> tuple[str, ...]:
         """Return the tables of `sampler.candidates`; documents take the place of counters, each document once."""
         tables = {"both": ("point", "counter"), "points": ("point",), "counters": ("counter",)}[candidates]
         return tuple("document" if table == "counter" and self.documents else table for table in tables)
+
+    def candidates(self, tables: Sequence[str]) -> Ints:
+        """Return all arguments of some tables."""
+        return np.concatenate([self.number(table, np.arange(self.size(table))) for table in tables])
 
     def source(self, argument: Ints) -> tuple[NDArray[np.str_], Ints]:
         """Return the table and the row under which arguments are shown.

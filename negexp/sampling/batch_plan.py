@@ -72,7 +72,7 @@ class BatchPlan(ABC):
             raise ValueError(f"{type(self).__name__}.compose must return each pair exactly once, and no empty batch")
         if not self.options.separate_copies:
             return batches
-        texts = round_.arguments.identity.reshape(2, -1).T  # (pairs, 2)
+        texts = round_.arguments.pair_texts  # (pairs, 2)
         return keep_copies_apart(batches, texts, round_.size, round_.rng)
 
 

@@ -76,9 +76,7 @@ class Forbidden:
         forbidden: Ints = np.sum([self.count(table) for table in tables], axis=0)
         if not self.repeats:
             return sum(map(self.arguments.size, tables)) - forbidden
-        arguments = np.concatenate(
-            [self.arguments.number(table, np.arange(self.arguments.size(table))) for table in tables]
-        )
+        arguments = self.arguments.candidates(tables)
         identity = self.arguments.identity[arguments]
         texts: Ints = len(np.unique(identity)) - forbidden  # as if every forbidden argument had a text of its own
         for pair in np.flatnonzero(texts < at_least)[:, None]:

@@ -23,8 +23,8 @@ class Negatives:
     weight (pairs, k): weight of each negative in the loss; 0 if none was found, and then `argument` has no meaning.
     distance (pairs, k): Euclidean distance from the point as a query, in the embeddings at the time of sampling; NaN if
     it was not computed.
-    dropped (pairs, k): nearer arguments that are not forbidden, but that the mining policy did not take; 0 for a random
-    draw, and in commits that do not know it.
+    dropped (pairs, k): nearer arguments that are not forbidden, but that the mining policy did not take, without those
+    that `sampler.exclude=[repeats]` leaves out; 0 for a random draw, and in commits that do not know it.
     """
 
     argument: Ints

@@ -59,10 +59,15 @@ class MiningPolicy(ABC):
         tables
             The tables that are searched.
         candidates
-            (pairs,) number of arguments that the policy can choose from.
+            (pairs,) number of arguments that the policy can choose from, or with `sampler.exclude=[repeats]` of their
+            texts. A number that is `needs` or more may be too low then, but stays at least that.
         key
             Key of the policy's section, for messages.
         """
+
+    def needs(self) -> int:
+        """Return how many candidates a pair must have for `check_candidates`; 0: any number."""
+        return 0
 
     def why_fewer(self, round_: SamplingRound, pair: Ints) -> list[str]:
         """Return for each pair with fewer than k negatives what its other candidates are."""
@@ -80,24 +85,26 @@ class MiningPolicy(ABC):
             for some in blocks(len(place), BLOCK_NUMBERS // depth):
                 neighbours = round_.neighbours(pair[place[some]], depth)
                 eligible = neighbours.allowed & self.eligible(neighbours, round_)
+                counted = neighbours.allowed
                 if round_.forbidden.repeats:
-                    eligible = first_of_each_text(eligible, round_.arguments.identity[neighbours.argument])
+                    first = first_of_each_text(eligible, round_.arguments.identity[neighbours.argument])
+                    counted, eligible = counted & (first | ~eligible), first
                 no_more = neighbours.allowed.sum(axis=1) < depth
                 done = no_more | (eligible.sum(axis=1) >= needed)
                 if done.any():
                     found = Neighbours(*(values[done] for values in neighbours))
                     negatives = self.select(found._replace(allowed=eligible[done]), round_)
-                    yield place[some][done], replace(negatives, dropped=_dropped(found, negatives))
+                    yield place[some][done], replace(negatives, dropped=_dropped(counted[done], negatives))
                 deeper.append(place[some][~done])
             place, depth = np.concatenate(deeper), 2 * depth
 
 
-def _dropped(neighbours: Neighbours, negatives: Negatives) -> Ints:
-    """Return how many allowed neighbours are nearer than each negative, and no negatives of the pair (pairs, k)."""
+def _dropped(counted: Mask, negatives: Negatives) -> Ints:
+    """Return how many counted neighbours (pairs, width) are nearer than each negative, and no negatives (pairs, k)."""
     rank, mined = negatives.neighbour_rank, negatives.found & negatives.mined
     # the neighbour of rank r stands in column r - 1: all nearer ones are there
-    column = np.clip(rank - 1, 0, max(0, neighbours.allowed.shape[1] - 1))
-    nearer = np.take_along_axis(neighbours.allowed.cumsum(axis=1) - neighbours.allowed, column, axis=1)
+    column = np.clip(rank - 1, 0, max(0, counted.shape[1] - 1))
+    nearer = np.take_along_axis(counted.cumsum(axis=1) - counted, column, axis=1)
     nearer_taken = (mined[:, None, :] & (rank[:, None, :] < rank[:, :, None])).sum(axis=2)
     return np.where(mined, nearer - nearer_taken, 0)
 

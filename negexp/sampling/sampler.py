@@ -66,7 +66,8 @@ class NegativeSampler(ABC):
         """Raise `InputError` if a pair has fewer allowed arguments than `num_negatives`, or none for the policy."""
         required = self.options.num_negatives
         tables = forbidden.arguments.candidate_tables(self.options.candidates)
-        allowed = forbidden.allowed(tables, required)
+        needed = max(required, self.policy.needs() if self.mines else 0)
+        allowed = forbidden.allowed(tables, at_least=needed)
         fewest = int(np.min(allowed))
         if fewest < required:
             remedy = "lower it or give more pairs" if fewest else "give more pairs"

@@ -37,10 +37,10 @@ class BeirOptions(DataConfig):
 
 @dataclass
 class Judgements:
-    """Grades above 0 by query and document, and what the qrels files name without having it."""
+    """Grades above 0 by query and document, and the lines of the qrels files that are left out."""
 
     grades: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)  # split -> (query, document) -> grade
-    unknown: Counter[str] = field(default_factory=Counter)  # "queries", "documents" -> lines that name an unknown one
+    unknown: Counter[str] = field(default_factory=Counter)  # "queries", "documents" -> lines with one without text
     identical: int = 0  # lines that name the query itself
 
 
@@ -65,7 +65,7 @@ class Beir(CorpusReader):
         return f"give qrels/{QRELS[split]}, or evaluate a split that is there with `negexp evaluate split=...`"
 
     def read(self, limits: Limits) -> Reading:
-        """Read documents, queries and grades; lines of the qrels that name unknown ids are left out and counted."""
+        """Read documents, queries and grades; lines of the qrels that name an unknown or empty text are left out."""
         files = {split: f"qrels/{name}" for split, name in QRELS.items() if (self.path / "qrels" / name).exists()}
         if not files:
             raise InputError(f"data.path={self.path}: qrels/ holds none of {', '.join(QRELS.values())}; give one")
@@ -96,12 +96,8 @@ class Beir(CorpusReader):
             for split, grades in judged.grades.items()
             for (query, document), grade in grades.items()
         ]
-        counts = {
-            split: (len({query for query, _ in grades}), len({document for _, document in grades}))
-            for split, grades in judged.grades.items()
-        }
         note = f"qrels: {_left_out(judged)}; {empty} documents without text are left out."
-        return Reading(records, counts, note, [Document(id_, text) for id_, text in documents.items()])
+        return Reading(records, note=note, documents=[Document(id_, text) for id_, text in documents.items()])
 
     def _texts(self, name: str) -> tuple[dict[str, str], int]:
         """Return the texts of a file by id, and the number of those that are empty and left out."""
@@ -170,4 +166,4 @@ def _left_out(judged: Judgements) -> str:
     """Return how many lines of the qrels are left out, in words."""
     queries, documents = judged.unknown["queries"], judged.unknown["documents"]
     itself = f", {judged.identical} the query itself" if judged.identical else ""
-    return f"{queries} lines name an unknown query, {documents} an unknown document{itself}"
+    return f"{queries} lines name an unknown or empty query, {documents} an unknown or empty document{itself}"

@@ -34,7 +34,9 @@ class ColumnOptions(Options):
 
     point: str = option("the column with the point, a text")
     counter: str = option("the column with the counter: a text, or a list of texts for several golds")
-    document: str | None = option("the column with further candidates: a text or a list of texts, e.g. negatives")
+    document: str | None = option(
+        "the column with further candidates: a text or a list of texts, e.g. negatives; null and empty ones are skipped"
+    )
     theme: str | None = option("the column with the theme")
     debate: str | None = option("the column with the debate")
     stance: str | None = option("the column with the stance")
@@ -100,7 +102,8 @@ class Datasets(CorpusReader):
                     _check_saved(self.path)
                     found = datasets.load_from_disk(str(self.path))
                     return found if isinstance(found, dict) else {"train": found}
-            builder = datasets.load_dataset_builder(str(self.options.path), self.options.config)
+            name = str(self.path) if self.path.is_dir() else str(self.options.path)
+            builder = datasets.load_dataset_builder(name, self.options.config)
             self._check_builder(builder)
             builder.download_and_prepare()
             return dict(builder.as_dataset())
@@ -125,13 +128,14 @@ class Datasets(CorpusReader):
 
 
 class _Rows:
-    """The rows of a dataset, as pairs and documents."""
+    """The rows of a dataset, as pairs and documents. Rows with the same point are one query with several golds."""
 
     def __init__(self, options: DatasetsOptions, limits: Limits) -> None:
         self.options, self.limits, self.bytes = options, limits, 0
         self.records: list[Record] = []
         self.documents: dict[str, int] = {}  # text -> row
-        self.several = options.columns.document is not None  # whether there are documents or lists of golds
+        self.gold: dict[tuple[str | None, str], int] = {}  # split and point -> row of the first counter
+        self.several = options.columns.document is not None  # whether there are documents, or points with several golds
 
     def add(self, dataset: Any, name: str, split: str | None) -> None:
         """Add the rows of one split."""
@@ -156,10 +160,10 @@ class _Rows:
         theme, debate, stance = (
             self._text(cells[part], location, part) if part in cells else None for part in METADATA
         )
-        self.several |= isinstance(cells["counter"], list) and len(cells["counter"]) > 1
         for counter in dict.fromkeys(self._texts(cells["counter"], location, "counter")):
             document = self.documents.setdefault(counter, len(self.documents))
-            self.records.append(Record(point, counter, split, theme, debate, stance, id_, id_, document))
+            self.several |= self.gold.setdefault((split, point), document) != document
+            self.records.append(Record(point, counter, split, theme, debate, stance, id_, point, document))
         for text in self._texts(cells.get("document", []), location, "document"):
             self.documents.setdefault(text, len(self.documents))
 
@@ -169,11 +173,13 @@ class _Rows:
         if not values and part == "counter":
             raise InputError(f"{location}: {self._column(part)} is an empty list; give a text, or drop the row")
         for one in values:
-            yield self._text(one, location, part)
+            if text := self._text(one, location, part):
+                yield text
 
     def _text(self, value: Any, location: str, part: str) -> str:
+        """Return a text; only a document may be null or empty."""
         text = checked_text(value, f"{location}: {self._column(part)}")
-        if not text:
+        if not text and part != "document":
             raise InputError(f"{location}: {self._column(part)} is empty; fill it or drop the row")
         self.bytes += len(text)
         self.limits.check_bytes(self.bytes, Path(str(self.options.path)))

@@ -10,7 +10,7 @@ from negexp.components import build, component, option
 from negexp.config import MiningConfig, SamplerConfig
 from negexp.errors import InputError
 from negexp.sampling.arguments import ORIGINS, Arguments
-from negexp.sampling.forbidden import Forbidden
+from negexp.sampling.forbidden import Forbidden, first_of_each_text
 from negexp.sampling.negatives import Negatives, Neighbours
 from negexp.sampling.policy import Mask, MiningPolicy
 from negexp.sampling.round import SamplingRound
@@ -77,13 +77,7 @@ class Scope(MiningPolicy):
 
     def why_fewer(self, round_: SamplingRound, pair: Ints) -> list[str]:
         """Return `outside of the scope` where that has fewer than k allowed arguments, else the other policy's word."""
-        low, high = round_.span
-        every = np.arange(low, high)
-        inside = np.empty(len(pair), dtype=np.int64)
-        for some in blocks(len(pair), BLOCK_NUMBERS // len(every)):
-            one = pair[some, None]
-            free = self.contains(round_.arguments, one, every) & ~round_.forbidden.contains(one, every)
-            inside[some] = free.sum(axis=1)
+        inside = self._inside(round_.forbidden, round_.tables, pair)
         others = self.policy.why_fewer(round_, pair)
         few = inside < round_.num_negatives
         return ["outside of the scope" if is_few else other for is_few, other in zip(few, others, strict=True)]
@@ -105,15 +99,24 @@ class Scope(MiningPolicy):
             inside &= (same_side == (options.stance == "same")) & (stance >= 0)
         return inside
 
+    def _inside(self, forbidden: Forbidden, tables: tuple[str, ...], pair: Ints) -> Ints:
+        """Return how many allowed candidates of each pair are in the scope (pairs,); with `repeats`, how many texts."""
+        arguments = forbidden.arguments
+        every = arguments.candidates(tables)
+        inside = np.empty(len(pair), dtype=np.int64)
+        for some in blocks(len(pair), BLOCK_NUMBERS // len(every)):
+            one = pair[some, None]
+            free = self.contains(arguments, one, every) & ~forbidden.contains(one, every)
+            if forbidden.repeats:
+                free = first_of_each_text(free, np.broadcast_to(arguments.identity[every], free.shape))
+            inside[some] = free.sum(axis=1)
+        return inside
+
     def check_candidates(self, forbidden: Forbidden, tables: tuple[str, ...], candidates: Ints, key: str) -> None:
         """Raise `InputError` if the corpus lacks a column, or if the scope of a pair is empty."""
         arguments = forbidden.arguments
         self._check_columns(arguments, key)
-        every = np.concatenate([arguments.number(table, np.arange(arguments.size(table))) for table in tables])
-        inside = np.empty(arguments.pairs, dtype=np.int64)
-        for some in blocks(arguments.pairs, BLOCK_NUMBERS // len(every)):
-            pair = np.arange(arguments.pairs)[some, None]
-            inside[some] = (self.contains(arguments, pair, every) & ~forbidden.contains(pair, every)).sum(axis=1)
+        inside = self._inside(forbidden, tables, np.arange(arguments.pairs))
         empty = inside == 0
         if empty.any():
             others = f", nor have {empty.sum() - 1} more pairs" if empty.sum() > 1 else ""

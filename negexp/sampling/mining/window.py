@@ -69,10 +69,14 @@ class Window(MiningPolicy):
         inside = neighbours.allowed & (rank >= low) & (rank < high)
         return take_drawn(neighbours, inside, np.zeros(inside.shape), round_)
 
+    def needs(self) -> int:
+        """Return one more than the window passes over."""
+        return 1 + math.floor(max(self.options.low.extremes(), default=0) + 0.5)
+
     def check_candidates(self, forbidden: Forbidden, tables: tuple[str, ...], candidates: Ints, key: str) -> None:
         """Raise `InputError` if the window begins beyond the last candidate of a pair."""
         low = max(self.options.low.extremes(), default=0)
-        beyond = candidates <= math.floor(low + 0.5)
+        beyond = candidates < self.needs()
         if beyond.any():
             first = int(np.argmax(beyond))
             others = f", and {beyond.sum() - 1} more pairs have too few" if beyond.sum() > 1 else ""

@@ -20,7 +20,7 @@ class WandbOptions(ProjectOptions):
     """The keys of the tracker `wandb`."""
 
     entity: str | None = option("the user or team; null: your default")
-    mode: str | None = option("null: WANDB_MODE, or online", choices=MODES)
+    mode: str | None = option("null: WANDB_MODE, else online", choices=MODES)
     system: bool = option("true: W&B also records the machine, and how busy it is")
 
 
