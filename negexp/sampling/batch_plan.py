@@ -72,7 +72,9 @@ class BatchPlan(ABC):
             raise ValueError(f"{type(self).__name__}.compose must return each pair exactly once, and no empty batch")
         if not self.options.separate_copies:
             return batches
-        texts = round_.arguments.identity.reshape(2, -1).T  # (pairs, 2)
+        arguments = round_.arguments
+        sides = [arguments.identity[arguments.table(side)] for side in ("point", "counter")]
+        texts = np.stack(sides, axis=1)  # (pairs, 2); documents of the collection stand in no batch
         return keep_copies_apart(batches, texts, round_.size, round_.rng)
 
 
