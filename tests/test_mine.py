@@ -14,6 +14,7 @@ import torch
 from conftest import compose_train
 from hypothesis import given
 from hypothesis import strategies as st
+from test_beir import write as beir_folder
 from test_mining import Case, case, policy, taken
 from test_sampling import some_examples
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
@@ -239,6 +240,19 @@ def test_copies_are_no_negatives_and_the_report_counts_them(here: Path) -> None:
     copies = json.loads(Path("out/report.json").read_text())["mined"]["copies"]
     assert copies["skipped"] > 0
     assert copies["share"] == copies["skipped"] / (copies["skipped"] + 40)
+
+
+def test_the_golds_of_a_query_are_no_negatives_and_its_other_golds_are_counted(tmp_path: Path, here: Path) -> None:
+    folder = beir_folder(tmp_path / "made")  # query n has the golds dn and d(n + 1): pairs 2n and 2n + 1
+    mine("model=tiny", "data=beir", f"data.path={folder}", "sampler.candidates=counters", "output=of_beir")
+    ledger = pd.read_parquet("of_beir/ledger.parquet")
+    own = ledger.groupby("pair")["positive_distance"].first().to_numpy()
+    last = ledger.groupby("pair")["distance"].max().to_numpy()
+    skipped = own[np.arange(16) ^ 1] < last
+    copies = json.loads(Path("of_beir/report.json").read_text())["mined"]["copies"]
+    assert (own < last).any()  # the pair's own gold is not counted
+    assert skipped.any()
+    assert (copies["skipped"], copies["pairs"]) == (skipped.sum(), skipped.sum())
 
 
 # --- the report's numbers ------------------------------------------------------------------------------------------

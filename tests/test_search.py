@@ -26,6 +26,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save
+from test_beir import TOPICS
+from test_beir import options as beir_options
+from test_beir import write as beir_folder
 
 from negexp.application.compose import quote_path, quote_text
 from negexp.cli import main
@@ -40,7 +43,7 @@ from negexp.index.backends.exact import ExactIndex
 from negexp.model import Vectors
 from negexp.runtime import choose_runtime
 from negexp.search import embed
-from negexp.search.candidates import Candidates
+from negexp.search.candidates import Candidates, corpus_places
 from negexp.search.embed import TextEmbedder
 from negexp.search.output import Answer, table, text, write
 from negexp.search.ranking import Ranking, nearest, reranked
@@ -742,3 +745,19 @@ def test_a_run_of_version_0_1_is_searched(here: Path) -> None:
     found = found_by(copy, query="Ban cars from the city.", k=3)
     assert found["rank"].tolist() == [1, 2, 3]
     assert found["combined"].notna().all()
+
+
+def test_a_collection_is_searched_by_documents_each_once_with_its_own_id(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path / "made")
+    corpus = load_corpus(beir_options(folder))
+    read = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    for splits in (SPLITS, ("test",)):
+        texts, places = corpus_places(corpus, splits, points=False)
+        assert places["id"].tolist() == [row["_id"] for row in read]
+        assert texts == [f"{row['title']} {row['text']}" for row in read]
+        assert set(places["source"]) == {"document"}
+        assert places["split"].isna().all()
+    texts, places = corpus_places(corpus, ("test",), points=True)
+    points = places[places["source"] == "point"]
+    assert points["id"].tolist() == [f"q{number}/point" for number in range(16, 24)]  # two golds each, one point
+    assert texts[40:] == [f"Why are {TOPICS[number % 8]} bad in case {number}?" for number in range(16, 24)]

@@ -73,17 +73,17 @@ def quantiles(values: NDArray[np.float64]) -> dict[str, float] | None:
 def skipped_copies(round_: SamplingRound, negatives: Negatives) -> Ints:
     """Return how many copies are nearer than the farthest mined negative of each pair (pairs,).
 
-    Copies are all forbidden arguments but the pair's own two. Without `sampler.exclude=[duplicates]` they would have
-    been candidates. The number follows from ranks: of the arguments up to the last negative, the pair's own counter,
+    Copies are all forbidden arguments but the pair's own two; in a collection, the other golds of its query are among
+    them. The number follows from ranks: of the arguments up to the last negative, the pair's own counter,
     the other negatives, and those that the mining policy left out are subtracted.
     """
     mined = negatives.found & negatives.mined
     rank = np.where(mined, negatives.neighbour_rank, 0)
     pair, last = np.arange(round_.pairs), np.argmax(rank, axis=1)
-    argument, own = negatives.argument[pair, last], round_.arguments.number("counter", pair)
+    argument, own = negatives.argument[pair, last], round_.arguments.searched_counter(pair)
     distance = round_.distance(pair, np.where(mined[pair, last], argument, own)[:, None])[:, 0]
     before = (round_.positive_distance < distance) | ((round_.positive_distance == distance) & (own < argument))
-    own_is_before = before & ("counter" in round_.tables)
+    own_is_before = before & (round_.tables[-1] != "point")
     others = mined.sum(axis=1) - 1 + negatives.dropped[pair, last]
     skipped: Ints = np.where(mined.any(axis=1), rank[pair, last] - 1 - others - own_is_before, 0)
     return np.maximum(skipped, 0)  # two distances that are computed in two ways may differ in their last bit

@@ -44,6 +44,12 @@ class Arguments(ArgumentNumbers):
         tables = {"both": ("point", "counter"), "points": ("point",), "counters": ("counter",)}[candidates]
         return tuple("document" if table == "counter" and self.documents else table for table in tables)
 
+    def searched_counter(self, pair: Ints) -> Ints:
+        """Return the argument that is searched as the counter of each pair; in a collection, a document."""
+        if self.collection is None:
+            return self.number("counter", pair)
+        return self.number("document", self.collection.counter[pair])
+
     def source(self, argument: Ints) -> tuple[NDArray[np.str_], Ints]:
         """Return the table and the row under which arguments are shown.
 

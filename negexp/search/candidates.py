@@ -46,22 +46,36 @@ class Candidates:
 
 
 def corpus_places(corpus: Corpus, splits: Sequence[str], points: bool) -> tuple[list[str], pd.DataFrame]:
-    """Return the texts of all arguments of some splits with their places: the counters, then the points if wanted."""
-    frames, texts = [], []
-    for source in ("counter", "point") if points else ("counter",):
-        for name in splits:
-            split = corpus[name]
-            rows = split.counter if source == "counter" else split.point
-            texts += [corpus.texts[row] for row in rows]
-            ids = [f"{id_}/{source}" for id_ in split.ids]
-            frames.append(pd.DataFrame({"id": ids, "source": source, "split": name, **_names(corpus, split)}))
-    return texts, pd.concat(frames, ignore_index=True)[list(PLACE)].astype("str")
+    """Return the texts of some splits with their places: the counters, then the points if wanted.
+
+    In a corpus with a collection, all its documents take the place of the counters, whatever the splits.
+    """
+    collection = corpus[splits[0]].collection
+    if collection is None:
+        parts = [_arguments(corpus, name, "counter") for name in splits]
+    else:
+        documents = Texts(list(collection.ids), [corpus.texts[row] for row in collection.text], {})
+        parts = [(documents.texts, document_places(documents))]
+    parts += [_arguments(corpus, name, "point") for name in splits] if points else []
+    texts = [text for some, _ in parts for text in some]
+    return texts, pd.concat([places for _, places in parts], ignore_index=True)
 
 
 def document_places(documents: Texts) -> pd.DataFrame:
     """Return the places of the texts of a file."""
     columns = {"id": documents.ids, "source": "document", "split": None}
     return pd.DataFrame({name: documents.metadata.get(name, columns.get(name)) for name in PLACE}).astype("str")
+
+
+def _arguments(corpus: Corpus, name: str, source: str) -> tuple[list[str], pd.DataFrame]:
+    """Return texts and places of the counters or points of a split; a query with several golds is one point."""
+    split = corpus[name]
+    if split.collection is not None:
+        split = split.take(np.flatnonzero(split.collection.first_of_query()))
+    rows = split.counter if source == "counter" else split.point
+    ids = [f"{id_}/{source}" for id_ in split.ids]
+    places = pd.DataFrame({"id": ids, "source": source, "split": name, **_names(corpus, split)})
+    return [corpus.texts[row] for row in rows], places[list(PLACE)].astype("str")
 
 
 def _names(corpus: Corpus, split: Split) -> dict[str, list[str] | None]:

@@ -78,12 +78,10 @@ def _candidates(config: SearchConfig, data: DataConfig, queries: Sequence[str]) 
         documents = read_texts(Path(config.documents).expanduser(), "documents", Limits(data.max_bytes, data.max_files))
         places = document_places(documents)
         return Candidates.of(documents.texts, places, queries, data.match), f"distinct texts of {config.documents}"
-    corpus = load_corpus(data)
-    texts, places = corpus_places(
-        corpus, SPLITS if config.split == "all" else (config.split,), points=config.candidates == "all"
-    )
-    kind = "counters" if config.candidates == "counters" else "counters and points"
-    what = f"distinct {kind} of data={data.name}, split={config.split}"
+    corpus, points = load_corpus(data), config.candidates == "all"
+    texts, places = corpus_places(corpus, SPLITS if config.split == "all" else (config.split,), points)
+    kind = "counters" if corpus["test"].collection is None else "documents"
+    what = f"distinct {kind}{' and points' if points else ''} of data={data.name}, split={config.split}"
     return Candidates.of(texts, places, queries, data.match), what
 
 
