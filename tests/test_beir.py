@@ -13,11 +13,14 @@ import pandas as pd
 import pytest
 from conftest import Train
 
+from negexp.components import build
+from negexp.config import BatchConfig
 from negexp.corpus import load_corpus
 from negexp.corpus.readers.beir import BeirOptions
 from negexp.errors import InputError
 from negexp.evaluation.metrics import table_metrics
 from negexp.report.runs import read_runs
+from negexp.sampling import Arguments, BatchRound, EmbeddingSpace
 
 TOPICS = ["trams", "parks", "zoos", "ferries", "schools", "markets", "bridges", "museums"]
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -212,6 +215,21 @@ def test_a_run_without_a_training_split_is_refused_and_writes_nothing(
         run_training("experiment=smoke", "data=beir", f"data.path={folder}")
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert len(load_corpus(options(folder), needed=["test"])["test"]) == 16  # as `negexp evaluate split=test` does
+
+
+@pytest.mark.parametrize("documents", [40, 41])
+def test_pairs_that_share_a_query_or_a_document_stand_in_different_batches(folder: Path, documents: int) -> None:
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.writelines(json.dumps({"_id": f"d{n}", "text": f"Further {n}."}) + "\n" for n in range(40, documents))
+    split = load_corpus(options(folder))["train"]
+    assert len(split) == 16  # q0 d0, q0 d1, q1 d1, q1 d2, ...
+    for plan in ("shuffled", "neighbours"):
+        vectors = np.random.default_rng(0).standard_normal((16, 2)).astype(np.float32)
+        space = EmbeddingSpace(vectors, {"point": vectors, "counter": vectors}, lambda _: None)  # type: ignore[arg-type, return-value]
+        round_ = BatchRound(Arguments(split), space, 4, np.random.default_rng(1))
+        for batch in build("batch", BatchConfig(plan, separate_copies=True)).batches(round_):
+            texts = [*split.point[batch], *split.counter[batch]]
+            assert len(set(texts)) == len(texts)
 
 
 @pytest.fixture(scope="module")
