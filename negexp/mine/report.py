@@ -73,9 +73,10 @@ def quantiles(values: NDArray[np.float64]) -> dict[str, float] | None:
 def skipped_copies(round_: SamplingRound, negatives: Negatives) -> Ints:
     """Return how many copies are nearer than the farthest mined negative of each pair (pairs,).
 
-    Copies are all forbidden arguments but the pair's own ones, see `_own`. Without `sampler.exclude=[duplicates]` they
-    would have been candidates. The number follows from ranks: of the arguments up to the last negative, the pair's own
-    ones, the other negatives, and those that the mining policy left out are subtracted.
+    Copies are all forbidden arguments but the pair's own ones, see `_own`, and copies of its other negatives. Without
+    `sampler.exclude=[duplicates,repeats]` they would have been candidates. The number follows from ranks: of the
+    arguments up to the last negative, the pair's own ones, the other negatives, and those that the mining policy left
+    out are subtracted.
     """
     mined = negatives.found & negatives.mined
     rank = np.where(mined, negatives.neighbour_rank, 0)
@@ -162,8 +163,8 @@ def summary(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(f"every pair has {k}")
     lines.append(f"{numbers['nearer_share']:.1%} of the negatives are nearer to the point than its own counter")
     lines.append(
-        f"{copies['skipped']} copies of a pair's own texts, or counters of its point's copies, were left out: "
-        f"{copies['share']:.1%} of the nearest, in {copies['pairs']} pairs"
+        f"{copies['skipped']} copies of a pair's own texts or other negatives, or counters of its point's copies, were left "
+        f"out: {copies['share']:.1%} of the nearest, in {copies['pairs']} pairs"
     )
     if numbers["dropped_share"]:
         lines.append(
