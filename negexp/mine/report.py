@@ -163,8 +163,8 @@ def summary(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(f"every pair has {k}")
     lines.append(f"{numbers['nearer_share']:.1%} of the negatives are nearer to the point than its own counter")
     lines.append(
-        f"{copies['skipped']} copies of a pair's own texts or other negatives, or counters of its point's copies, were left "
-        f"out: {copies['share']:.1%} of the nearest, in {copies['pairs']} pairs"
+        f"{copies['skipped']} copies of a pair's own texts or other negatives, or counters of its point's copies, were "
+        f"left out: {copies['share']:.1%} of the nearest, in {copies['pairs']} pairs"
     )
     if numbers["dropped_share"]:
         lines.append(
