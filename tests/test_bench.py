@@ -211,6 +211,7 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("no_peers")
 def test_without_the_extra_all_phases_run_and_name_the_missing_libraries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -252,6 +253,7 @@ def test_the_default_mining_benchmark_takes_seconds() -> None:
     assert config.progress == "auto"
 
 
+@pytest.mark.processes
 def test_a_profile_lists_phases_and_operators_and_changes_no_result(run_training: Train) -> None:
     options = ["experiment=smoke", "data.max_pairs=40", "trainer.epochs=1"]
     plain = run_training(*options, folder="plain")

@@ -138,12 +138,14 @@ def closed_pipe(*arguments: str, stderr: bool = False, unbuffered: bool = False)
     return result.returncode, (result.stderr or b"").decode()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("unbuffered", [True, False])  # False: the error comes when Python exits
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["report", "--cfg", "job"]])
 def test_a_closed_pipe_is_no_error(arguments: list[str], unbuffered: bool) -> None:
     assert closed_pipe("-m", "negexp", *arguments, unbuffered=unbuffered) == (0, "")
 
 
+@pytest.mark.processes
 def test_commands_into_a_closed_pipe_do_their_work(tmp_path: Path) -> None:
     commands = [
         ["train", "experiment=smoke", "trainer.epochs=1", "tracker.progress=never", "hydra.run.dir=run"],
@@ -386,6 +388,7 @@ def test_sweep_that_an_overlay_holds_is_checked_before_its_first_job(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.processes
 def test_process_exits_with_2_and_one_line_before_a_sweep_starts(tmp_path: Path) -> None:
     result = python("-m", "negexp", "train", "-m", "seed=0,1", "sampler.end_rate=0.1,-0.1")
     assert result.returncode == 2

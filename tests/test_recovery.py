@@ -88,6 +88,7 @@ def command_line(attempt: Attempts) -> Callable[..., Ended]:
     return lambda folder, **fault: attempt(folder, *CLI, **fault)
 
 
+@pytest.mark.processes
 def test_killed_at_a_few_random_moments_a_run_comes_to_the_same(attempt: Attempts, tmp_path: Path) -> None:
     def run(folder: Path, **fault: Any) -> Ended:
         return attempt(folder, SMOKE, direct=True, **fault)
@@ -582,6 +583,7 @@ def test_a_commit_is_finished_before_a_signal_stops(attempt: Attempts, tmp_path:
     assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 1
 
 
+@pytest.mark.processes
 def test_a_second_sigint_stops_at_once(attempt: Attempts, undisturbed: tuple[Path, Ended], tmp_path: Path) -> None:
     stopped = attempt(tmp_path, *LONGER, direct=True, phase="train", times=2, signals=[signal.SIGINT] * 2)
     assert stopped.code == 130
@@ -685,12 +687,14 @@ def test_a_sweep_of_which_two_fail_and_one_is_killed_runs_what_is_missing(attemp
     assert outcomes(tmp_path) == ["skipped"] * 4
 
 
+@pytest.mark.processes
 def test_failed_jobs_do_not_stop_the_batches_after_theirs(attempt: Attempts, tmp_path: Path) -> None:
     sweep = ["sampler.num_negatives=1000,1,2", "hydra.sweeper.max_batch_size=1", "trainer.epochs=1"]
     assert attempt(tmp_path, "train", SMOKE, "-m", *sweep).code == 2
     assert outcomes(tmp_path) == ["failed", "done", "done"]
 
 
+@pytest.mark.processes
 def test_a_signal_stops_the_whole_sweep(attempt: Attempts, tmp_path: Path) -> None:
     stopped = attempt(tmp_path, *SWEEP, phase="train", times=3, signals=[signal.SIGTERM])
     assert stopped.code == 143

@@ -553,6 +553,7 @@ def browse(page: Path, screenshot: Path, width: int, *flags: str) -> list[str]:
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_opens_in_a_browser_without_a_network_or_an_error(sweep: Path, tmp_path: Path, width: int) -> None:

@@ -50,6 +50,7 @@ def test_equal_sequences_share_a_row(sequences: list[list[int]]) -> None:
             assert (table.row[i] == table.row[j]) == (first == second)
 
 
+@pytest.mark.processes
 def test_the_vocabulary_is_the_same_in_another_process() -> None:
     code = (
         "from negexp.tokens import train_vocabulary;"
