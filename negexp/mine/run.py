@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from negexp.components import flatten
 from negexp.config import MineConfig, with_run
 from negexp.corpus import Corpus, load_corpus
@@ -22,13 +20,13 @@ from negexp.mine.figure import draw_distances
 from negexp.mine.formats import FILES, Row, rows_of
 from negexp.mine.negatives import Scores, mined_pairs
 from negexp.mine.report import Mining, numbers_of, report_text, summary
-from negexp.model import BuiltModel, build_model, load_sequence_classifier, zero_shot_config
+from negexp.model import BuiltModel, load_sequence_classifier, quiet_transformers
 from negexp.pair_tokens import PairCache, PairReader
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
 from negexp.tracking.files import new_folder
 from negexp.tracking.run_folder import versions
-from negexp.training import TrainedRun
+from negexp.training import TrainedRun, model_of
 from negexp.training.clock import PhaseClock
 from negexp.training.refresh import Moment, Refresher
 
@@ -39,15 +37,14 @@ NOT_RECORDED = ("output", "progress")  # keys that change no byte of the other f
 
 def run(config: MineConfig, overrides: Sequence[str]) -> None:
     """Mine, write the folder `output`, and print what was mined."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     trained = None if config.run is None else TrainedRun.read(Path(config.run))
     config = config if trained is None else with_run(config, trained.config, overrides)
     runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
     corpus = load_corpus(config.data, needed=[config.split])
     log.info(corpus.summary)
     with reproducible(runtime, deterministic=True), explain_out_of_memory("tokens_per_batch or model.max_length"):
-        built = _model(config, corpus, trained)
+        built = model_of(config, corpus, trained)
         mining = mine(config, corpus, built, runtime, moment_of(config, trained))
     pairs = mined_pairs(corpus.texts, mining.round.arguments, mining.negatives, mining.scores)
     rows = rows_of(config.format, pairs, config.sampler.num_negatives)
@@ -78,17 +75,9 @@ def mine(config: MineConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
     encoder = TextEncoder(built.model.to(runtime.device), tokens, runtime, config.progress)
     embeddings = encoder.embed(corpus[config.split].texts(), config.split)
-    negatives, _, ledger = refresher.refresh(moment, embeddings, None)
     round_ = refresher.round(moment, embeddings)
+    negatives, _, ledger = refresher.sample(round_, moment, None)
     return Mining(round_, refresher.sampler, negatives, ledger, Scores.of(round_, negatives))
-
-
-def _model(config: MineConfig, corpus: Corpus, trained: TrainedRun | None) -> BuiltModel:
-    fused = config.fused or "auto"
-    if trained is not None:
-        return trained.model(fused)
-    vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
-    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)
 
 
 def _cross_encoder(config: MineConfig, texts: Sequence[str], runtime: Runtime) -> PairReader:

@@ -86,30 +86,29 @@ class Refresher:
 
     def refresh(self, moment: Moment, embeddings: Embeddings, previous: Negatives | None) -> Refreshed:
         """Sample negatives from the embeddings, unless the previous ones stay."""
-        sampler, sampled = self.sampler, self.sampler.sampled_epoch(moment.epoch)
-        progress, validation = sampled + moment.share, moment.validation[:sampled]
         with self.clock("sample"):
-            round_ = self.round(moment, embeddings).at(progress, validation)
-            if previous is None or sampled == moment.epoch:
-                negatives = sampler.sample(round_)
-            else:
-                negatives = round_.measured(previous)
-            ledger = build_ledger(self.arguments, negatives, round_.space.positive_distance, sampled)
-            statistics = {
-                "epoch": moment.epoch,
-                "step": moment.step,
-                "random_rate": sampler.random_rate(progress, validation),
-                "sampled_epoch": sampled,
-                **ledger_statistics(ledger),
-                "missing_share": 1.0 - float(negatives.found.mean()),
-                "negatives_replaced": replaced_share(negatives, previous),
-                **sampler.statistics(),
-            }
+            return self.sample(self.round(moment, embeddings), moment, previous)
+
+    def sample(self, round_: SamplingRound, moment: Moment, previous: Negatives | None) -> Refreshed:
+        """Sample negatives in a round, unless the previous ones stay."""
+        sampler, sampled = self.sampler, self.sampler.sampled_epoch(moment.epoch)
+        negatives = sampler.sample(round_) if previous is None or sampled == moment.epoch else round_.measured(previous)
+        ledger = build_ledger(self.arguments, negatives, round_.space.positive_distance, sampled)
+        statistics = {
+            "epoch": moment.epoch,
+            "step": moment.step,
+            "random_rate": sampler.random_rate(round_.progress, round_.validation),
+            "sampled_epoch": sampled,
+            **ledger_statistics(ledger),
+            "missing_share": 1.0 - float(negatives.found.mean()),
+            "negatives_replaced": replaced_share(negatives, previous),
+            **sampler.statistics(),
+        }
         return Refreshed(negatives, statistics, ledger)
 
     def round(self, moment: Moment, embeddings: Embeddings) -> SamplingRound:
         """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""
-        options, step = self.config.sampler, moment.step
+        options, step, sampled = self.config.sampler, moment.step, self.sampler.sampled_epoch(moment.epoch)
         rng = generator(self.config.seed, moment.epoch, f"negatives {step}" if step else "negatives")
         round_ = SamplingRound(
             self.arguments,
@@ -121,7 +120,7 @@ class Refresher:
         ).mining_from(self.source)
         if self.rescored is not None:
             round_.mining_from(RescoredSource(round_.source, self.arguments, self.rescored))
-        return round_
+        return round_.at(sampled + moment.share, moment.validation[:sampled])
 
     def space(self, embeddings: Embeddings) -> EmbeddingSpace:
         """Return the retrieval embeddings of the pairs, with the indexes over them."""
