@@ -42,6 +42,15 @@ def without_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, and undo afterwards what a command line sets in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["negexp"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    return tmp_path
+
+
+@pytest.fixture
 def run_training(tmp_path: Path) -> Train:
     """Train into a folder below tmp_path and return that folder."""
 

@@ -88,7 +88,7 @@ def test_the_numbers_of_the_leaderboard(tmp_path: Path) -> None:
     ranks = pd.read_parquet(tmp_path / "out" / "evaluation" / "test-ranks.parquet")
     clean = ranks.query("protocol == 'clean' and stage == 'retrieval' and task == 'epc'").set_index("query")["rank"]
     pairs = {f"test-{one.id}a": (spelling(one.point), spelling(one.counter)) for one in test}
-    rank_of = {pairs[query]: rank for query, rank in clean.items()}
+    rank_of = {pairs[str(query)]: rank for query, rank in clean.items()}
     queries = Counter(point for point, _ in pairs.values())
     rank = np.array([rank_of[pair] + (queries[pair[0]] > 1) for pair in pairs.values()])
     assert sum(number for number in queries.values() if number > 1) == 214

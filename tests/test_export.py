@@ -48,14 +48,6 @@ def exported(finished: Path) -> Path:
     return finished.with_name("exported")
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["negexp"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    return tmp_path
-
-
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Return the one line that refuses an export; no file is written or changed."""
     before = sorted(Path.cwd().rglob("*"))

@@ -70,14 +70,6 @@ def write_cross_encoder(folder: Path, outputs: int = 1) -> Path:
     return folder
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["negexp"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    return tmp_path
-
-
 def mine(*overrides: str) -> None:
     assert main(["mine", *QUICK, *overrides]) == 0
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import transformers
-
 from negexp.config import EvaluateConfig, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import seen_in
@@ -17,20 +15,19 @@ from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.evaluation.trec import TrecExport
 from negexp.lexical import BM25
-from negexp.model import BuiltModel, build_model, zero_shot_config
+from negexp.model import quiet_transformers
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize_corpus
 from negexp.tracking import write_evaluation
 from negexp.tracking.files import write_bytes
-from negexp.training import TrainedRun, training_pairs
+from negexp.training import TrainedRun, model_of, training_pairs
 
 log = logging.getLogger("negexp")
 
 
 def run(config: EvaluateConfig, folder: Path, overrides: list[str]) -> None:
     """Rank all candidates of a split, write the results below `output` (or `folder`), and print the table."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     run = None if config.run is None else TrainedRun.read(Path(config.run))
     config = config if run is None else with_run(config, run.config, overrides)
     runtime = choose_runtime(config.device, config.precision or "float32", config.tokens_per_batch, key="")
@@ -67,7 +64,7 @@ def _scorers(config: EvaluateConfig, corpus: Corpus, run: TrainedRun | None, run
     split = corpus[config.split]
     if config.model.encoder == "bm25":
         return StageScorers(BM25(corpus.texts, split.texts(), config.model.bm25).scores, None)
-    built = _model(config, corpus, run)
+    built = model_of(config, corpus, run)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
     model = built.model.to(runtime.device)
     embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
@@ -95,11 +92,3 @@ def _write_trec(export: TrecExport, folder: Path, config: EvaluateConfig) -> Pat
     for name, content in export.files(config.split, config.progress):
         write_bytes(folder / name, content)
     return folder
-
-
-def _model(config: EvaluateConfig, corpus: Corpus, run: TrainedRun | None) -> BuiltModel:
-    fused = config.fused or "auto"
-    if run is not None:
-        return run.model(fused)
-    vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
-    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)

@@ -7,14 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from negexp.config import TrainConfig, config_hash, load_run_config
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
-from negexp.model import BuiltModel, build_model, restore_model
+from negexp.model import BuiltModel, build_model, quiet_transformers, restore_model
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.signals import Stopped, stops_at_steps
 from negexp.tracking import RunFolder
@@ -41,8 +39,7 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
     -------
     `done`, `continued` (from the last commit of an earlier process) or `skipped` (the folder's run is finished).
     """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     run_folder = RunFolder(folder)
     try:
         with stops_at_steps(), run_folder.locked():

@@ -20,13 +20,11 @@ def check(config: BenchConfig, overrides: Sequence[str]) -> None:
 
 def run(config: BenchConfig, folder: Path, overrides: list[str]) -> None:
     """Measure, write bench.json and bench.md into `output` (or `folder`), and print the latter."""
-    import transformers
-
     from negexp.bench import run_benchmarks
+    from negexp.model import quiet_transformers
     from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     trainer = config.trainer
     runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
     output = Path(config.output or folder).expanduser()

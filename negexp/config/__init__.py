@@ -10,7 +10,6 @@ from negexp.config.of_run import (
     data_of_run,
     given_keys,
     gives_model,
-    with_data_of_run,
     with_run,
 )
 from negexp.config.parse import (
@@ -75,6 +74,5 @@ __all__ = [
     "parse_config",
     "parse_train",
     "to_yaml",
-    "with_data_of_run",
     "with_run",
 ]

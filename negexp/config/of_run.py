@@ -21,10 +21,10 @@ def completed_by_run(values: Mapping[str, Any], overrides: Sequence[str]) -> Map
     if values["run"] in (None, "???"):  # ???: missing; it is refused when the configuration is parsed
         return values
     path = Path(str(values["run"])).expanduser() / "config.yaml"
-    return with_data_of_run(values, load_run_config(path), overrides)
+    return _with_data_of_run(values, load_run_config(path), overrides)
 
 
-def with_data_of_run(values: Mapping[str, Any], trained: TrainConfig, overrides: Sequence[str]) -> Mapping[str, Any]:
+def _with_data_of_run(values: Mapping[str, Any], trained: TrainConfig, overrides: Sequence[str]) -> Mapping[str, Any]:
     """Return the values of a command whose section `data` has the keys of the run's reader.
 
     The values are the run's, except for the keys that the command line gives. A group on the command line stays.

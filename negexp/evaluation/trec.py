@@ -89,11 +89,7 @@ class TrecExport:
         for query, row in enumerate(pool.query.tolist()):
             own = np.flatnonzero(allowed[query])
             own = own[np.sort(np.unique(arguments[query, own], return_index=True)[1])]  # copies of golds once
-            # re-ranked lists mix combined scores and distances, so their scores count down the positions
-            scores_of_row = (
-                strictly_decreasing(scores[query, own]) if stage == "retrieval" else np.arange(len(own), 0, -1)
-            )
-            yield row, arguments[query, own], scores_of_row
+            yield row, arguments[query, own], listed_scores(scores[query, own], stage)
 
 
 def query_ids(split: Split) -> list[str]:
@@ -114,6 +110,14 @@ def run_lines(query: str, found: Iterable[tuple[str, float]], stage: str) -> byt
     """Return the lines of a run file for one query: ids and scores of its candidates, best first."""
     lines = (f"{query} Q0 {id_} {rank} {score!r} negexp-{stage}\n" for rank, (id_, score) in enumerate(found, 1))
     return "".join(lines).encode()
+
+
+def listed_scores(scores: NDArray[np.float64], stage: str) -> NDArray[np.float64] | NDArray[np.int64]:
+    """Return the scores (candidates,) that a run file gives a ranked list, best first.
+
+    Re-ranked lists mix combined scores and distances, so their scores count down the positions.
+    """
+    return strictly_decreasing(scores) if stage == "retrieval" else np.arange(len(scores), 0, -1)
 
 
 def strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import transformers
 from transformers import PROCESSOR_MAPPING, PreTrainedConfig
 
 from negexp.errors import InputError
 from negexp.export.card import model_card
 from negexp.export.folder import write_folder
+from negexp.model import quiet_transformers
 from negexp.report.runs import read_runs
 from negexp.tracking.files import new_folder
 from negexp.training import TrainedRun
@@ -23,8 +23,7 @@ def export_run(path: Path, output: Path) -> str:
     InputError
         When the run is unfinished or damaged, or `output` cannot be written. Then nothing is left behind.
     """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     runs, skipped = read_runs([path])
     if not runs:
         raise InputError(f"run={path}: cannot be exported ({skipped[0].reason})")

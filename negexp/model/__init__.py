@@ -1,7 +1,7 @@
 """The bi-encoder with its pair classifier, and the base class of losses."""
 
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, Role
-from negexp.model.build import BuiltModel, build_model, restore_model, zero_shot_config
+from negexp.model.build import BuiltModel, build_model, quiet_transformers, restore_model, zero_shot_config
 from negexp.model.cross_encoder import CrossEncoder, build_cross_encoder
 from negexp.model.loss import Loss, TextBatch
 from negexp.model.pair_scores import PairScores
@@ -22,6 +22,7 @@ __all__ = [
     "build_cross_encoder",
     "build_model",
     "load_sequence_classifier",
+    "quiet_transformers",
     "restore_model",
     "zero_shot_config",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import transformers
 from huggingface_hub import HfApi
 from transformers import (
     AutoConfig,
@@ -45,6 +46,12 @@ class BuiltModel(NamedTuple):
         """Write the encoder's configuration and tokenizer for `restore_model`."""
         self.tokenizer.save_pretrained(folder)
         self.encoder_config.save_pretrained(folder)
+
+
+def quiet_transformers() -> None:
+    """Let transformers log errors only, and draw no bars: negexp has lines and bars of its own."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def build_model(

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-import transformers
 from numpy.typing import NDArray
 
 from negexp.config.sections import check_device
 from negexp.embedding import TextEncoder
 from negexp.errors import InputError
-from negexp.model import BuiltModel, Role
+from negexp.model import BuiltModel, Role, quiet_transformers
 from negexp.runtime import Runtime, choose_runtime, explain_out_of_memory, reproducible
 from negexp.tokens import tokenize
 from negexp.tracking.stored_run import StoredRun
@@ -36,8 +35,7 @@ class Encoder:
     @classmethod
     def of_run(cls, run: StoredRun, device: str = "auto") -> Encoder:
         """Return the encoder of a run with the weights of its best epoch; `device` as in `trainer.device`."""
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+        quiet_transformers()
         check_device("device", device)
         trained, trainer = TrainedRun.read(run.folder), run.config.trainer
         runtime = choose_runtime(device, trainer.precision, None, trainer.threads, key="")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from negexp.errors import InputError
-from negexp.evaluation.trec import encoded, run_lines, strictly_decreasing
+from negexp.evaluation.trec import encoded, listed_scores, run_lines
 from negexp.search.candidates import PLACE, Candidates
 from negexp.search.ranking import Ranking
 from negexp.tracking.files import write_bytes, write_csv, write_parquet
@@ -80,14 +80,13 @@ def table(answer: Answer) -> pd.DataFrame:
 def trec_run(answer: Answer) -> bytes:
     """Return the lines of a run file. Ids have no white space, and scores decrease strictly, as in an evaluation's."""
     ids = [encoded(id_) for id_ in answer.candidates.place["id"]]
-    second, scores, lines = answer.has_second_stage(), answer.scores(), []
+    stage, scores, lines = "reranked" if answer.has_second_stage() else "retrieval", answer.scores(), []
     for number, query in enumerate(answer.ids):
         found = answer.ranking.candidate[number]
         found = found[found >= 0]
-        # a re-ranked list mixes scores of both stages, so its scores count down the positions
-        own = np.arange(len(found), 0, -1) if second else strictly_decreasing(scores[number, : len(found)])
+        own = listed_scores(scores[number, : len(found)], stage)
         named = zip((ids[row] for row in found), own.tolist(), strict=True)
-        lines.append(run_lines(encoded(query), named, "reranked" if second else "retrieval"))
+        lines.append(run_lines(encoded(query), named, stage))
     return b"".join(lines)
 
 

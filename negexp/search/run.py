@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import transformers
 
 from negexp.config import DataConfig, SearchConfig, data_of_run
 from negexp.corpus import SPLITS, load_corpus
@@ -16,7 +15,7 @@ from negexp.embedding import Embeddings
 from negexp.evaluation import Classifier, Combination
 from negexp.evaluation.evaluator import pair_classifier
 from negexp.index.backends.exact import ExactIndex
-from negexp.model import Vectors
+from negexp.model import Vectors, quiet_transformers
 from negexp.pair_tokens import PairCache
 from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
 from negexp.search.candidates import Candidates, corpus_places, document_places, own_documents
@@ -38,8 +37,7 @@ def search(config: SearchConfig, overrides: Sequence[str]) -> Answer:
     InputError
         When the run has no committed epoch or is damaged, or a file cannot be read.
     """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     run = TrainedRun.read(Path(config.run).expanduser())
     data = data_of_run(config.data, run.config, overrides)
     runtime = choose_runtime(config.device, run.config.trainer.precision, config.tokens_per_batch, key="")

@@ -4,7 +4,7 @@ from negexp.training.checkpoint import CheckpointStore, Commit, load_weights
 from negexp.training.provenance import Provenance, training_pairs
 from negexp.training.run import StartingPoint, TrainingResult, train
 from negexp.training.telling import tell_finished
-from negexp.training.trained import TrainedRun
+from negexp.training.trained import TrainedRun, model_of
 
 __all__ = [
     "CheckpointStore",
@@ -14,6 +14,7 @@ __all__ = [
     "TrainedRun",
     "TrainingResult",
     "load_weights",
+    "model_of",
     "tell_finished",
     "train",
     "training_pairs",

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from negexp.config import TrainConfig, load_run_config
+from negexp.config import EvaluateConfig, MineConfig, TrainConfig, load_run_config
+from negexp.corpus import Corpus
 from negexp.errors import InputError
 from negexp.evaluation import Combination
-from negexp.model import BuiltModel, build_cross_encoder, restore_model
+from negexp.model import BuiltModel, build_cross_encoder, build_model, restore_model, zero_shot_config
 from negexp.pair_tokens import PairReader
 from negexp.runtime import Runtime
 from negexp.tracking import RunFolder
@@ -68,3 +69,12 @@ class TrainedRun:
         model = build_cross_encoder(built.model, self.config.model, self.config.seed)
         load_weights(self.reranker.weights, model)
         return PairReader(model, texts, built.tokenizer, self.config.reranker.max_length, runtime, progress)
+
+
+def model_of(config: EvaluateConfig | MineConfig, corpus: Corpus, run: TrainedRun | None) -> BuiltModel:
+    """Return the model of a command: that of its run, or without a run the encoder of `model` as it comes."""
+    fused = config.fused or "auto"
+    if run is not None:
+        return run.model(fused)
+    vocabulary = [corpus.texts[row] for row in corpus["train"].texts()]
+    return build_model(zero_shot_config(config.model), config.seed, vocabulary, heads=False, fused=fused)
