@@ -67,10 +67,8 @@ class BatchBuilder:
         if model.shared:
             vectors = self.encoder.encode("query", np.concatenate([points, texts]), chunks)
             return model.as_queries(vectors.rows(slice(pairs))), vectors.rows(slice(pairs, None))
-        query, candidate = (
-            self.encoder.encode(role, rows, chunks) for role, rows in (("query", points), ("candidate", texts))
-        )
-        return model.as_queries(query), candidate
+        query = model.as_queries(self.encoder.encode("query", points, chunks))
+        return query, self.encoder.encode("candidate", texts, chunks)
 
     def _codes(self, codes: Ints | None, pair: Ints) -> Tensor | None:
         return None if codes is None else self.encoder.runtime.to_device(torch.from_numpy(codes[pair]))

@@ -33,6 +33,7 @@ from negexp.sampling import (
 )
 from negexp.sampling.lexical_source import mining_source
 from negexp.sampling.rescored_source import RescoredSource, Scoring
+from negexp.sampling.source import Index
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
 from negexp.world import World
@@ -65,7 +66,7 @@ class Refreshed(NamedTuple):
 class SharedIndex:
     """A neighbour index in which each process searches a share of the queries; all get all results."""
 
-    def __init__(self, index: NeighbourIndex, world: World) -> None:
+    def __init__(self, index: Index, world: World) -> None:
         self.index, self.world = index, world
 
     def search(self, queries: np.ndarray, k: int) -> tuple[NDArray[np.float64], Ints]:
@@ -151,7 +152,7 @@ class Refresher:
             candidate["document"] = embeddings.retrieval("candidate", self.pairs.collection.text)
         return EmbeddingSpace(embeddings.retrieval("query", self.pairs.point), candidate, self.index)
 
-    def index(self, vectors: np.ndarray) -> NeighbourIndex:
+    def index(self, vectors: np.ndarray) -> Index:
         """Build a neighbour index."""
         with self.clock("index"):
             device, threads = self.runtime.device, self.runtime.threads

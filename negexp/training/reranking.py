@@ -69,8 +69,9 @@ class Reranking:
     def __init__(self, experiment: Experiment, built: BuiltModel, folder: RunFolder, keep: int) -> None:
         assert isinstance(experiment.config, TrainConfig)
         self.experiment, self.folder, self.config = experiment, folder, experiment.config
-        self.settings, self.store = self.config.reranker, CheckpointStore(
-            folder.path, keep, folder.reranker.name, experiment.encoder.runtime.world
+        self.settings, self.store = (
+            self.config.reranker,
+            CheckpointStore(folder.path, keep, folder.reranker.name, experiment.encoder.runtime.world),
         )
         self.trainer = self.settings.trainer(self.config.trainer)
         self.bi_encoder: BiEncoder = experiment.trainee.evaluated

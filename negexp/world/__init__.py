@@ -144,14 +144,19 @@ def join() -> World:
 
 
 def is_silent(error: InputError) -> bool:
-    """Return whether another process reports this error: always the main one before they have met."""
-    return started()[0] > 0 and (_world.size == 1 or isinstance(error, ToldError))
+    """Return whether another process reports this error: before they have met, the main one reports all."""
+    rank = os.environ.get("RANK", "0")
+    return rank != "0" and (_world.size == 1 or isinstance(error, ToldError))
 
 
 def _submitit_environment() -> None:
     """Set torchrun's variables in a task of a job of submitit that has several tasks."""
     submitit: Any = sys.modules.get("submitit")  # it is imported in each process that it starts
-    if submitit is None or "WORLD_SIZE" in os.environ or not submitit.JobEnvironment.activated():
+    if submitit is None or "WORLD_SIZE" in os.environ:
         return
-    if submitit.JobEnvironment().num_tasks > 1:
+    try:
+        tasks = submitit.JobEnvironment().num_tasks
+    except RuntimeError:  # no job, but the process that submits jobs
+        return
+    if tasks > 1:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)

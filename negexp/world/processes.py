@@ -61,7 +61,7 @@ class Processes(World):
 
     def gather_rows(self, part: Tensor) -> Tensor:
         """Return the rows of all processes, with gradients for those of this one."""
-        rows: Tensor = _Gathered.apply(part, self)
+        rows: Tensor = _Gathered.apply(part, self)  # type: ignore[no-untyped-call]
         return rows
 
     def fill(self, rows: Tensor, computed: Tensor) -> None:
@@ -159,7 +159,7 @@ class _Gathered(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient[ctx.rows] * ctx.size, None
 
 
