@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 # lowest first; a module imports from its own room or from lower levels only
 LEVELS = (
     (
-        *("errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness", "scratch"),
-        *("signals", "streams"),
+        *("drawing", "errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness"),
+        *("scratch", "signals", "streams"),
     ),
     ("components",),
     ("command",),
@@ -185,6 +185,16 @@ def test_only_the_benchmark_imports_alternatives() -> None:
     assert {name for name in MODULES if "bench" in rooms_imported(name) and room(name) != "bench"} == {
         "negexp.commands.bench"
     }
+
+
+def test_a_run_imports_matplotlib_for_the_figures_of_its_trackers_only() -> None:
+    draws = {name for name in MODULES if "matplotlib" in third_party(name)}
+    users = {name for name in MODULES if any(found.rpartition(".")[0] in draws for found in imports(name))} - draws
+    tracker = "negexp.tracking.tracker"
+    assert {name for name in users if room(name) not in ("bench", "mine", "report")} == {tracker}
+    at_once = [node.module or "" for node in tree(MODULES[tracker]).body if isinstance(node, ast.ImportFrom)]
+    assert at_once
+    assert not draws & set(at_once)
 
 
 @pytest.mark.parametrize("start", ["sampling", "corpus", "config", "components"])
