@@ -21,13 +21,17 @@ from negexp.cli import main
 from negexp.commands import train
 from negexp.config import CONF_DIR
 from negexp.errors import InputError
+from negexp.evaluation.metrics import METRICS
 from negexp.evaluation.monitor import Monitor
+from negexp.evaluation.pools import PROTOCOLS
+from negexp.evaluation.ranking import STAGES
 from negexp.tracking import RunFolder
 from negexp.tracking.curves import ArmCurves, Curves, draw_learning, draw_negatives, run_figures
 from negexp.tracking.guarded import Guarded
 from negexp.tracking.listener import Epoch, Listener, RunInfo
 from negexp.tracking.outbox import Outbox, read_batch_losses, run_id
 from negexp.tracking.tracker import Points, TrackerOptions
+from negexp.tracking.trackers.tensorboard import TensorBoard
 
 LIBRARIES = {"mlflow", "tensorboard", "trackio", "wandb"}
 SMOKE = ("experiment=smoke",)
@@ -219,6 +223,25 @@ def test_only_the_chosen_metrics_are_told(tmp_path: Path) -> None:
     results = {f"result/{name}" for name in ("best_epoch", "best_value", "seconds")}
     results |= {f"result/{split}/{mrr}" for split in ("validation", "test", "untrained/validation", "untrained/test")}
     assert event_files(run).keys() == {"epoch", "loss", f"validation/{mrr}"} | results
+
+
+def test_by_default_a_tool_is_told_the_headlines(followed: Path) -> None:
+    pytest.importorskip("tensorboard")
+    keys = [*SMOKE, "tracker=tensorboard", "trainer.monitor=clean/retrieval/sdc/accuracy@5"]
+    tracker = TensorBoard(compose_train(*keys).tracker.listeners["tensorboard"])
+    columns = [name for name in pd.read_csv(followed / "metrics.csv") if not name.startswith("train/")]
+    told = set(tracker._chosen(dict.fromkeys(columns, 0.5)))
+    headlines = {
+        f"validation/{protocol}/{stage}/{task}/{metric}"
+        for protocol in PROTOCOLS
+        for stage in STAGES
+        for task in ("epa", "sda")
+        for metric in METRICS
+    }
+    assert {name for name in told if "/" in name} == headlines | {"validation/clean/retrieval/sdc/accuracy@5"}
+    assert {name for name in columns if name.startswith(("loss", "seconds_"))} <= told
+    assert {"random_rate", "mined_share", "negative_distance", "positive_distance", "neighbour_rank"} <= told
+    assert len(told) <= 70 < len(columns)
 
 
 def test_the_epochs_of_the_cross_encoder_are_told(tmp_path: Path) -> None:

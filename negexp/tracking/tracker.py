@@ -31,7 +31,7 @@ class TrackerOptions(ListenerConfig):
     """The keys that negexp's own trackers share. Tracker, Python package and extra have the same name."""
 
     metrics: list[str] = option(
-        'columns of metrics.csv and of the result that it gets, by patterns with * and ?; ["*"]: all; []: none but epoch'
+        'columns of metrics.csv and of the result that it gets, by patterns with * and ?; ["*"]: all, []: the epoch'
     )
     batches: bool = option("true: it also gets the losses of each batch")
     figures: bool = option("true: with the result it also gets figures of the epochs: learning curves and negatives")
