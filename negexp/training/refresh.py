@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from negexp.components import build
@@ -34,6 +33,9 @@ from negexp.sampling.lexical_source import mining_source
 from negexp.sampling.rescored_source import RescoredSource, Scoring
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Ints = NDArray[np.int64]
 
