@@ -22,6 +22,7 @@ from negexp.corpus import load_corpus
 from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.evaluation.metrics import metric_columns
+from negexp.evaluation.monitor import Monitor
 from negexp.model import Role, build_model
 from negexp.model.bi_encoder import COUNTER
 from negexp.runtime import choose_runtime
@@ -29,7 +30,7 @@ from negexp.sampling import Arguments, Forbidden
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
-from negexp.training.console import before_and_after, verdict
+from negexp.training.console import before_and_after, epoch_line, verdict
 from negexp.training.loop import Experiment
 from negexp.training.steps import TrainingEpoch
 
@@ -378,6 +379,17 @@ def test_the_table_compares_the_untrained_model_with_the_best_epoch() -> None:
         ["*", "picks", "the", "epoch,", "on", "validation", "(trainer.monitor)"],
     ]
     assert len({len(line) for line in lines[1:5]}) == 1  # columns are straight
+
+
+def test_the_line_of_an_epoch_shows_the_monitored_metric_beside_accuracies() -> None:
+    values = {"accuracy@1": 0.5, "accuracy@10": 0.75, "mrr": 0.625}
+    scores = {"validation": {"clean": {stage: {"epa": values} for stage in ("retrieval", "reranked")}}}
+    row = {"epoch": 3, "random_rate": 0.5, "loss": 1.0, "mined_share": None, "seconds_train": 2.0}
+    line = "epoch   3  random_rate 0.50  loss 1.0000  clean epa"
+    line += "  retrieval @1 0.500 @10 0.750{0}  reranked @1 0.500 @10 0.750{0}  2.0 s"
+    for metric, shown in (("mrr", " mrr 0.625"), ("accuracy@10", "")):
+        monitor = Monitor("clean", "reranked", "epa", metric)
+        assert epoch_line(row, scores, monitor) == line.format(shown)
 
 
 def test_the_last_line_says_on_which_splits_training_helped() -> None:
