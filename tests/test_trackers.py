@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +81,9 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(runs_of_the_session: Callable[..., Path]) -> Path:
     """Return the same run without a tracker."""
-    return run_into(tmp_path_factory.mktemp("alone") / "run", *SMOKE)
+    return runs_of_the_session(*SMOKE)
 
 
 # --- what is imported, and what is refused ------------------------------------------------------------------------
@@ -185,8 +185,10 @@ def test_the_learning_curves_are_those_of_the_files(followed: Path) -> None:
         (line,) = panel.get_lines()
         name = f"clean/{panel.get_title()}/sda/mrr"
         expected = [untrained["clean"][panel.get_title()]["sda"]["mrr"], *table[f"validation/{name}"]]
-        np.testing.assert_allclose(line.get_xydata(), [*zip(range(3), np.multiply(100, expected), strict=True)])
-    shown = {panel.get_ylabel(): panel.get_lines()[0].get_ydata() for panel in draw_negatives([arm]).axes}
+        np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), [0, 1, 2])
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), np.multiply(100, expected))
+    lines = {panel.get_ylabel(): panel.get_lines()[0] for panel in draw_negatives([arm]).axes}
+    shown = {label: np.asarray(line.get_ydata(), dtype=float) for label, line in lines.items()}
     np.testing.assert_allclose(shown["distance to the negative"], table["negative_distance"])
     shares = [shown[name] for name in shown if name.startswith("from ")]  # own debate, own theme, elsewhere
     np.testing.assert_allclose(np.sum(shares, axis=0), 100)
@@ -229,7 +231,7 @@ def test_by_default_a_tool_is_told_the_headlines(followed: Path) -> None:
     pytest.importorskip("tensorboard")
     keys = [*SMOKE, "tracker=tensorboard", "trainer.monitor=clean/retrieval/sdc/accuracy@5"]
     tracker = TensorBoard(compose_train(*keys).tracker.listeners["tensorboard"])
-    columns = [name for name in pd.read_csv(followed / "metrics.csv") if not name.startswith("train/")]
+    columns = [name for name in map(str, pd.read_csv(followed / "metrics.csv")) if not name.startswith("train/")]
     told = set(tracker._chosen(dict.fromkeys(columns, 0.5)))
     headlines = {
         f"validation/{protocol}/{stage}/{task}/{metric}"
