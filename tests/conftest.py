@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,31 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("sys.argv", ["negexp"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def runs_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that trains each configuration once a session, into a folder that nobody changes."""
+    folder = tmp_path_factory.mktemp("session")
+
+    @cache
+    def run(*overrides: str) -> Path:
+        path = folder / str(len(list(folder.iterdir())))
+        path.mkdir()
+        train.run(compose_train(*overrides), path, list(overrides))
+        return path
+
+    return run
+
+
+@pytest.fixture
+def finished_run(runs_of_the_session: Callable[..., Path], tmp_path: Path) -> Train:
+    """Copy a run that is trained once a session to below tmp_path, where `run_training` would have trained it."""
+
+    def copy_run(*overrides: str, folder: str = "run") -> Path:
+        return Path(shutil.copytree(runs_of_the_session(*overrides), tmp_path / folder))
+
+    return copy_run
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_mines_documents_and_never_a_gold(made: Path, run_training: Train) -> None:
-    keys = ["data=beir", f"data.path={made}", "data.max_pairs=null", "sampler.candidates=counters"]
+    keys = ["data=beir", f"data.path={made}", "data.max_pairs=null"]
     keys += ["sampler.num_negatives=3", "trainer.monitor=clean/retrieval/epc/ndcg@10"]
     folder = run_training("experiment=smoke", "trainer.epochs=1", *keys)
     ledger = pd.read_parquet(folder / "negatives" / "epoch-000.parquet")

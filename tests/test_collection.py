@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from collections_of import Judged, judged
+from conftest import compose_train
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_sampling import BACKENDS
@@ -92,6 +93,15 @@ def test_neighbours_are_points_and_documents_in_order(candidates: str, case: Jud
         np.testing.assert_allclose(distance, [distance for distance, _ in wanted], atol=1e-6)
         again = space.distance(np.array([pair]), found.argument[[pair]])[0][known]
         np.testing.assert_allclose(again, distance, atol=1e-6)
+
+
+def test_by_default_queries_are_negatives_of_pairs_but_not_of_a_collection() -> None:
+    case = Judged([0, 1, 2], [3, 4, 5, 6], {(0, 0): 1, (1, 1): 1, (2, 1): 1}, {}, list(range(8)))
+    assert compose_train("data=beir", "data.path=folder").sampler.candidates == "auto"
+    documents = round_of(case, case.split()[1], "auto", "exact")
+    assert documents.tables == round_of(case, case.split()[1], "counters", "exact").tables == ("document",)
+    pairs = Arguments(Split(("0", "1", "2"), np.arange(3), np.arange(3, 6), None, None, None))
+    assert pairs.candidate_tables("auto") == pairs.candidate_tables("both") == ("point", "counter")
 
 
 def test_draws_are_uniform_over_the_allowed_points_and_documents() -> None:

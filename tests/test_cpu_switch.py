@@ -98,8 +98,8 @@ def test_with_off_training_and_evaluation_use_no_fast_path(run_training: Train, 
             evaluated(tmp_path / "fused", *overrides)
 
 
-def test_a_run_cannot_continue_with_another_value_of_fused(run_training: Train) -> None:
-    folder = run_training(SMOKE, "trainer.epochs=1")
+def test_a_run_cannot_continue_with_another_value_of_fused(finished_run: Train) -> None:
+    folder = finished_run(SMOKE, "trainer.epochs=1")
     text = (folder / "config.yaml").read_text().replace("  fused: auto\n", "")
     (folder / "config.yaml").write_text(text)  # as version 0.1 left it
     with pytest.raises(InputError, match=r"trainer\.fused was auto, now off"):

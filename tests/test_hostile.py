@@ -460,19 +460,10 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from negexp.commands import train
-
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    train.run(compose_train(SMOKE, "trainer.epochs=1"), folder, [])
-    return folder
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
+def run(finished_run: Train) -> Path:
     """Return a finished run that the test may harm, in a folder of its own."""
-    return shutil.copytree(finished, tmp_path / "strangers" / "run")
+    return finished_run(SMOKE, "trainer.epochs=1", folder="strangers/run")
 
 
 @pytest.mark.parametrize("case", STRANGERS)
@@ -547,7 +538,9 @@ def test_a_report_is_not_written_through_a_strangers_link(
 
 
 @pytest.mark.parametrize("part", ["checkpoints", "negatives", "evaluation", "encoder"])
-def test_a_run_is_not_written_through_a_link(part: str, run_training: Train, tmp_path: Path) -> None:
+def test_a_run_is_not_written_through_a_link(
+    part: str, finished_run: Train, run_training: Train, tmp_path: Path
+) -> None:
     run, mine = tmp_path / "run", tmp_path / "mine"
     run.mkdir()
     mine.mkdir()
@@ -555,8 +548,8 @@ def test_a_run_is_not_written_through_a_link(part: str, run_training: Train, tmp
     with pytest.raises(InputError, match="is a link; nothing is written outside of a run's folder"):
         run_training(SMOKE)
     assert list(mine.iterdir()) == []
-    (run / part).unlink()
-    run_training(SMOKE, "trainer.epochs=1")
+    shutil.rmtree(run)
+    finished_run(SMOKE, "trainer.epochs=1")
     shutil.move(run / part, mine / part)
     (run / part).symlink_to(mine / part)
     before = sorted(mine.rglob("*"))

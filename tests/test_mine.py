@@ -266,7 +266,7 @@ def test_a_folder_of_beir_needs_the_split_that_is_mined_alone(here: Path) -> Non
     for name in ("dev", "test"):
         (folder / "qrels" / f"{name}.tsv").unlink()
     data = ["data=beir", f"data.path={folder}", *TINY[:-1]]
-    mine(*data, "sampler.candidates=counters", "format=flagembedding", "output=out")
+    mine(*data, "format=flagembedding", "output=out")
     rows = [json.loads(line) for line in Path("out/negatives.jsonl").read_text().splitlines()]
     assert len(rows) == 8  # of 16 pairs
     assert [len(row["pos"]) for row in rows] == [2] * 8

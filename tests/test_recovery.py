@@ -266,15 +266,17 @@ def test_early_stopping_counts_the_epochs_before_the_interruption(
     assert pd.read_csv(folder / "metrics.csv")["epoch"].tolist() == [0, 1, 2, 3]
 
 
-def test_more_epochs_go_on_from_a_finished_run(run_training: Train) -> None:
+def test_more_epochs_go_on_from_a_finished_run(finished_run: Train, run_training: Train) -> None:
     reference = run_training(SMOKE, "trainer.epochs=3", folder="reference")
-    folder = run_training(SMOKE, "trainer.epochs=1")
+    folder = finished_run(SMOKE, "trainer.epochs=1")
     run_training(SMOKE, "trainer.epochs=3")
     assert differences(folder, reference) == []
 
 
-def test_a_finished_run_is_shown_and_not_touched(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
-    folder = run_training(SMOKE, "trainer.epochs=1")
+def test_a_finished_run_is_shown_and_not_touched(
+    finished_run: Train, run_training: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = finished_run(SMOKE, "trainer.epochs=1")
     caplog.clear()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in (".lock", "run")}
     with caplog.at_level("INFO"):
@@ -286,9 +288,9 @@ def test_a_finished_run_is_shown_and_not_touched(run_training: Train, caplog: py
 
 
 def test_what_a_run_before_its_first_commit_left_is_taken_away(
-    run_training: Train, monkeypatch: pytest.MonkeyPatch
+    finished_run: Train, run_training: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = run_training(SMOKE, folder="reference")
+    reference = finished_run(SMOKE, folder="reference")
     stop_in_epoch(0, monkeypatch)
     with pytest.raises(Stopped):
         run_training(SMOKE)
@@ -318,8 +320,10 @@ def test_resume_must_and_never(run_training: Train) -> None:
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
-def test_another_configuration_is_refused_with_what_changed(run_training: Train, finished: bool) -> None:
-    folder = run_training(SMOKE, "trainer.epochs=2")
+def test_another_configuration_is_refused_with_what_changed(
+    finished_run: Train, run_training: Train, finished: bool
+) -> None:
+    folder = finished_run(SMOKE)
     if not finished:
         (folder / "result.json").unlink()
     before = contents(folder)
@@ -364,8 +368,8 @@ def test_other_versions_are_warned_of_and_recorded(
     assert (earlier["torch"], earlier["numpy"]) == ("2.8.0", "2.0")
 
 
-def test_a_changed_tokenizer_is_refused(run_training: Train) -> None:
-    folder = run_training(SMOKE, "trainer.epochs=1")
+def test_a_changed_tokenizer_is_refused(finished_run: Train, run_training: Train) -> None:
+    folder = finished_run(SMOKE, "trainer.epochs=1")
     tokenizer = folder / "encoder" / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace("the", "teh"))
     with pytest.raises(InputError, match=r"encoder/tokenizer\.json: changed since the run began"):
@@ -488,12 +492,12 @@ def test_a_damaged_index_of_commits_does_not_matter(
     assert set(differences(folder, three_epochs)) <= {"result.json"}
 
 
-def test_a_finished_run_without_commits_cannot_be_given_more_epochs(run_training: Train) -> None:
-    folder = run_training(*PRUNED, "trainer.epochs=1")
+def test_a_finished_run_without_commits_cannot_be_given_more_epochs(finished_run: Train, run_training: Train) -> None:
+    folder = finished_run(SMOKE, "trainer.epochs=1")
     shutil.rmtree(folder / "checkpoints")
     before = contents(folder)
     with pytest.raises(InputError, match=r"trainer\.epochs=2: the finished run in .* has no commit left"):
-        run_training(*PRUNED, "trainer.epochs=2")
+        run_training(SMOKE, "trainer.epochs=2")
     assert contents(folder) == before
 
 

@@ -39,7 +39,8 @@ from negexp.corpus.limits import Limits
 from negexp.errors import InputError
 from negexp.evaluation import Combination
 from negexp.index.backends.exact import ExactIndex
-from negexp.model import Vectors
+from negexp.model import BuiltModel, Vectors
+from negexp.pair_tokens import PairReader
 from negexp.runtime import choose_runtime
 from negexp.search import embed
 from negexp.search.candidates import Candidates
@@ -274,7 +275,7 @@ def test_the_nearest_equal_a_plain_loop_without_the_own_text(seed: int, k: int) 
     vectors, queries = rng.integers(0, 2, (6, 3)).astype(np.float32), rng.integers(0, 2, (4, 3)).astype(np.float32)
     own = rng.integers(-1, 6, (4, 2))
     index = ExactIndex(vectors, 2**20, torch.device("cpu"))
-    found = nearest(index, queries, Candidates([""] * 6, pd.DataFrame(), own), k)
+    found = nearest(index, queries, Candidates([""] * 6, {}, own), k)
     for row in range(4):
         rest = [c for c in range(6) if c not in own[row]]
         expected = sorted(rest, key=lambda c: (((queries[row] - vectors[c]) ** 2).sum(), c))[:k]
@@ -669,7 +670,22 @@ def test_every_output_says_the_same(run: Path, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line[:6].strip().isdigit()][3].endswith(found["id"][3])
     assert "\nq 1: tax the zoo\n" in out
-    assert "ordered by the pair classifier and by distance, whose weight is 0.4" in out
+    assert "; the 5 nearest are ordered by combined = 60 % pair classifier + 40 % distance; the others follow, " in out
+
+
+def test_the_cross_encoder_reads_the_nearest_only(runs: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[str]] = []
+    reader = TrainedRun.reader
+
+    def recorded(self: TrainedRun, built: BuiltModel, texts: list[str], *rest: Any) -> PairReader | None:
+        read.append(texts)
+        return reader(self, built, texts, *rest)
+
+    monkeypatch.setattr(TrainedRun, "reader", recorded)
+    as_file("d.jsonl", [{"id": str(number), "text": f"{word} {number}"} for number, word in enumerate(WORDS)])
+    found = found_by(runs("cross"), query="tax the zoo", documents="d.jsonl", k=12)
+    assert len(found) == 12
+    assert [sorted(texts) for texts in read] == [sorted(["tax the zoo", *found["text"][:5]])]  # rerank_k is 5
 
 
 def test_a_terminal_gets_no_control_characters(run: Path) -> None:

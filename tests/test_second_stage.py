@@ -136,9 +136,9 @@ def test_a_shortlist_has_the_queries_of_its_task() -> None:
 
 
 def test_a_run_commits_its_weight_and_an_evaluation_uses_it(
-    run_training: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = run_training(SMOKE)
+    folder = finished_run(SMOKE)
     monkeypatch.chdir(tmp_path)
     result = json.loads((folder / "result.json").read_text())
     row = pd.read_csv(folder / "metrics.csv").iloc[result["best_epoch"]]

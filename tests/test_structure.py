@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 # lowest first; a module imports from its own room or from lower levels only
 LEVELS = (
     (
-        *("errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness", "scratch"),
-        *("signals", "streams"),
+        *("drawing", "errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness"),
+        *("scratch", "signals", "streams"),
     ),
     ("components", "world"),
     ("command",),
@@ -52,6 +52,7 @@ RECEIVERS = {"self", "cls", "ctx"}  # `ctx`: of a static method of torch.autogra
 # what is larger than these limits, and the reason; an entry that is no longer needed fails the test as well
 LARGER: dict[str, str] = {}
 ALLOWED_IN_CPU = {"negexp.scratch.scratch", "negexp.processor.has_instructions"}
+TABLES = {"pandas", "pyarrow"}
 RUNS_WHAT_IT_LOADS = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
 
 
@@ -194,6 +195,26 @@ def test_only_the_benchmark_imports_alternatives() -> None:
     assert {name for name in MODULES if "bench" in rooms_imported(name) and room(name) != "bench"} == {
         "negexp.commands.bench"
     }
+
+
+def test_a_run_imports_matplotlib_for_the_figures_of_its_trackers_only() -> None:
+    draws = {name for name in MODULES if "matplotlib" in third_party(name)}
+    users = {name for name in MODULES if any(found.rpartition(".")[0] in draws for found in imports(name))} - draws
+    tracker = "negexp.tracking.tracker"
+    assert {name for name in users if room(name) not in ("bench", "mine", "report")} == {tracker}
+    at_once = [node.module or "" for node in tree(MODULES[tracker]).body if isinstance(node, ast.ImportFrom)]
+    assert at_once
+    assert not draws & set(at_once)
+
+
+def test_pandas_is_imported_at_once_only_where_tables_are_the_matter() -> None:
+    at_once: set[str] = set()
+    for name in MODULES:
+        found = [
+            alias.name for node in tree(MODULES[name]).body if isinstance(node, ast.Import) for alias in node.names
+        ]
+        at_once |= {name} if {"pandas", "pyarrow"} & set(found) else set()
+    assert {room(name) for name in at_once - {"negexp.tracking.curves"}} == {"drawing", "mine", "report"}
 
 
 @pytest.mark.parametrize("start", ["sampling", "corpus", "config", "components"])

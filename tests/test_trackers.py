@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +15,29 @@ import pandas as pd
 import pytest
 from attempts import Attempts, contents, differences
 from conftest import compose_train
-from trackers import Series, assert_batches, expected_series, without_batches
+from trackers import Series, assert_batches, assert_figures, expected_series, without_batches
 
 from negexp.cli import main
 from negexp.commands import train
 from negexp.config import CONF_DIR
 from negexp.errors import InputError
+from negexp.evaluation.metrics import METRICS
+from negexp.evaluation.monitor import Monitor
+from negexp.evaluation.pools import PROTOCOLS
+from negexp.evaluation.ranking import STAGES
 from negexp.tracking import RunFolder
+from negexp.tracking.curves import ArmCurves, Curves, draw_learning, draw_negatives, run_figures
 from negexp.tracking.guarded import Guarded
 from negexp.tracking.listener import Epoch, Listener, RunInfo
 from negexp.tracking.outbox import Outbox, read_batch_losses, run_id
 from negexp.tracking.tracker import Points, TrackerOptions
+from negexp.tracking.trackers.tensorboard import TensorBoard
 
 LIBRARIES = {"mlflow", "tensorboard", "trackio", "wandb"}
 SMOKE = ("experiment=smoke",)
-TENSORBOARD = (*SMOKE, "tracker=tensorboard")
+OWN = "tracker.listeners.tensorboard"
+FOLLOWED = (*SMOKE, "tracker=tensorboard", f"{OWN}.metrics=['*']")
+TENSORBOARD = (*FOLLOWED, f"{OWN}.figures=false")  # to draw takes longer than to train
 PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 BATCHES = 2  # of an epoch: 16 pairs in batches of 8
 
@@ -38,6 +46,17 @@ def run_into(folder: Path, *overrides: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     train.run(compose_train(*overrides), folder, list(overrides))
     return folder
+
+
+def images(run: Path) -> dict[str, bytes]:
+    """Return the images of a run's event files; each is there once, at the best epoch."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(run / "tensorboard"), size_guidance={accumulator.IMAGES: 0})
+    events.Reload()
+    found = {name: events.Images(name) for name in events.Tags()["images"]}
+    best = json.loads((run / "result.json").read_text())["best_epoch"]
+    assert {name: [event.step for event in own] for name, own in found.items()} == {name: [best] for name in found}
+    return {name: own[0].encoded_image_string for name, own in found.items()}
 
 
 def event_files(run: Path) -> Series:
@@ -58,13 +77,13 @@ def in_event_files(series: Series) -> Series:
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished run that TensorBoard was told of."""
     pytest.importorskip("tensorboard")
-    return run_into(tmp_path_factory.mktemp("followed") / "run", *TENSORBOARD)
+    return run_into(tmp_path_factory.mktemp("followed") / "run", *FOLLOWED)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(runs_of_the_session: Callable[..., Path]) -> Path:
     """Return the same run without a tracker."""
-    return run_into(tmp_path_factory.mktemp("alone") / "run", *SMOKE)
+    return runs_of_the_session(*SMOKE)
 
 
 # --- what is imported, and what is refused ------------------------------------------------------------------------
@@ -107,7 +126,7 @@ def test_a_folder_of_the_same_name_is_no_library(tmp_path: Path, monkeypatch: py
     (tmp_path / "no_such_library").mkdir()  # W&B makes a folder `wandb` where it runs
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match="not installed"):
-        TrackerOptions("no_such_library", ["*"], True).check()
+        TrackerOptions("no_such_library", ["*"], True, True).check()
 
 
 def test_the_files_of_a_run_are_written_with_any_choice_of_trackers() -> None:
@@ -151,6 +170,31 @@ def test_event_files_hold_the_parameters(followed: Path) -> None:
     assert end.status == 1  # success
 
 
+def test_event_files_hold_the_figures(followed: Path) -> None:
+    assert_figures(images(followed))
+
+
+def test_the_learning_curves_are_those_of_the_files(followed: Path) -> None:
+    table, result = pd.read_csv(followed / "metrics.csv"), json.loads((followed / "result.json").read_text())
+    untrained = result["untrained"]["validation"]
+    monitor = Monitor("clean", "retrieval", "sda", "mrr")
+    arm = ArmCurves("", [Curves(table, untrained)])
+    panels = draw_learning([arm], monitor).axes
+    assert [panel.get_title() for panel in panels[:2]] == ["retrieval", "reranked"]
+    for panel in panels[:2]:
+        (line,) = panel.get_lines()
+        name = f"clean/{panel.get_title()}/sda/mrr"
+        expected = [untrained["clean"][panel.get_title()]["sda"]["mrr"], *table[f"validation/{name}"]]
+        np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), [0, 1, 2])
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), np.multiply(100, expected))
+    lines = {panel.get_ylabel(): panel.get_lines()[0] for panel in draw_negatives([arm]).axes}
+    shown = {label: np.asarray(line.get_ydata(), dtype=float) for label, line in lines.items()}
+    np.testing.assert_allclose(shown["distance to the negative"], table["negative_distance"])
+    shares = [shown[name] for name in shown if name.startswith("from ")]  # own debate, own theme, elsewhere
+    np.testing.assert_allclose(np.sum(shares, axis=0), 100)
+    assert run_figures([], untrained, str(monitor)) == {}
+
+
 def test_a_tracker_changes_nothing_in_the_run(followed: Path, alone: Path) -> None:
     names = {name.partition("/")[0] for name in differences(followed, alone)}
     assert names == {"config.yaml", "result.json", "tensorboard", "trackers"}
@@ -163,7 +207,9 @@ def test_a_tracker_changes_nothing_in_the_run(followed: Path, alone: Path) -> No
 def test_a_finished_run_that_gets_more_epochs_goes_on_in_the_same_files(followed: Path, tmp_path: Path) -> None:
     run = shutil.copytree(followed, tmp_path / "run")
     before = event_files(run)
-    run_into(run, *TENSORBOARD, "trainer.epochs=3")
+    run_into(run, *FOLLOWED, "trainer.epochs=3")
+    assert_figures(images(run))
+    assert images(run) != images(followed)
     found = event_files(run)
     assert without_batches(found) == in_event_files(expected_series(run))
     assert_batches(found, run, BATCHES)
@@ -172,13 +218,32 @@ def test_a_finished_run_that_gets_more_epochs_goes_on_in_the_same_files(followed
 
 def test_only_the_chosen_metrics_are_told(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    keys = ["metrics=[loss,'*/clean/retrieval/epa/mrr']", "batches=false"]
-    chosen = [f"tracker.listeners.tensorboard.{key}" for key in keys]
+    chosen = [f"{OWN}.metrics=[loss,'*/clean/retrieval/epa/mrr']", f"{OWN}.batches=false"]
     run = run_into(tmp_path, *TENSORBOARD, *chosen, "trainer.epochs=1", "evaluation.train_queries=0")
+    assert images(run) == {}  # figures=false
     mrr = "clean/retrieval/epa/mrr"
     results = {f"result/{name}" for name in ("best_epoch", "best_value", "seconds")}
     results |= {f"result/{split}/{mrr}" for split in ("validation", "test", "untrained/validation", "untrained/test")}
     assert event_files(run).keys() == {"epoch", "loss", f"validation/{mrr}"} | results
+
+
+def test_by_default_a_tool_is_told_the_headlines(followed: Path) -> None:
+    pytest.importorskip("tensorboard")
+    keys = [*SMOKE, "tracker=tensorboard", "trainer.monitor=clean/retrieval/sdc/accuracy@5"]
+    tracker = TensorBoard(compose_train(*keys).tracker.listeners["tensorboard"])
+    columns = [name for name in map(str, pd.read_csv(followed / "metrics.csv")) if not name.startswith("train/")]
+    told = set(tracker._chosen(dict.fromkeys(columns, 0.5)))
+    headlines = {
+        f"validation/{protocol}/{stage}/{task}/{metric}"
+        for protocol in PROTOCOLS
+        for stage in STAGES
+        for task in ("epa", "sda")
+        for metric in METRICS
+    }
+    assert {name for name in told if "/" in name} == headlines | {"validation/clean/retrieval/sdc/accuracy@5"}
+    assert {name for name in columns if name.startswith(("loss", "seconds_"))} <= told
+    assert {"random_rate", "mined_share", "negative_distance", "positive_distance", "neighbour_rank"} <= told
+    assert len(told) <= 70 < len(columns)
 
 
 def test_the_epochs_of_the_cross_encoder_are_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from attempts import Attempts
-from trackers import Series, assert_batches, expected_series, without_batches
+from trackers import Series, assert_batches, assert_figures, expected_series, without_batches
 
 from negexp.cli import main
 from negexp.tracking import RunFolder
@@ -27,11 +27,12 @@ BATCHES = 2  # of an epoch: 16 pairs in batches of 8
 
 
 class Told(NamedTuple):
-    """What a tool has of a run: its series, its parameters, and the name of its group."""
+    """What a tool has of a run: its series, its parameters, the name of its group, and the files of its figures."""
 
     series: Series
     parameters: dict[str, Any]
     group: str
+    figures: dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,8 @@ def run(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not SERVICES:
         pytest.skip("no library of a tracker is installed; pip install 'negexp[trackers]'")
     folder = tmp_path_factory.mktemp("study")
-    command = ["experiment=smoke", f"tracker=[{','.join(SERVICES)}]"]
+    everything = [f"tracker.listeners.{name}.metrics=['*']" for name in SERVICES]
+    command = ["experiment=smoke", f"tracker=[{','.join(SERVICES)}]", *everything]
     with Attempts() as attempt:
         for before, times in (("write .metrics.csv.tmp", 2), ("write .told.json.tmp", 1)):
             killed = attempt(folder, *command, direct=True, before=before, times=times)
@@ -78,7 +80,10 @@ def told_mlflow(run: Path) -> Told:
         ]
         for name in found.data.metrics
     }
-    return Told(series, found.data.params, found.data.tags["negexp.group"])
+    artifacts = [one.path for one in client.list_artifacts(found.info.run_id, "figures")]
+    files = {path.removesuffix(".png"): Path(client.download_artifacts(found.info.run_id, path)) for path in artifacts}
+    figures = {name: file.read_bytes() for name, file in files.items()}
+    return Told(series, found.data.params, found.data.tags["negexp.group"], figures)
 
 
 def told_trackio(run: Path) -> Told:
@@ -92,7 +97,10 @@ def told_trackio(run: Path) -> Told:
     config = SQLiteStorage.get_run_config("negexp", name)
     assert config is not None
     found = series_of([{name: value for name, value in row.items() if name != "step"} for row in rows])
-    return Told(found, config, config["_Group"])
+    images = [(name, value["file_path"]) for row in rows for name, value in row.items() if name.startswith("figures/")]
+    assert len(images) == 2
+    media = Path(os.environ["TRACKIO_DIR"]) / "media"
+    return Told(found, config, config["_Group"], {name: (media / file).read_bytes() for name, file in images})
 
 
 def told_wandb(run: Path) -> Told:
@@ -120,7 +128,11 @@ def told_wandb(run: Path) -> Told:
     series = series_of(rows)
     best = summary["result/best_epoch"]
     series |= {name: [(best, float(value))] for name, value in summary.items() if name.startswith("result/")}
-    return Told(series, config, group)
+    images = [(name, value) for row in rows for name, value in row.items() if name.startswith("figures/")]
+    images = [(name.removesuffix("/path"), value) for name, value in images if name.endswith("/path")]
+    assert len(images) == 2
+    media = file.parent / "files"
+    return Told(series, config, group, {name: (media / image).read_bytes() for name, image in images})
 
 
 def series_of(rows: list[dict[str, Any]]) -> Series:
@@ -179,6 +191,12 @@ def test_the_tool_has_the_parameters_and_the_group(service: str, run: Path) -> N
 
 
 @pytest.mark.parametrize("service", TOLD)
+def test_the_tool_has_the_figures_once(service: str, run: Path) -> None:
+    pytest.importorskip(service)
+    assert_figures(TOLD[service](run).figures)
+
+
+@pytest.mark.parametrize("service", TOLD)
 def test_the_same_command_again_tells_the_tool_nothing(
     service: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,7 +210,7 @@ def test_a_stopped_run_is_killed_in_mlflow_and_running_when_it_goes_on(stores: P
     mlflow = pytest.importorskip("mlflow")
     folder = RunFolder(tmp_path)
     Outbox(folder).started(RunInfo(tmp_path, {}))
-    options = MlflowOptions("mlflow", ["*"], True, "stops", "a group", None)
+    options = MlflowOptions("mlflow", ["*"], True, True, "stops", "a group", None)
     seen = []
     for finished in (False, True):
         tracker = Mlflow(options)

@@ -22,6 +22,7 @@ from negexp.corpus import load_corpus
 from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.evaluation.metrics import metric_columns
+from negexp.evaluation.monitor import Monitor
 from negexp.model import Role, build_model
 from negexp.model.bi_encoder import COUNTER
 from negexp.runtime import choose_runtime
@@ -29,7 +30,7 @@ from negexp.sampling import Arguments, Forbidden
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
-from negexp.training.console import before_and_after, verdict
+from negexp.training.console import before_and_after, epoch_line, verdict
 from negexp.training.loop import Experiment
 from negexp.training.steps import TrainingEpoch
 
@@ -64,8 +65,8 @@ GOLDEN = pd.DataFrame(
 )
 
 
-def test_a_run_leaves_the_folder_that_the_design_promises(run_training: Train) -> None:
-    folder = run_training(SMOKE)
+def test_a_run_leaves_the_folder_that_the_design_promises(finished_run: Train) -> None:
+    folder = finished_run(SMOKE)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
         "config.yaml",
@@ -268,19 +269,19 @@ def test_mined_negatives_are_the_nearest_of_the_embeddings_at_the_epochs_start(
         np.testing.assert_allclose(mine["distance"], [distance for distance, _, _ in ranked], atol=1e-5)
 
 
-def test_the_same_command_gives_the_same_bits(run_training: Train) -> None:
-    first = run_training(SMOKE, folder="first")
+def test_the_same_command_gives_the_same_bits(finished_run: Train, run_training: Train) -> None:
+    first = finished_run(SMOKE, folder="first")
     torch.manual_seed(123)  # what happened before in the process must not matter: a job in a sweep equals the job alone
     np.random.seed(123)  # noqa: NPY002
     second = run_training(SMOKE, folder="second")
-    other = run_training(SMOKE, "seed=1", folder="other")
+    other = run_training(SMOKE, "seed=1", "trainer.epochs=1", folder="other")
 
     def metrics(folder: Path) -> pd.DataFrame:
         table = pd.read_csv(folder / "metrics.csv")
         return table[[column for column in table.columns if not column.startswith("seconds_")]]
 
     pd.testing.assert_frame_equal(metrics(first), metrics(second), check_exact=True)
-    assert not metrics(first).equals(metrics(other))
+    assert metrics(first)["loss"][0] != metrics(other)["loss"][0]
     for name in ("negatives/epoch-001.parquet", "checkpoints/epoch-001/model.safetensors", "evaluation/test.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
     assert sha256(first / "checkpoints/epoch-001/optimizer.safetensors") == sha256(
@@ -327,8 +328,8 @@ def test_a_run_that_learns_nothing_ends_with_the_untrained_models_numbers(run_tr
     assert moved["test"] != still["test"]
 
 
-def test_the_untrained_models_numbers_on_test_are_part_of_every_commit(run_training: Train) -> None:
-    folder = run_training(SMOKE)
+def test_the_untrained_models_numbers_on_test_are_part_of_every_commit(finished_run: Train) -> None:
+    folder = finished_run(SMOKE)
     untrained = json.loads((folder / "result.json").read_text())["untrained"]
     assert "test" in untrained
     for commit in ("epoch-000", "epoch-001"):
@@ -380,6 +381,17 @@ def test_the_table_compares_the_untrained_model_with_the_best_epoch() -> None:
     assert len({len(line) for line in lines[1:5]}) == 1  # columns are straight
 
 
+def test_the_line_of_an_epoch_shows_the_monitored_metric_beside_accuracies() -> None:
+    values = {"accuracy@1": 0.5, "accuracy@10": 0.75, "mrr": 0.625}
+    scores = {"validation": {"clean": {stage: {"epa": values} for stage in ("retrieval", "reranked")}}}
+    row = {"epoch": 3, "random_rate": 0.5, "loss": 1.0, "mined_share": None, "seconds_train": 2.0}
+    line = "epoch   3  random_rate 0.50  loss 1.0000  clean epa"
+    line += "  retrieval @1 0.500 @10 0.750{0}  reranked @1 0.500 @10 0.750{0}  2.0 s"
+    for metric, shown in (("mrr", " mrr 0.625"), ("accuracy@10", "")):
+        monitor = Monitor("clean", "reranked", "epa", metric)
+        assert epoch_line(row, scores, monitor) == line.format(shown)
+
+
 def test_the_last_line_says_on_which_splits_training_helped() -> None:
     def said(*values: tuple[float, float], weight: float = 0.5) -> str:
         splits = dict(zip(("validation", "test"), [({"mrr": a}, {"mrr": b}) for a, b in values], strict=True))
@@ -410,8 +422,10 @@ def test_a_run_of_version_0_1_has_no_untrained_numbers_on_test_to_show() -> None
     ]
 
 
-def test_a_run_of_version_0_1_continues_and_is_shown(run_training: Train, caplog: pytest.LogCaptureFixture) -> None:
-    folder = run_training(SMOKE, "trainer.epochs=1")
+def test_a_run_of_version_0_1_continues_and_is_shown(
+    finished_run: Train, run_training: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = finished_run(SMOKE, "trainer.epochs=1")
     for path in [*folder.glob("checkpoints/epoch-*/state.json"), folder / "result.json"]:
         values = json.loads(path.read_text())
         del values["untrained"]["test"]
@@ -542,11 +556,11 @@ def test_evaluate_of_a_run_gives_the_runs_own_numbers(options: list[str], run_tr
         evaluate.run(config, tmp_path / "unused", [*overrides, "model=minilm"])
 
 
-def test_a_damaged_checkpoint_is_refused(run_training: Train) -> None:
+def test_a_damaged_checkpoint_is_refused(finished_run: Train) -> None:
     from negexp.model import restore_model
     from negexp.training import CheckpointStore, load_weights
 
-    folder = run_training(SMOKE)
+    folder = finished_run(SMOKE)
     store = CheckpointStore(folder, keep=1)
     built = restore_model(compose_train(SMOKE).model, folder / "encoder", store.weights("best").stat().st_size)
     load_weights(store.weights("best"), built.model)

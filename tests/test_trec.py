@@ -199,9 +199,9 @@ def test_ids_of_any_corpus_are_unique_before_and_after_encoding(ids: list[str]) 
 
 
 def test_evaluate_writes_the_files_of_a_run(
-    run_training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    finished_run: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, output = run_training("experiment=smoke"), tmp_path / "again"
+    folder, output = finished_run("experiment=smoke"), tmp_path / "again"
     overrides = [f"run={folder}", f"output={output}", "trec=true", "trec_depth=null", "device=cpu", "progress=never"]
     with initialize_config_dir(config_dir=str(CONF_DIR), version_base="1.3"):
         parsed = parse_config(compose("evaluate", overrides), EvaluateConfig)

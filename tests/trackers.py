@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 Series = dict[str, list[tuple[int, float]]]  # name -> (x, value) of each point, in order
 
@@ -47,3 +51,14 @@ def assert_batches(series: Series, run: Path, batches: int) -> None:
         values = pd.Series([value for _, value in points])
         means = values.groupby(values.index // batches).mean()
         pd.testing.assert_series_equal(means, table[column], check_names=False, atol=1e-6)
+
+
+def assert_figures(figures: Mapping[str, bytes]) -> None:
+    """Check that these are the two figures of a run: PNG files of a sensible size that show something."""
+    assert figures.keys() == {"figures/learning", "figures/negatives"}
+    for png in figures.values():
+        with Image.open(io.BytesIO(png)) as image:
+            assert image.format == "PNG"
+            assert 700 < image.width < 2000
+            assert 400 < image.height < 1200
+            assert 0.01 < (np.asarray(image.convert("L")) < 128).mean() < 0.5  # ink on paper

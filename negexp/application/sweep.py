@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -159,6 +158,8 @@ class Sweep:
 
     def finish(self) -> list[Outcome]:
         """Write the table of outcomes as `jobs.csv` into the folder of the sweep, and print it."""
+        import pandas as pd
+
         outcomes = self.outcomes()
         for sweep in sorted({outcome.sweep for outcome in outcomes}):
             own = [outcome for outcome in outcomes if outcome.sweep == sweep]

@@ -103,8 +103,9 @@ class SamplerConfig(Options):
     name: str
     num_negatives: int = option("k negatives a pair", low=1)
     candidates: str = option(
-        "the arguments to choose from; with a collection, its documents take the place of the counters",
-        choices=("both", "points", "counters"),
+        "the arguments to choose from; auto: points and counters, with a collection its documents; with a collection, "
+        "its documents take the place of the counters in `both` and `counters` too",
+        choices=("auto", "both", "points", "counters"),
     )
     exclude: list[str] = option(
         "never a negative; self: the pair's own arguments, duplicates: copies of them, and counters of copies, "

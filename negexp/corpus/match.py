@@ -26,6 +26,8 @@ def normalized(text: str) -> str:
     >>> normalized(" Na\u00efve\u00a0 \ufb01le")
     'na\u00efve file'
     """
+    if text.isascii():  # has nothing to decompose, and no such characters
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFD", text).casefold()
     folded = unicodedata.normalize("NFKD", folded).casefold()
     return " ".join(unicodedata.normalize("NFKC", IGNORABLE.sub("", folded)).split())

@@ -192,11 +192,12 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 def jsonl_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     """Yield the location and the object of each line, or raise `InputError`."""
+    parse = json.JSONDecoder(object_pairs_hook=_unique_keys).decode  # `json.loads` would make a decoder for each line
     for number, line in enumerate(decode(path.read_bytes(), str(path)).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            cells = json.loads(line, object_pairs_hook=_unique_keys)
+            cells = parse(line)
         except (ValueError, RecursionError) as error:  # broken JSON, or a number with thousands of digits
             raise InputError(f"{path}:{number}: is not JSON ({error}); write one object per line") from None
         if not isinstance(cells, dict):

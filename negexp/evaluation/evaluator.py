@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -18,6 +19,9 @@ from negexp.evaluation.second_stage import Classifier
 from negexp.model import BiEncoder, PairClassifier, PairScores
 from negexp.pair_tokens import PairCache, PairReader
 from negexp.randomness import generator
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def evaluate_split(

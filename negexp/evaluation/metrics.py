@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 
 from negexp.evaluation.golds import discount
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # columns of a table of ranks: a row for each query, protocol, stage and task
 RANK_COLUMNS = ["query", "protocol", "stage", "task", "rank", "candidates", "first", "group", "seen_in_training"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
@@ -22,6 +21,9 @@ from negexp.largest import largest_columns
 from negexp.paired import paired_scores
 from negexp.progress import progress_bar
 from negexp.signals import check_stop
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STAGES = ("retrieval", "reranked")
 
@@ -115,6 +117,8 @@ def rank_queries(
 
 def _table(split: Split, cells: list[tuple[tuple[str, str, str], RankedBlock]]) -> pd.DataFrame:
     """Return the ranks of all (protocol, stage, task) as one table, in the given order."""
+    import pandas as pd
+
     id_of = argument_ids(split)
     first_id = np.array([id_of.get(text, "") for text in range(max(id_of) + 1)], dtype=object)
     keys, tables = zip(*cells, strict=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from negexp.report.figures import COLOURS, STYLE, render
+from negexp.drawing import COLOURS, STYLE, render
 
 Floats = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from negexp.report.figures import STYLE, by_epoch, draw_band, line_style
+from negexp.drawing import STYLE, by_epoch, draw_band, lay_out, line_style
 from negexp.report.listing import HEADER, Listed
 from negexp.report.tables import Table
 from negexp.report.write import UNFINISHED, Picture, Unfinished, write_picture
@@ -71,8 +71,7 @@ def _draw(members: Sequence[Listed], monitor: str) -> tuple[str, Figure]:
         axis.set_ylabel(f"validation {monitor.rpartition('/')[2]} (%)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=2)
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)
+        lay_out(figure)
     return (
         f"Validation {monitor} after each epoch. Dashed lines with open circles: unfinished runs. Solid lines: means "
         "over the finished runs of an arm. All other parts of this report are about finished runs.",

@@ -16,11 +16,12 @@ import jinja2
 from matplotlib.figure import Figure
 
 from negexp import __version__
+from negexp.drawing import render
 from negexp.errors import InputError
 from negexp.report.arms import Comparison, group_into_comparisons
 from negexp.report.compare import MANY_ARMS, Numbers, arms_best_first, compute
 from negexp.report.examples import ChangedQueries, changed_queries
-from negexp.report.figures import FIGURES, draw_figures, render
+from negexp.report.figures import FIGURES, draw_figures
 from negexp.report.runs import Run, Skipped, find_runs, read_runs
 from negexp.report.tables import (
     Table,

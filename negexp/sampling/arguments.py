@@ -47,7 +47,12 @@ class Arguments(ArgumentNumbers):
         return np.stack([self.identity[self.table("point")], self.identity[self.table("counter")]], axis=1)
 
     def candidate_tables(self, candidates: str) -> tuple[str, ...]:
-        """Return the tables of `sampler.candidates`; documents take the place of counters, each document once."""
+        """Return the tables of `sampler.candidates`; documents take the place of counters, each document once.
+
+        `auto`: points and counters; of a collection the documents alone, because only they are searched.
+        """
+        if candidates == "auto":
+            candidates = "counters" if self.documents else "both"
         tables = {"both": ("point", "counter"), "points": ("point",), "counters": ("counter",)}[candidates]
         return tuple("document" if table == "counter" and self.documents else table for table in tables)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from negexp.corpus import Corpus, Split
@@ -18,25 +18,27 @@ Ints = NDArray[np.int64]
 
 PLACE = ("id", "source", "split", *METADATA)
 
+Places = Mapping[str, Sequence[Any]]  # column -> its value for each text, None where there is none
+
 
 @dataclass(frozen=True)
 class Candidates:
     """The candidates of some queries, as in the protocol `clean`: each text once, at its first place.
 
-    place: a row for each candidate with the columns `PLACE` (None where the source has no such thing) and `copies`, the
-    number of places that have this text. own: (queries, width) the candidates that are none for this query, since they
-    have its text, or are the document that is this query; the rest of a row is -1.
+    place: the columns `PLACE`, with a value for each candidate (None where the source has no such thing), and `copies`,
+    the number of places that have this text. own: (queries, width) the candidates that are none for this query, since
+    they have its text, or are the document that is this query; the rest of a row is -1.
     """
 
     texts: list[str]
-    place: pd.DataFrame
+    place: Places
     own: Ints
 
     @classmethod
     def of(
         cls,
         texts: Sequence[str],
-        places: pd.DataFrame,
+        places: Places,
         queries: Sequence[str],
         match: str,
         themselves: Sequence[tuple[str, str]] = (),
@@ -48,7 +50,7 @@ class Candidates:
         known = [text for pair in themselves for text in pair]
         identity = identities([*texts, *queries, *known], match)
         distinct, first, copies = np.unique(identity[: len(texts)], return_index=True, return_counts=True)
-        place = places.iloc[first].reset_index(drop=True).assign(copies=copies)
+        place = {name: [values[row] for row in first] for name, values in places.items()} | {"copies": copies.tolist()}
         asked, known_identity = np.split(identity[len(texts) :], [len(queries)])
         documents: dict[int, list[int]] = {}
         for point, document in known_identity.reshape(-1, 2).tolist():
@@ -63,29 +65,39 @@ class Candidates:
         return len(self.texts)
 
 
-def corpus_places(corpus: Corpus, splits: Sequence[str], points: bool) -> tuple[list[str], pd.DataFrame]:
+def corpus_places(corpus: Corpus, splits: Sequence[str], points: bool) -> tuple[list[str], Places]:
     """Return the texts of all arguments of some splits with their places: the counters, then the points if wanted.
 
     A collection's documents, which are those of all splits, take the place of the counters. Then the points are those
     of the queries, each once.
     """
-    frames: list[pd.DataFrame] = []
-    rows: list[Ints] = []
+    texts: list[str] = []
+    places: dict[str, list[Any]] = {name: [] for name in PLACE}
+
+    def add(rows: Ints, columns: Mapping[str, Sequence[Any]]) -> None:
+        texts.extend(corpus.texts[row] for row in rows)
+        for name in PLACE:
+            places[name].extend(columns.get(name, [None] * len(rows)))
+
     collection = corpus[splits[0]].collection
     if collection is not None:
-        rows.append(collection.text)
-        frames.append(pd.DataFrame({"id": collection.ids, "source": "document"}))
+        add(collection.text, {"id": collection.ids, "source": ["document"] * len(collection)})
     sources = ("counter",) if collection is None else ()
     for source in (*sources, "point") if points else sources:
         for name in splits:
             split = corpus[name]
-            ids, texts = named_arguments(split)[source]
-            names = pd.DataFrame({"id": ids, "source": source, "split": name, **_names(corpus, split)})
-            chosen = slice(None) if split.collection is None else split.collection.first_of_query()
-            rows.append(texts[chosen])
-            frames.append(names[chosen])
-    places = pd.concat(frames, ignore_index=True).reindex(columns=list(PLACE)).astype("str")
-    return [corpus.texts[row] for row in np.concatenate(rows)], places
+            ids, rows = named_arguments(split)[source]
+            chosen = np.arange(len(split))
+            if split.collection is not None:
+                chosen = np.flatnonzero(split.collection.first_of_query())
+            columns: dict[str, Sequence[Any]] = {
+                "id": ids,
+                "source": [source] * len(ids),
+                "split": [name] * len(ids),
+                **_names(corpus, split),
+            }
+            add(rows[chosen], {column: [values[one] for one in chosen.tolist()] for column, values in columns.items()})
+    return texts, places
 
 
 def own_documents(corpus: Corpus) -> list[tuple[str, str]]:
@@ -99,12 +111,18 @@ def own_documents(corpus: Corpus) -> list[tuple[str, str]]:
     return list(found)
 
 
-def document_places(documents: Texts) -> pd.DataFrame:
+def document_places(documents: Texts) -> Places:
     """Return the places of the texts of a file."""
-    columns = {"id": documents.ids, "source": "document", "split": None}
-    return pd.DataFrame({name: documents.metadata.get(name, columns.get(name)) for name in PLACE}).astype("str")
+    nothing = [None] * len(documents.ids)
+    columns: dict[str, Sequence[Any]] = {
+        "id": documents.ids,
+        "source": ["document"] * len(documents.ids),
+        **documents.metadata,
+    }
+    return {name: columns.get(name, nothing) for name in PLACE}
 
 
-def _names(corpus: Corpus, split: Split) -> dict[str, list[str] | None]:
-    codes = {name: getattr(split, name) for name in METADATA}
-    return {name: None if code is None else [corpus.names[name][one] for one in code] for name, code in codes.items()}
+def _names(corpus: Corpus, split: Split) -> dict[str, list[str]]:
+    """Return the names of the metadata that the split has, for each pair."""
+    codes = {name: getattr(split, name) for name in METADATA if getattr(split, name) is not None}
+    return {name: [corpus.names[name][one] for one in code] for name, code in codes.items()}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from negexp.errors import InputError
 from negexp.evaluation.trec import encoded, listed_scores, run_lines
 from negexp.search.candidates import PLACE, Candidates
 from negexp.search.ranking import Ranking
 from negexp.tracking.files import write_bytes, write_csv, write_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS = (".csv", ".jsonl", ".parquet", ".run")
 SHOWN = 200  # characters of a text
@@ -67,14 +69,21 @@ def table(answer: Answer) -> pd.DataFrame:
     `query`, `rank`, `score` (see `Answer`), `combined` where a re-ranker has a say (null behind the candidates that it
     orders), where the candidate stands (`PLACE`, `copies`), and `text`.
     """
+    import pandas as pd
+
+    return pd.DataFrame(_columns(answer)).astype(dict.fromkeys(PLACE, "str"))
+
+
+def _columns(answer: Answer) -> dict[str, Any]:
+    """Return the columns of `table`."""
     query, column = np.nonzero(answer.ranking.candidate >= 0)
     candidate = answer.ranking.candidate[query, column]
-    values = {"query": np.array(answer.ids, dtype=object)[query], "rank": column + 1}
+    values: dict[str, Any] = {"query": [answer.ids[one] for one in query], "rank": column + 1}
     values["score"] = answer.scores()[query, column]
     if answer.has_second_stage():
         values["combined"] = answer.ranking.combined[query, column]
-    place = answer.candidates.place.iloc[candidate].reset_index(drop=True)
-    return pd.DataFrame(values).join(place).assign(text=[answer.candidates.texts[row] for row in candidate])
+    place = {name: [own[row] for row in candidate] for name, own in answer.candidates.place.items()}
+    return values | place | {"text": [answer.candidates.texts[row] for row in candidate]}
 
 
 def trec_run(answer: Answer) -> bytes:
@@ -93,7 +102,9 @@ def trec_run(answer: Answer) -> bytes:
 def text(answer: Answer) -> str:
     """Return the answer for a terminal: three lines for each candidate. Control characters of texts are left out."""
     hits: dict[str, list[str]] = {id_: [] for id_ in answer.ids}
-    for row in table(answer).to_dict("records"):
+    columns = _columns(answer)
+    for cells in zip(*columns.values(), strict=True):
+        row = dict(zip(columns, cells, strict=True))
         hits[row["query"]].append(_hit(row))
     blocks = []
     for id_, query in zip(answer.ids, answer.queries, strict=True):
@@ -103,9 +114,9 @@ def text(answer: Answer) -> str:
 
 
 def _hit(row: Mapping[Any, Any]) -> str:
-    combined = row.get("combined")
-    second = "" if combined is None or pd.isna(combined) else f"  combined {combined:.3f}"
-    stands = [str(row["source"])] + [f"{name} {row[name]}" for name in PLACE[2:] if not pd.isna(row[name])]
+    combined = row.get("combined", np.nan)
+    second = "" if np.isnan(combined) else f"  combined {combined:.3f}"
+    stands = [str(row["source"])] + [f"{name} {row[name]}" for name in PLACE[2:] if row[name] is not None]
     stands += [f"{row['copies']} copies"] if row["copies"] > 1 else []
     lines = [f"score {row['score']:.3f}{second}  {row['id']}", ", ".join(stands), str(row["text"])]
     first, *rest = (one_line(line) for line in lines)

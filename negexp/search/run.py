@@ -95,19 +95,20 @@ def _second_stage(
     found: Ints,
 ) -> Classifier:
     """Return the re-ranker, which takes numbers of queries and of those candidates that are in `found`."""
-    first, run = len(queries), embedder.run  # text number `first` is the first candidate
-    reader = run.reader(embedder.built, [*queries, *candidates.texts], embedder.runtime, embedder.progress)
+    text = np.zeros(len(candidates), dtype=np.int64)  # the number of a candidate among the texts: queries, then `found`
+    text[found] = len(queries) + np.arange(len(found))
+    texts = [*queries, *(candidates.texts[candidate] for candidate in found)]
+    reader = embedder.run.reader(embedder.built, texts, embedder.runtime, embedder.progress)
     if reader is not None:
-        cache = PairCache(reader)
-        return lambda query, candidate: cache(query, first + candidate)
-    device, classifier = embedder.runtime.device, embedder.built.model.classifier
-    assert classifier is not None, "a run has one"
-    retrieval = vectors.part("retrieval", found).to(device)
-    own = Vectors(retrieval, vectors.part("pooled", found).to(device) if embedder.pooled else retrieval)
-    row = np.zeros(first + len(candidates), dtype=np.int64)
-    row[:first], row[first + found] = np.arange(first), np.arange(len(found))
-    score = pair_classifier(classifier, Embeddings(asked, own, row))
-    return lambda query, candidate: score(query, first + candidate)
+        score: Classifier = PairCache(reader)
+    else:
+        device, classifier = embedder.runtime.device, embedder.built.model.classifier
+        assert classifier is not None, "a run has one"
+        retrieval = vectors.part("retrieval", found).to(device)
+        own = Vectors(retrieval, vectors.part("pooled", found).to(device) if embedder.pooled else retrieval)
+        row = np.concatenate([np.arange(len(queries)), np.arange(len(found))])
+        score = pair_classifier(classifier, Embeddings(asked, own, row))
+    return lambda query, candidate: score(query, text[candidate])
 
 
 def _order(config: SearchConfig, run: TrainedRun, combination: Combination) -> str:
@@ -116,8 +117,9 @@ def _order(config: SearchConfig, run: TrainedRun, combination: Combination) -> s
     if not config.rerank or not combination.decides:
         why = "rerank=false" if not config.rerank else "re-ranking did not help on validation, or was not trained"
         return f"score: {score}; nearest first ({why})"
-    second = "the pair classifier" if run.reranker is None else "the cross-encoder"
+    second = "pair classifier" if run.reranker is None else "cross-encoder"
     return (
-        f"score: {score}; the {run.config.evaluation.rerank_k} nearest ordered by {second} and by distance, whose "
-        f"weight is {combination.weight:g}, then the rest nearest first"
+        f"score: {score}; the {run.config.evaluation.rerank_k} nearest are ordered by combined = "
+        f"{100 - 100 * combination.weight:.3g} % {second} + {100 * combination.weight:.3g} % distance; "
+        "the others follow, nearest first"
     )

@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from negexp.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _nothing(operation: str, path: Path) -> None:

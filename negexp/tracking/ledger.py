@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from negexp.sampling import Arguments, Negatives
 from negexp.sampling.arguments import ORIGINS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -44,6 +48,8 @@ def build_ledger(
         `elsewhere`; null where the corpus has neither), `sampled_epoch` and `dropped` (number of nearer arguments that
         are not forbidden, but that the mining policy did not take; null for random draws).
     """
+    import pandas as pd
+
     pair, place = np.nonzero(negatives.found)
     argument, rank = negatives.argument[pair, place], negatives.neighbour_rank[pair, place]
     source, row = arguments.source(argument)
@@ -67,6 +73,8 @@ def build_ledger(
 
 
 def _origin(arguments: Arguments, pair: Ints, argument: Ints) -> pd.Series:
+    import pandas as pd
+
     origin = np.array(ORIGINS, dtype=object)[arguments.origin(pair, argument)]
     known = arguments.theme is not None or arguments.debate is not None
     return pd.Series(origin if known else None, index=range(len(pair)), dtype="str")
@@ -99,7 +107,8 @@ def replaced_share(negatives: Negatives, previous: Negatives | None) -> float | 
     if previous is None:
         return None
     same = (negatives.argument[:, :, None] == previous.argument[:, None, :]) & previous.found[:, None, :]
-    return _mean(pd.Series(1.0 - same.any(axis=2)[negatives.found]))
+    new = 1.0 - same.any(axis=2)[negatives.found]
+    return float(new.mean()) if len(new) else None
 
 
 def _mean(values: pd.Series) -> float | None:

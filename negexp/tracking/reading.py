@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from negexp.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 LARGEST_TEXT = 256 * 2**20  # bytes of a JSON or CSV file; 200 epochs of ArguAna need a hundredth of this
 LARGEST_TABLE = 2 * 2**30  # bytes of an unpacked Parquet table; a million queries need a fifth of this
@@ -48,6 +48,8 @@ def read_json(path: Path, folder: Path) -> dict[str, Any]:
 
 def read_csv(path: Path, folder: Path) -> pd.DataFrame:
     """Return the table of a CSV file inside a run's folder, or raise `InputError`."""
+    import pandas as pd
+
     _check_size(own_file(path, folder))
     try:
         return pd.read_csv(path)
@@ -57,6 +59,10 @@ def read_csv(path: Path, folder: Path) -> pd.DataFrame:
 
 def read_parquet(path: Path, folder: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return those of the given columns that a Parquet file inside a run's folder has, or raise `InputError`."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     own_file(path, folder)
     try:
         file = pq.ParquetFile(path)
@@ -79,4 +85,6 @@ def _check_size(path: Path) -> None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from negexp import __version__
@@ -29,6 +28,9 @@ from negexp.tracking.files import (
     write_json,
     write_parquet,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # the phases of an epoch, with their times in the columns `seconds_<phase>` of metrics.csv
 PHASES = ("embed", "index", "sample", "train", "evaluate", "checkpoint")
@@ -146,11 +148,15 @@ class RunFolder:
 
     def write_metrics(self, epochs: list[dict[str, Any]], refreshes: list[dict[str, Any]]) -> None:
         """Write all committed rows to metrics.csv and refreshes.csv."""
+        import pandas as pd
+
         write_csv(self.metrics, pd.DataFrame(epochs))
         write_csv(self.refreshes, pd.DataFrame(refreshes))
 
     def write_reranker(self, epochs: list[dict[str, Any]]) -> None:
         """Write the committed epochs of the cross-encoder to reranker.csv."""
+        import pandas as pd
+
         write_csv(self.reranker_table, pd.DataFrame(epochs))
 
     def write_profile(self, phases: pd.DataFrame, operators: pd.DataFrame) -> None:

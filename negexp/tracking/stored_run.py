@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from negexp.config import TrainConfig, load_run_config
 from negexp.corpus import SPLITS
@@ -22,6 +20,9 @@ from negexp.evaluation.monitor import Monitor
 from negexp.tracking.ledger import LEDGER_COLUMNS
 from negexp.tracking.reading import read_csv, read_json, read_parquet
 from negexp.tracking.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEDGER = re.compile(r"epoch-(\d{3,9})(?:-step-(\d{5,9}))?\.parquet")
 
@@ -98,6 +99,8 @@ class StoredRun:
     @property
     def metrics(self) -> pd.DataFrame:
         """Return metrics.csv: a row for each committed epoch. Without rows before the first commit."""
+        import pandas as pd
+
         if not self.files.metrics.exists() and not self.files.result.exists():
             return pd.DataFrame({"epoch": pd.Series(dtype="int64")})
         return read_csv(self.files.metrics, self.folder)
@@ -110,6 +113,8 @@ class StoredRun:
         InputError
             When metrics.csv is damaged.
         """
+        import pandas as pd
+
         table, column = self.metrics, self.monitor.column("validation")
         if table.empty:
             return pd.Series(dtype="float64")
@@ -133,6 +138,8 @@ class StoredRun:
         InputError
             When the run has no ledger of this epoch.
         """
+        import pandas as pd
+
         found = {(number, step): path for number, step, path in self._ledgers()}
         own = sorted(step for number, step in found if number == epoch)
         if not own:

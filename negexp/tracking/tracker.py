@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,8 +30,11 @@ ALWAYS = ("epoch", "best_epoch", "best_value", "seconds")  # in the rows and in 
 class TrackerOptions(ListenerConfig):
     """The keys that negexp's own trackers share. Tracker, Python package and extra have the same name."""
 
-    metrics: list[str] = option("columns of metrics.csv that it gets, by patterns with * and ?; []: the epoch alone")
+    metrics: list[str] = option(
+        'columns of metrics.csv and of the result that it gets, by patterns with * and ?; ["*"]: all, []: the epoch'
+    )
     batches: bool = option("true: it also gets the losses of each batch")
+    figures: bool = option("true: with the result it also gets figures of the epochs: learning curves and negatives")
 
     def check(self) -> None:
         """Raise `InputError` unless the package is installed. It is not imported."""
@@ -66,7 +69,8 @@ class Points:
 
     kind: `epoch`, `reranker` (an epoch of the cross-encoder) or `result`. epoch: its number; of a result, the best one.
     number: the place among all that the run tells, counted in batches. An epoch has the place of its last batch.
-    time: in seconds since 1970. values, batches: the values, and those of each batch by its number.
+    time: in seconds since 1970. values, batches: the values, and those of each batch by its number. figures: PNG files
+    by name, which begins with `figures/`.
     """
 
     kind: str
@@ -75,6 +79,7 @@ class Points:
     time: float
     values: dict[str, float]
     batches: list[tuple[int, dict[str, float]]]
+    figures: Mapping[str, bytes] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[int, dict[str, float]]]:
         """Return everything in the order of the numbers, a row for each: the last batch shares one with its epoch."""
@@ -106,16 +111,16 @@ class Tracker(Listener):
         """Open the tool, and tell it of the committed epochs that it does not have."""
         self.folder = RunFolder(run.folder)
         keys = {key: value for key, value in run.config.items() if not key.startswith("tracker.")}
-        name, monitor = run.folder.resolve().name, str(run.config["trainer.monitor"])
-        told = self.open(TrackedRun(run_id(self.folder), name, self.folder, keys, monitor))
+        name, self.monitor = run.folder.resolve().name, str(run.config["trainer.monitor"])
+        told = self.open(TrackedRun(run_id(self.folder), name, self.folder, keys, self.monitor))
         for row in run.epochs[told:]:
             self.log(self._epoch(row))
-        self.committed_epochs = len(run.epochs)
+        self.epochs = run.epochs
 
     def committed(self, epoch: Epoch) -> None:
         """Tell of the epoch and its batches."""
         self.log(self._epoch(epoch.row))
-        self.committed_epochs = len(epoch.epochs)
+        self.epochs = epoch.epochs
 
     def reranker_started(self, epochs: list[dict[str, Any]]) -> None:
         """Tell of the committed epochs of the cross-encoder."""
@@ -127,21 +132,28 @@ class Tracker(Listener):
         self.log(self._reranker(epoch.epochs))
 
     def finished(self, result: Mapping[str, Any]) -> None:
-        """Tell of the result, under names that begin with `result/`."""
+        """Tell of the result, under names that begin with `result/`, and of the figures."""
         values = {key: result[key] for key in ("best_epoch", "best_value", "seconds") if key in result}
         for split in ("validation", "test"):
             values |= metric_columns(result[split], split)
         for split, metrics in result["untrained"].items():
             values |= metric_columns(metrics, f"untrained/{split}")
-        last = read_batch_losses(self.folder, self.committed_epochs - 1)
+        last = read_batch_losses(self.folder, len(self.epochs) - 1)
         number = last.last + 1 + result.get("reranker", {}).get("epochs", 0)
         named = {f"result/{name}": value for name, value in self._chosen(values).items()}
-        self.log(Points("result", result["best_epoch"], number, last.time, named, []))
+        figures = self._figures(result) if self.options.figures else {}
+        self.log(Points("result", result["best_epoch"], number, last.time, named, [], figures))
         self.close(finished=True)
 
     def stopped(self) -> None:
         """Let go of the tool; the run is to be continued."""
         self.close(finished=False)
+
+    def _figures(self, result: Mapping[str, Any]) -> dict[str, bytes]:
+        from negexp.tracking.curves import run_figures  # imports matplotlib
+
+        figures = run_figures(self.epochs, result["untrained"]["validation"], self.monitor)
+        return {f"figures/{name}": png for name, png in figures.items()}
 
     def _epoch(self, row: Mapping[str, Any]) -> Points:
         epoch = int(row["epoch"])
@@ -152,7 +164,7 @@ class Tracker(Listener):
 
     def _reranker(self, rows: list[dict[str, Any]]) -> Points:
         """Return the last of the rows. Its time is that of the last epoch, and the seconds of the rows after it."""
-        last, epoch = read_batch_losses(self.folder, self.committed_epochs - 1), int(rows[-1]["epoch"])
+        last, epoch = read_batch_losses(self.folder, len(self.epochs) - 1), int(rows[-1]["epoch"])
         seconds = sum(value for row in rows for name, value in row.items() if name.startswith("seconds_"))
         values = {f"reranker/{name}": value for name, value in self._chosen(rows[-1]).items()}
         return Points("reranker", epoch, last.last + 1 + epoch, last.time + seconds, values, [])

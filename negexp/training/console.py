@@ -41,7 +41,7 @@ class Console(Listener):
 
 
 def epoch_line(row: Mapping[str, Any], scores: Mapping[str, Metrics], monitor: Monitor) -> str:
-    """Return the line of an epoch, with validation accuracies for the protocol and task of the monitor."""
+    """Return the line of an epoch: losses, and accuracies and the monitored metric on validation, of its task."""
     names = [str(name) for name in row if str(name).startswith("loss_")]
     parts = ", ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in names)
     mined = "" if row["mined_share"] is None else f"  mined {row['mined_share']:4.0%}"
@@ -59,8 +59,9 @@ def _seconds(row: Mapping[str, Any]) -> float:
 def _accuracies(scores: Mapping[str, Metrics], monitor: Monitor) -> str:
     text = f"{monitor.protocol} {monitor.task}"
     for stage, tasks in scores["validation"][monitor.protocol].items():
-        metrics = tasks[monitor.task]
-        text += f"  {stage} @1 {metrics['accuracy@1']:.3f} @10 {metrics['accuracy@10']:.3f}"
+        names = dict.fromkeys(["accuracy@1", "accuracy@10", monitor.metric])
+        values = [f"{name.removeprefix('accuracy')} {tasks[monitor.task][name]:.3f}" for name in names]
+        text += f"  {stage} {' '.join(values)}"
     return text
 
 

@@ -7,10 +7,9 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from negexp.components import flatten
 from negexp.config import BenchConfig, EvaluationConfig, TrainConfig
@@ -35,6 +34,9 @@ from negexp.training.refresh import EpochBatches, Moment, Refresher
 from negexp.training.sharing import shared_ranks
 from negexp.training.steps import TrainingEpoch
 from negexp.training.trainee import BiEncoderTrainee
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("negexp")
 

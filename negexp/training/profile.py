@@ -6,15 +6,17 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from negexp.runtime import Runtime
 from negexp.tracking import RunFolder
 from negexp.tracking.listener import Epoch, Listener, Refresh
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("negexp")
 
@@ -42,6 +44,8 @@ class StepProfile:
             schedule=schedule(skip_first=SKIPPED, wait=0, warmup=WARM_UP, active=PROFILED, repeat=1),
             on_trace_ready=self._store_results,
         )
+        import pandas as pd
+
         self.operators = pd.DataFrame(columns=["operator", "calls", "seconds", "self_seconds", "share"])
         self.parts: dict[str, float] = {}
 
@@ -77,6 +81,8 @@ class StepProfile:
                 self.parts[name.removeprefix("negexp.")] = whole
             elif not name.startswith("ProfilerStep"):
                 rows.append({"operator": name, "calls": event.count, "seconds": whole, "self_seconds": own})
+        import pandas as pd
+
         table = pd.DataFrame(rows, columns=["operator", "calls", "seconds", "self_seconds"])
         table["share"] = table["self_seconds"] / table["self_seconds"].sum()
         self.operators = table.sort_values("self_seconds", ascending=False, kind="stable").reset_index(drop=True)
@@ -124,6 +130,8 @@ def phase_table(seconds: dict[str, float], profiled: StepProfile) -> pd.DataFram
     `train/other` is the rest of the train phase. The time of the profiling itself is left out. Without a profiled step
     (in a very short epoch), `train` stays one phase.
     """
+    import pandas as pd
+
     rows = {name.removeprefix("seconds_"): value for name, value in seconds.items()}
     rows["train"] -= profiled.own_seconds
     inside = {name: profiled.parts.get(name, 0.0) for name in PARTS}

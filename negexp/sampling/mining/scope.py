@@ -43,8 +43,8 @@ class ScopeOptions(MiningConfig):
 
     def check_sampler(self, sampler: SamplerConfig, key: str) -> None:
         """Raise `InputError` if the strategy has no candidates of the role."""
-        roles = {"both": ("point", "counter", "document"), "points": ("point",), "counters": ("counter", "document")}
-        if self.role not in ("any", *roles[sampler.candidates]):
+        roles = {"points": ("point",), "counters": ("counter", "document")}.get(sampler.candidates)
+        if roles is not None and self.role not in ("any", *roles):
             raise InputError(
                 f"{key}.role={self.role}: contradicts sampler.candidates={sampler.candidates}; use {key}.role=any, or "
                 "sampler.candidates=both"

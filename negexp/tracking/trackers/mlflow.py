@@ -7,6 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -80,6 +82,12 @@ class Mlflow(Tracker):
         for part in (*_parts(batches, MOST_METRICS), *_parts(values, MOST_METRICS)):
             metrics = [Metric(metric_name(name), value, time, step) for name, value, step in part]
             self.client.log_batch(self.id, metrics=metrics)
+        with TemporaryDirectory() as folder:
+            for name, png in points.figures.items():  # artifacts; one that is there already is replaced
+                file = Path(folder, f"{name}.png")
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(png)
+                self.client.log_artifact(self.id, str(file), file.parent.name)
 
     def close(self, finished: bool) -> None:
         """Set the state of the run."""

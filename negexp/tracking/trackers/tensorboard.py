@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from time import time
@@ -22,7 +23,7 @@ PREFIX = "events.out.tfevents."  # TensorBoard reads the files of a folder in th
 
 
 class TensorBoard(Tracker):
-    """Writes `tensorboard/`: scalars, and the run's parameters for the tab HPARAMS."""
+    """Writes `tensorboard/`: scalars, images, and the run's parameters for the tab HPARAMS."""
 
     def open(self, run: TrackedRun) -> int:
         """Write the parameters; return the number of epochs that have a file."""
@@ -46,6 +47,7 @@ class TensorBoard(Tracker):
         events = [_scalars(points.time, number, losses) for number, losses in points.batches]
         events.append(_scalars(points.time, points.epoch, points.values))
         if points.kind == "result":
+            events.append(_images(points.time, points.epoch, points.figures))
             events.append(_event(points.time, points.epoch, self.end))
         self._write(name, events)
 
@@ -78,3 +80,14 @@ def _scalars(seconds: float, step: int, values: dict[str, float]) -> Event:
 
     scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
     return _event(seconds, step, Summary(value=scalars))
+
+
+def _images(seconds: float, step: int, figures: Mapping[str, bytes]) -> Event:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = []
+    for tag, png in figures.items():
+        width, height = struct.unpack(">II", png[16:24])  # where a PNG has its size
+        image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)  # 4: RGBA
+        values.append(Summary.Value(tag=tag, image=image))
+    return _event(seconds, step, Summary(value=values))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Mapping
 from contextlib import redirect_stdout
+from typing import Any
 
 from negexp.tracking.tracker import Points, ProjectOptions, TrackedRun, Tracker, group_of
 
@@ -38,10 +40,16 @@ class Trackio(Tracker):
         return 0
 
     def log(self, points: Points) -> None:
-        """Tell of a row for each batch, in order, and of one for the result."""
+        """Tell of a row for each batch, in order, and of one for the result, with its figures."""
         for number, row in points.rows():
             if number >= self.next:
-                self.run.log(row, step=number)
+                self.run.log(row | self._images(points.figures), step=number)
+
+    def _images(self, figures: Mapping[str, bytes]) -> dict[str, Any]:
+        import trackio
+        from PIL import Image
+
+        return {name: trackio.Image(Image.open(io.BytesIO(png))) for name, png in figures.items()}
 
     def close(self, finished: bool) -> None:
         """Wait until trackio has stored everything."""

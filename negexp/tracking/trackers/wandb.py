@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from negexp.components import option
 from negexp.tracking.files import remove_folder
@@ -61,8 +64,10 @@ class Wandb(Tracker):
         return 0
 
     def log(self, points: Points) -> None:
-        """Tell of a row for each batch, in order; the result is the summary."""
+        """Tell of a row for each batch, in order; the result is the summary, and its figures are a row."""
         if points.kind == "result":
+            if points.figures and points.number >= self.next:
+                self.run.log(self._images(points.figures), step=points.number)
             self.run.summary.update(points.values)
             return
         self._define("batch", {name for _, losses in points.batches for name in losses})
@@ -80,6 +85,12 @@ class Wandb(Tracker):
         for name in sorted(names - self.defined):
             self.run.define_metric(name, step_metric=axis, step_sync=False)
         self.defined |= names
+
+    def _images(self, figures: Mapping[str, bytes]) -> dict[str, Any]:
+        import wandb
+        from PIL import Image
+
+        return {name: wandb.Image(Image.open(io.BytesIO(png)), file_type="png") for name, png in figures.items()}
 
     def _mode(self) -> str:
         return self.options.mode or os.environ.get("WANDB_MODE") or "online"
