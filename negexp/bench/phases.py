@@ -72,4 +72,4 @@ def run_epoch(setting: Setting, pairs: Split, options: SamplerConfig, runtime: R
     trainee = build_trainee(setting.built.model, build("loss", config.loss), config.trainer, runtime)
     encoder = replace(setting.encoder, runtime=runtime)
     experiment = Experiment(config, corpus, encoder, trainee, CheckpointStore(Path(), keep=1), [])
-    experiment.train(0, experiment.embed("train"))
+    experiment.train(0, experiment.present())

@@ -46,6 +46,10 @@ class Index(Protocol):
         """Return distances and rows (queries, k) of the k nearest, nearest first; ties in the order of rows."""
         ...
 
+    def statistics(self) -> dict[str, float]:
+        """Return what the index knows of its searches so far, by names of columns."""
+        ...
+
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
@@ -68,6 +72,12 @@ class EmbeddingSpace:
     @cached_property
     def _indexes(self) -> dict[str, Index]:
         return {}
+
+    def statistics(self) -> dict[str, float]:
+        """Return the statistics of the indexes, each a mean over the tables that were searched."""
+        found = [index.statistics() for index in self._indexes.values()]
+        names = dict.fromkeys(name for one in found for name in one)
+        return {name: float(np.mean([one[name] for one in found if name in one])) for name in names}
 
     @cached_property
     def positive_distance(self) -> Floats:

@@ -41,8 +41,9 @@ log = logging.getLogger("negexp")
 MODEL, OPTIMIZER, NEGATIVES = "model.safetensors", "optimizer.safetensors", "negatives.safetensors"
 TRAINED = "trained.safetensors"  # with `trainer.average`: the weights that training continues from; MODEL: the average
 LOSS = "loss.safetensors"  # where the loss has parameters
+DRIFT = "drift.safetensors"  # with `sampler.refresh.drift`: the sample's embeddings at the last refresh
 STEPS, STATE = "steps.json", "state.json"
-REQUIRED, OPTIONAL = {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}, {TRAINED, LOSS}
+REQUIRED, OPTIONAL = {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}, {TRAINED, LOSS, DRIFT}
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ class CheckpointStore:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def begin(self, epoch: int, trainee: Trainee[Any, Any], negatives: Negatives) -> Path:
+    def begin(
+        self, epoch: int, trainee: Trainee[Any, Any], negatives: Negatives, drift: np.ndarray | None = None
+    ) -> Path:
         """Write the tensors of an epoch into a temporary folder, and return it; `finish` turns it into a commit."""
         temporary = start_folder(self.folder / _name(epoch))
         optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
@@ -83,6 +86,8 @@ class CheckpointStore:
             OPTIMIZER: optimizer,
             NEGATIVES: {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in vars(negatives).items()},
         }
+        if drift is not None:
+            tensors[DRIFT] = {"embeddings": torch.from_numpy(drift)}
         with filling(temporary):
             for name, values in tensors.items():
                 save_file({key: value.contiguous() for key, value in values.items()}, temporary / name)
@@ -166,6 +171,12 @@ class CheckpointStore:
                 trainee.average.n_averaged.fill_(int(steps["averaged"]))
             negatives = load_file(commit.folder / NEGATIVES)
             return Negatives(**{key: value.numpy().copy() for key, value in negatives.items()})
+
+    def drift(self, commit: Commit) -> np.ndarray:
+        """Return the embeddings of `Drift.then` from a commit."""
+        with _report_mismatch(commit.folder / DRIFT):
+            embeddings: np.ndarray = load_file(commit.folder / DRIFT)["embeddings"].numpy().copy()
+            return embeddings
 
     def commit(self, which: str) -> Commit:
         """Return the commit `best` or `last`, after checking its files against the manifest.

@@ -5,8 +5,9 @@ Training and `negexp mine` refresh with the same `Refresher`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_sha
 from negexp.training.clock import PhaseClock
 
 Ints = NDArray[np.int64]
+Present = Callable[[], Embeddings]  # of the training texts by the model as it is, computed when first asked for
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,13 @@ class Refresher:
             "missing_share": 1.0 - float(negatives.found.mean()),
             "negatives_replaced": replaced_share(negatives, previous),
             **sampler.statistics(),
+            **self._index_statistics(round_),
         }
         return Refreshed(negatives, statistics, ledger)
+
+    def _index_statistics(self, round_: SamplingRound) -> dict[str, float]:
+        with self.clock("index"):
+            return round_.space.statistics()
 
     def round(self, moment: Moment, embeddings: Embeddings) -> SamplingRound:
         """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""
@@ -148,9 +155,13 @@ class EpochBatches:
         self.plan: BatchPlan = build("batch", config.batch)
         self.plan.check_corpus(refresher.arguments)
 
-    def of(self, epoch: int, embeddings: Embeddings) -> list[Ints]:
+    def of(self, epoch: int, embeddings: Present) -> list[Ints]:
         """Return the batches of an epoch, from the embeddings at its start and draws derived from (seed, epoch)."""
         refresher = self.refresher
         with refresher.clock("sample"):
             rng, size = generator(self.config.seed, epoch, "batches"), self.config.trainer.batch_size
-            return self.plan.batches(BatchRound(refresher.arguments, refresher.space(embeddings), size, rng))
+            space = partial(self._space, embeddings)
+            return self.plan.batches(BatchRound(refresher.arguments, space, size, rng))
+
+    def _space(self, embeddings: Present) -> EmbeddingSpace:
+        return self.refresher.space(embeddings())
