@@ -15,7 +15,7 @@ from negexp.index.backends.faiss import FaissIndex
 
 
 def faiss_index(vectors: np.ndarray, threads: int = 1, **keys: Any) -> FaissIndex:
-    values = {}
+    values: dict[str, Any] = {}
     for name in ("balltree", "faiss"):  # faiss.yaml extends balltree.yaml
         values |= yaml.safe_load((CONF_DIR / "index" / f"{name}.yaml").read_text())
     del values["defaults"]

@@ -17,8 +17,11 @@ class WideningIndex(NeighbourIndex):
     """
 
     @abstractmethod
-    def _nearest(self, queries: np.ndarray, width: int) -> tuple[Floats, Ints]:
-        """Return squared distances and vectors (queries, width) of the nearest, nearest first."""
+    def _nearest(self, queries: np.ndarray, k: int, width: int) -> tuple[Floats, Ints]:
+        """Return squared distances and vectors (queries, width) of the nearest, nearest first.
+
+        If the search is approximate and finds no more, those after the k-th may be infinite and -1.
+        """
 
     @abstractmethod
     def _error(self, queries: np.ndarray) -> Floats:
@@ -38,12 +41,11 @@ class WideningIndex(NeighbourIndex):
         while len(todo):
             if len(queries) > 1 and len(candidates.query) + len(todo) * width > self.most_candidates:
                 return None
-            squared, vectors = self._nearest(queries[todo], width)
+            squared, vectors = self._nearest(queries[todo], k, width)
             closed = (squared[:, -1] - squared[:, k - 1] > 2 * error[todo]) | (width == every)
-            query, vector = np.repeat(todo[closed], width), vectors[closed].ravel()
-            candidates = Candidates(
-                np.concatenate([candidates.query, query]), np.concatenate([candidates.vector, vector])
-            )
+            one, column = np.nonzero(vectors[closed] >= 0)
+            found = Candidates(todo[closed][one], vectors[closed][one, column])
+            candidates = Candidates(*(np.concatenate(parts) for parts in zip(candidates, found, strict=True)))
             todo, width = todo[~closed], min(2 * width, every)
         order = np.argsort(candidates.query, kind="stable")
         return Candidates(candidates.query[order], candidates.vector[order])

@@ -37,7 +37,7 @@ class BallTreeIndex(WideningIndex):
         norms: Floats = (queries.astype(np.float64) ** 2).sum(axis=1)
         return ROUNDING * (1 + np.maximum(norms, self.largest_norm))
 
-    def _nearest(self, queries: np.ndarray, width: int) -> tuple[Floats, Ints]:
+    def _nearest(self, queries: np.ndarray, k: int, width: int) -> tuple[Floats, Ints]:
         parts = np.array_split(queries, min(self.threads, len(queries)))
         with ThreadPoolExecutor(self.threads) as pool:  # the tree releases Python's lock
             results = list(pool.map(lambda part: self.tree.query(part, k=width), parts))

@@ -65,7 +65,7 @@ class FaissOptions(IndexConfig):
 
         if not hasattr(faiss, "StandardGpuResources"):
             raise InputError(
-                "gpu=true: the installed faiss is built for CPUs; install faiss-gpu-cu12 in its place, or use gpu=false"
+                "gpu=true: the installed faiss is built for CPUs; install faiss-gpu in its place, or use gpu=false"
             )
         if faiss.get_num_gpus() == 0:
             raise InputError("gpu=true: faiss sees no GPU; use gpu=false")
@@ -140,17 +140,18 @@ class FaissIndex(WideningIndex):
     def _width(self, k: int) -> int:
         return 2 * k + 8  # more cost little; in float32 a tie with the k-th is excluded only at some distance
 
-    def _nearest(self, queries: np.ndarray, width: int) -> tuple[Floats, Ints]:
+    def _nearest(self, queries: np.ndarray, k: int, width: int) -> tuple[Floats, Ints]:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         with self.pools.limit(limits=self.threads):
             if self.options.gpu and width > GPU_WIDTH:
                 squared, vectors = self._search_all(queries, width)
             else:
                 squared, vectors = self.searched.search(queries, width)
-                short = (vectors < 0).any(axis=1)  # too few in the cells of the query, or in its part of the graph
-                if short.any():
-                    squared[short], vectors[short] = self._search_all(queries[short], width)
-        return squared.astype(np.float64), vectors
+                few = vectors[:, k - 1] < 0  # in the cells of the query, or in its part of the graph
+                if few.any():
+                    squared[few], vectors[few] = self._search_all(queries[few], width)
+        distances: Floats = np.where(vectors < 0, np.inf, squared.astype(np.float64))
+        return distances, vectors
 
     def _search_all(self, queries: np.ndarray, width: int) -> tuple[np.ndarray, Ints]:
         """Search all vectors on the CPU: every cell, or no graph."""
