@@ -40,7 +40,7 @@ def test_of_normalised_embeddings_it_is_the_mean_of_one_minus_cosine(
 
 
 def test_a_change_of_length_counts_and_the_scale_does_not() -> None:
-    then = np.float32([[3, 4], [0, 5]])
+    then = np.array([[3, 4], [0, 5]], dtype=np.float32)
     assert drift_between(then, 2 * then) == pytest.approx(0.5)  # |a|^2 / (2 |a|^2)
     assert drift_between(100 * then, 200 * then) == pytest.approx(0.5)
     assert drift_between(then, then) == 0
@@ -107,7 +107,7 @@ def test_negatives_are_refreshed_only_where_the_sample_has_moved(run_training: T
         for epoch, step in zip(refreshed["epoch"], refreshed["step"], strict=True)
     ]
     assert ledgers(folder) == names
-    own = [name for name in rows if name.startswith("seconds_")]
+    own = [name for name in rows if str(name).startswith("seconds_")]
     own += ["epoch", "step", "negatives_replaced", "drift", "refreshed"]
     for number in np.flatnonzero(rows["refreshed"] == 0):
         pd.testing.assert_series_equal(rows.iloc[number].drop(own), rows.iloc[number - 1].drop(own), check_names=False)
@@ -134,7 +134,7 @@ def test_a_limit_of_two_keeps_the_first_negatives_and_one_of_zero_changes_nothin
     always = run_training(*keys, folder="always")
     every = run_training(*keys, "sampler.refresh.drift=0", folder="every")
     metrics = [pd.read_csv(folder / "metrics.csv") for folder in (always, every)]
-    same = [name for name in metrics[0] if not name.startswith("seconds_")]
+    same = [name for name in metrics[0] if not str(name).startswith("seconds_")]
     pd.testing.assert_frame_equal(metrics[0][same], metrics[1][same])
     assert metrics[1]["refreshed"].tolist() == [1, 1, 1]
     with pytest.raises(InputError, match="has no negatives of epoch 7"):

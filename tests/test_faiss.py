@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,8 +73,8 @@ def test_the_sample_is_drawn_uniformly_from_the_queries_of_all_searches() -> Non
 
 def test_recall_is_the_mean_share_of_the_true_rows_whatever_their_number() -> None:
     sample = QuerySample(10, np.random.default_rng(0))
-    sample.add(np.float32([[0], [1]]), np.array([[5, 6, 7, 8], [5, 6, 7, 8]]))
-    sample.add(np.float32([[2]]), np.array([[9]]))
+    sample.add(np.array([[0.0], [1.0]]), np.array([[5, 6, 7, 8], [5, 6, 7, 8]]))
+    sample.add(np.array([[2.0]]), np.array([[9]]))
     true = {0: [6, 5, 1, 2], 1: [5, 6, 7, 8], 2: [3]}
 
     def exact(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +116,7 @@ def test_the_bound_on_the_error_of_a_distance_holds() -> None:
 
 @needs_faiss
 @every_approximate
-def test_the_reported_recall_equals_recall_recomputed(keys: dict[str, object]) -> None:
+def test_the_reported_recall_equals_recall_recomputed(keys: dict[str, Any]) -> None:
     vectors, queries = vectors_of(500), vectors_of(60, seed=1)
     index = faiss_index(vectors, **keys)
     shares = []
@@ -133,7 +134,7 @@ def test_the_reported_recall_equals_recall_recomputed(keys: dict[str, object]) -
 
 @needs_faiss
 @pytest.mark.parametrize("keys", [{"kind": "ivf", "nlist": 9, "nprobe": 9}, {"kind": "hnsw", "ef_search": 400}])
-def test_an_approximate_index_that_sees_everything_finds_copies_and_ties_in_row_order(keys: dict[str, object]) -> None:
+def test_an_approximate_index_that_sees_everything_finds_copies_and_ties_in_row_order(keys: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     vectors, queries = rng.integers(-2, 3, (200, 3)).astype(np.float32), rng.integers(-2, 3, (20, 3)).astype(np.float32)
     for k in (1, 4, 30):
@@ -149,7 +150,7 @@ def test_an_approximate_index_that_sees_everything_finds_copies_and_ties_in_row_
 
 @needs_faiss
 @every_approximate
-def test_a_query_with_too_few_vectors_in_reach_is_searched_completely(keys: dict[str, object]) -> None:
+def test_a_query_with_too_few_vectors_in_reach_is_searched_completely(keys: dict[str, Any]) -> None:
     vectors, queries = vectors_of(300), vectors_of(5, seed=1)
     distances, rows = faiss_index(vectors, **keys).search(queries, 290)
     expected = brute_force(vectors, queries, 290)
@@ -169,7 +170,7 @@ def test_the_number_of_cells(rows: int, nlist: int | None, cells: int, capfd: py
 
 @needs_faiss
 @every_approximate
-def test_equal_seeds_give_equal_indexes_whatever_the_threads(keys: dict[str, object]) -> None:
+def test_equal_seeds_give_equal_indexes_whatever_the_threads(keys: dict[str, Any]) -> None:
     vectors, queries = vectors_of(500), vectors_of(50, seed=1)
     one, again, other = (
         faiss_index(vectors, threads, seed=seed, **keys).search(queries, 5)[1]

@@ -167,7 +167,8 @@ class FaissIndex(WideningIndex):
         """Return a bound on the error of |q|^2 + |x|^2 - 2 q.x, its norms and product summed in any order."""
         dim = self.vectors.shape[1]
         relative = (dim + 8) * ROUNDING + (GPU_ROUNDING if self.options.gpu else 0)
-        return relative * (_norms(queries) + self.longest) ** 2 + dim * 2.0**-126
+        error: Floats = relative * (_norms(queries) + self.longest) ** 2 + dim * 2.0**-126
+        return error
 
 
 def _norms(vectors: np.ndarray) -> Floats:
