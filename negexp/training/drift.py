@@ -15,7 +15,7 @@ from negexp.randomness import generator
 
 Floats = NDArray[np.float32]
 
-SAMPLED_PAIRS = 128  # of which fewer move than all do only by chance, and which cost little beside all
+SAMPLED_PAIRS = 128  # enough for a mean, and little beside embedding all pairs
 
 
 class Drift:
