@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -75,9 +75,7 @@ class EmbeddingSpace:
 
     def statistics(self) -> dict[str, float]:
         """Return the statistics of the indexes, each a mean over the tables that were searched."""
-        found = [index.statistics() for index in self._indexes.values()]
-        names = dict.fromkeys(name for one in found for name in one)
-        return {name: float(np.mean([one[name] for one in found if name in one])) for name in names}
+        return means_by_name([index.statistics() for index in self._indexes.values()])
 
     @cached_property
     def positive_distance(self) -> Floats:
@@ -118,6 +116,16 @@ class EmbeddingSpace:
             for vectors in (self.query, *(self.candidate[table] for table in TABLES if table in self.candidate))
         )
         return query, np.concatenate(candidates)
+
+
+def means_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each name over the parts that have it.
+
+    >>> means_by_name([{"recall": 0.5}, {}, {"recall": 1.0}])
+    {'recall': 0.75}
+    """
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: float(np.mean([part[name] for part in parts if name in part])) for name in names}
 
 
 def blocks(rows: int, size: int) -> Iterator[slice]:

@@ -5,6 +5,7 @@ Training and `negexp mine` refresh with the same `Refresher`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from negexp.components import build
@@ -33,8 +35,10 @@ from negexp.sampling import (
 )
 from negexp.sampling.lexical_source import mining_source
 from negexp.sampling.rescored_source import RescoredSource, Scoring
+from negexp.sampling.source import Index, means_by_name
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
+from negexp.world import World
 
 Ints = NDArray[np.int64]
 Present = Callable[[], Embeddings]  # of the training texts by the model as it is, computed when first asked for
@@ -60,6 +64,28 @@ class Refreshed(NamedTuple):
     negatives: Negatives
     statistics: dict[str, Any]
     ledger: pd.DataFrame
+
+
+class SharedIndex:
+    """A neighbour index in which each process searches a share of the queries; all get all results."""
+
+    def __init__(self, index: Index, world: World) -> None:
+        self.index, self.world = index, world
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[NDArray[np.float64], Ints]:
+        """Return what the index returns."""
+        own = np.array(self.world.share(len(queries)), dtype=np.int64)
+        shape, found = (len(queries), k), self.index.search(queries[own], k)
+        whole = np.empty(shape), np.empty(shape, dtype=np.int64)
+        for rows, part in zip(whole, found, strict=True):
+            rows[own] = part
+            self.world.fill(torch.from_numpy(rows), torch.from_numpy(own))
+        return whole
+
+    def statistics(self) -> dict[str, float]:
+        """Return the means of what the processes know of their shares of the searches."""
+        own = json.dumps(self.index.statistics()).encode()
+        return means_by_name([json.loads(part) for part in self.world.gather_bytes(own)])
 
 
 class Refresher:
@@ -139,12 +165,12 @@ class Refresher:
             candidate["document"] = embeddings.retrieval("candidate", self.pairs.collection.text)
         return EmbeddingSpace(embeddings.retrieval("query", self.pairs.point), candidate, self.index)
 
-    def index(self, vectors: np.ndarray) -> NeighbourIndex:
+    def index(self, vectors: np.ndarray) -> Index:
         """Build a neighbour index."""
         with self.clock("index"):
             device, threads = self.runtime.device, self.runtime.threads
             index: NeighbourIndex = build("index", self.config.index, vectors=vectors, device=device, threads=threads)
-            return index
+            return index if self.runtime.world.size == 1 else SharedIndex(index, self.runtime.world)
 
 
 class EpochBatches:
