@@ -17,6 +17,8 @@ from negexp.cli import main
 from negexp.errors import InputError
 from negexp.index.recall import QuerySample
 from negexp.modules import is_installed
+from negexp.training.refresh import SharedIndex
+from negexp.world import World
 
 needs_faiss = pytest.mark.skipif(not is_installed("faiss"), reason="needs faiss: pip install '.[faiss]'")
 if is_installed("faiss"):
@@ -81,6 +83,23 @@ def test_recall_is_the_mean_share_of_the_true_rows_whatever_their_number() -> No
         return np.zeros((len(queries), k)), np.array([true[int(query)] for query in queries[:, 0]])
 
     assert sample.recall(exact) == pytest.approx((0.5 + 1 + 0) / 3)
+
+
+def test_several_processes_say_the_mean_of_their_recalls() -> None:
+    class Two(World):
+        size = 2
+
+        def gather_bytes(self, data: bytes) -> list[bytes]:
+            return [data, b'{"index_recall": 0.5}', b"{}"]  # the last one has searched nothing
+
+    class Searched:
+        def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            raise AssertionError("nothing is searched")
+
+        def statistics(self) -> dict[str, float]:
+            return {"index_recall": 1.0}
+
+    assert SharedIndex(Searched(), Two()).statistics() == {"index_recall": 0.75}
 
 
 # --- the index ----------------------------------------------------------------------------------------------------
