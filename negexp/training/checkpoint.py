@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from negexp.errors import InputError
 from negexp.sampling import Negatives
@@ -34,6 +34,7 @@ from negexp.tracking.files import (
     write_json,
 )
 from negexp.tracking.reading import own_file, read_json
+from negexp.training.optimizer_state import join_optimizer, split_optimizer
 from negexp.training.trainee import Trainee
 from negexp.world import World
 
@@ -88,7 +89,7 @@ class CheckpointStore:
         if not self.world.main:
             return self.folder / _name(epoch)
         temporary = start_folder(self.folder / _name(epoch))
-        optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
+        optimizer, groups = split_optimizer(trainee.optimizer.state_dict())
         tensors = {
             **{name: module.state_dict() for name, module in _modules(trainee).items()},
             OPTIMIZER: optimizer,
@@ -177,7 +178,7 @@ class CheckpointStore:
             load_weights(commit.folder / name, module)
         steps = read_json(commit.folder / STEPS, self.run)
         with _report_mismatch(commit.folder):
-            state = _join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
+            state = join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
             trainee.optimizer.load_state_dict(state)
             trainee.rate.load_state_dict(steps["schedule"])
             if trainee.average is not None:
@@ -285,21 +286,3 @@ def _report_mismatch(path: Path) -> Iterator[None]:
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: does not fit config.yaml ({reason})") from None
-
-
-def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Split an optimizer's state into tensors, named `parameter.key`, and its parameter groups, for JSON."""
-    tensors = {
-        f"{parameter}.{key}": value.contiguous()
-        for parameter, values in state["state"].items()
-        for key, value in values.items()
-    }
-    return tensors, state["param_groups"]
-
-
-def _join_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        parameter, _, key = name.partition(".")
-        state.setdefault(int(parameter), {})[key] = value.clone()  # a copy, so that the file's memory can be freed
-    return {"state": state, "param_groups": groups}
