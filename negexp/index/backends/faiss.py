@@ -86,7 +86,8 @@ class FaissIndex(WideningIndex):
         super().__init__(vectors, options.block_bytes)
         import faiss
 
-        self.options, self.device, self.threads, self.faiss = options, device, threads, faiss
+        self.options, self.device, self.threads = options, device, threads
+        self.faiss: Any = faiss  # its types lack half of the arguments
         self.pools = ThreadpoolController()  # faiss and its BLAS have thread pools of their own
         self.longest = float(_norms(self.vectors).max())
         self.index = self._build()
