@@ -15,6 +15,16 @@ def modules_of(package: str) -> list[str]:
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it.
+
+    >>> is_installed("numpy"), is_installed("no_such_package")
+    (True, False)
+    """
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None  # without an origin: a folder of that name in the present one
+
+
 def source_of(module: str) -> Path | None:
     """Return the source file of a module in any package, or None where there is none. Nothing is imported.
 

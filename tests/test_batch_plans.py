@@ -38,13 +38,16 @@ class NoIndex:
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         raise AssertionError("no plan searches")
 
+    def statistics(self) -> dict[str, float]:
+        return {}
+
 
 def round_of(arguments: Arguments, size: int, epoch: int = 0, vectors: np.ndarray | None = None) -> BatchRound:
     """Return the start of an epoch; without vectors, they are drawn."""
     if vectors is None:
         vectors = np.random.default_rng(1).standard_normal((arguments.pairs, 3)).astype(np.float32)
     space = EmbeddingSpace(vectors, {"point": vectors, "counter": vectors}, lambda _: NoIndex())
-    return BatchRound(arguments, space, size, generator(0, epoch, "batches"))
+    return BatchRound(arguments, lambda: space, size, generator(0, epoch, "batches"))
 
 
 def planned(plan: str, round_: BatchRound, separate_copies: bool = True) -> list[list[int]]:

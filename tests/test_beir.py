@@ -223,10 +223,10 @@ def test_pairs_that_share_a_query_or_a_document_stand_in_different_batches(folde
         file.writelines(json.dumps({"_id": f"d{n}", "text": f"Further {n}."}) + "\n" for n in range(40, documents))
     split = load_corpus(options(folder))["train"]
     assert len(split) == 16  # q0 d0, q0 d1, q1 d1, q1 d2, ...
+    vectors = np.random.default_rng(0).standard_normal((16, 2)).astype(np.float32)
+    space = EmbeddingSpace(vectors, {"point": vectors, "counter": vectors}, lambda _: None)  # type: ignore[arg-type, return-value]
     for plan in ("shuffled", "neighbours"):
-        vectors = np.random.default_rng(0).standard_normal((16, 2)).astype(np.float32)
-        space = EmbeddingSpace(vectors, {"point": vectors, "counter": vectors}, lambda _: None)  # type: ignore[arg-type, return-value]
-        round_ = BatchRound(Arguments(split), space, 4, np.random.default_rng(1))
+        round_ = BatchRound(Arguments(split), lambda: space, 4, np.random.default_rng(1))
         for batch in build("batch", BatchConfig(plan, separate_copies=True)).batches(round_):
             texts = [*split.point[batch], *split.counter[batch]]
             assert len(set(texts)) == len(texts)

@@ -1,4 +1,4 @@
-"""Both neighbour indexes against a sort over all distances, with many ties."""
+"""Every exact neighbour index against a sort over all distances, with many ties."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from negexp.errors import InputError
 from negexp.index import NeighbourIndex
 from negexp.index.backends.balltree import BallTreeIndex
 from negexp.index.backends.exact import ExactIndex
+from negexp.modules import is_installed
 
 Build = Callable[[np.ndarray, int], NeighbourIndex]
 
@@ -26,6 +27,10 @@ BACKENDS: dict[str, Build] = {
     "balltree-leaf-40": lambda vectors, block_bytes: BallTreeIndex(vectors, block_bytes, leaf_size=40),
     "exact": lambda vectors, block_bytes: ExactIndex(vectors, block_bytes, torch.device("cpu")),
 }
+if is_installed("faiss"):
+    from faiss_indexes import faiss_index
+
+    BACKENDS["faiss, flat"] = lambda vectors, block_bytes: faiss_index(vectors, block_bytes=block_bytes)
 every_backend = pytest.mark.parametrize("build", BACKENDS.values(), ids=BACKENDS)
 
 

@@ -202,9 +202,9 @@ def test_parts_are_joined_in_the_order_of_their_places() -> None:
 
 def test_static_negatives_cannot_be_refreshed_within_an_epoch() -> None:
     with pytest.raises(InputError, match=r"sampler\.refresh\.steps=5: sampler=static keeps its negatives"):
-        config("static", refresh={"epochs": 1, "steps": 5})
+        config("static", refresh={"epochs": 1, "steps": 5, "drift": None})
 
 
 def test_steps_are_not_counted_in_epochs_that_keep_their_negatives() -> None:
     with pytest.raises(InputError, match=r"sampler\.refresh\.steps=5: .* sampler\.refresh\.epochs=2"):
-        config("random", refresh={"epochs": 2, "steps": 5})
+        config("random", refresh={"epochs": 2, "steps": 5, "drift": None})

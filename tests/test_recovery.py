@@ -24,13 +24,13 @@ from negexp.actions import train
 from negexp.cli import main
 from negexp.config import DataConfig
 from negexp.corpus import Corpus, load_corpus
-from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.model import BiEncoder
 from negexp.signals import Stopped, check_stop, stops_at_steps
 from negexp.tracking import RunFolder, files
 from negexp.training import CheckpointStore
 from negexp.training.loop import Experiment
+from negexp.training.refresh import Present
 
 SMOKE = "experiment=smoke"
 PRUNED = (SMOKE, "evaluation.rerank_weight=0")  # the first of its epochs is the best, so that it is kept to the end
@@ -215,6 +215,10 @@ KINDS = {
         *("trainer.accumulation=2", "trainer.batch_size=3"),
     ],
     "refreshed within epochs": ["sampler=decay", "sampler.start_rate=0.5", "sampler.refresh.steps=1"],
+    "refreshed after drift within epochs": [
+        *("sampler=hard", "sampler.refresh.steps=1", "sampler.refresh.drift=1e-3", "trainer.lr=0.01"),
+        *("trainer.batch_size=2", "evaluation.train_queries=0", "model.shared_encoder=false"),
+    ],
     "moving average, query head": ["trainer.average=ema", "model.query_head=residual", "trainer.lr_schedule=linear"],
     "learned temperature, average of the last epoch": [
         *("loss=info_nce", "loss.learn_temperature=true", "trainer.weight_decay=0.1", "batch=debates"),
@@ -243,7 +247,7 @@ def test_going_on_equals_not_having_stopped(kind: str, run_training: Train, monk
 def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     train = Experiment.train
 
-    def stopped(self: Experiment, epoch: int, embeddings: Embeddings) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def stopped(self: Experiment, epoch: int, embeddings: Present) -> tuple[dict[str, float], list[dict[str, Any]]]:
         trained = train(self, epoch, embeddings)
         if epoch == number:
             raise Stopped(signal.SIGTERM)

@@ -130,7 +130,7 @@ NEAREST = Nearest(MiningConfig("nearest"))
 def config(name: str = "hard", **changes: Any) -> SamplerConfig:
     every = changes.get("refresh_every", 1)
     keys = {"num_negatives": 1, "candidates": "both", "exclude": DUPLICATES, "refresh_every": every}
-    keys |= {"refresh": {"epochs": every, "steps": None}, "mining": {"name": "nearest"}}
+    keys |= {"refresh": {"epochs": every, "steps": None, "drift": None}, "mining": {"name": "nearest"}}
     keys |= {"source": "embeddings", "bm25": {"k1": 1.5, "b": 0.75, "method": "lucene", "stop_words": "none"}}
     options = parse_component("sampler", {"name": name} | keys | changes, "sampler")
     assert isinstance(options, SamplerConfig)

@@ -19,7 +19,6 @@ from negexp.commands import evaluate, train
 from negexp.components import KINDS, build
 from negexp.config import load_run_config
 from negexp.corpus import load_corpus
-from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.evaluation.metrics import metric_columns
 from negexp.evaluation.monitor import Monitor
@@ -32,6 +31,7 @@ from negexp.tracking.files import sha256
 from negexp.tracking.listener import Epoch, Listener, Refresh, RunInfo
 from negexp.training.console import before_and_after, epoch_line, verdict
 from negexp.training.loop import Experiment
+from negexp.training.refresh import Moment, Present
 from negexp.training.steps import TrainingEpoch
 
 SMOKE = "experiment=smoke"
@@ -159,7 +159,7 @@ def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_mo
     seen: list[tuple[int, int, np.ndarray, np.ndarray]] = []
     refresh = Experiment.refresh
 
-    def watched(self: Experiment, epoch: int, training: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
+    def watched(self: Experiment, moment: Moment, embeddings: Present, rows: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [self.train_split.point, self.train_split.counter]
         was_training = self.encoder.model.training
         self.encoder.model.eval()
@@ -169,8 +169,8 @@ def test_negatives_that_are_refreshed_within_an_epoch_are_the_nearest_at_that_mo
                 for table in texts
             )
         self.encoder.model.train(was_training)
-        seen.append((epoch, training.steps, point, counter))
-        return refresh(self, epoch, training, embeddings)
+        seen.append((moment.epoch, moment.step, point, counter))
+        return refresh(self, moment, embeddings, rows)
 
     monkeypatch.setattr(Experiment, "refresh", watched)
     steps = ["sampler.refresh.steps=1", "trainer.batch_size=4", "trainer.accumulation=2", "trainer.lr=0.01"]

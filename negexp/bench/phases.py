@@ -83,7 +83,7 @@ def run_epoch(setting: Setting, pairs: Split, options: SamplerConfig, runtime: R
     trainee = build_trainee(setting.built.model, build("loss", config.loss), config.trainer, runtime)
     encoder = replace(setting.encoder, runtime=runtime)
     experiment = Experiment(config, corpus, encoder, trainee, CheckpointStore(Path(), keep=1), [])
-    losses, _ = experiment.train(0, experiment.embed("train"))
+    losses, _ = experiment.train(0, experiment.present())
     assert experiment.progress.negatives is not None
     return TrainedEpoch(losses["loss"], experiment.progress.negatives)
 

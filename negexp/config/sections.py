@@ -65,6 +65,12 @@ class RefreshConfig(Options):
 
     epochs: int = option("at the start of every so many epochs", low=1)
     steps: int | None = option("also after every so many optimizer steps of an epoch; null: never within one", low=1)
+    drift: float | None = option(
+        "only if a sample of texts has moved by more since the last refresh, by the mean of 1 - cosine; else the "
+        "negatives stay, and nothing is embedded for them; null: always",
+        low=0,
+        high=2,
+    )
 
     def check(self) -> None:
         """Raise `InputError` when steps are counted in epochs that keep their negatives."""
@@ -126,6 +132,11 @@ class SamplerConfig(Options):
         """Raise `InputError` when a pair's own texts could become its negatives."""
         if "self" not in self.exclude:
             raise InputError(f"sampler.exclude={self.exclude}: must contain self (a pair's own texts are no negatives)")
+        if self.refresh.drift is not None and self.source != "embeddings":
+            raise InputError(
+                f"sampler.refresh.drift={self.refresh.drift}: neighbours by sampler.source={self.source} do not move; "
+                "leave out drift, or use sampler.source=embeddings"
+            )
         self.mining.check_sampler(self, "sampler.mining")
 
 

@@ -31,10 +31,11 @@ class Candidates(NamedTuple):
 
 
 class NeighbourIndex(ABC):
-    """Exact nearest neighbours by Euclidean distance.
+    """Nearest neighbours by Euclidean distance.
 
     Copies of a text have equal embeddings, so each distinct vector is searched once for each distinct query. A backend
-    finds candidates. This class computes their distances and breaks ties, in the same way for all backends.
+    finds candidates. This class computes their distances and breaks ties, in the same way for all backends. The result
+    is exact, unless the candidates of an approximate backend lack some; it then says its recall in `statistics`.
 
     Parameters
     ----------
@@ -77,6 +78,10 @@ class NeighbourIndex(ABC):
         distances = np.sqrt(squared, out=squared)
         return (distances, rows) if copies.all_distinct else (distances[copies.group], rows[copies.group])
 
+    def statistics(self) -> dict[str, float]:
+        """Return columns for refreshes.csv: what the index knows of its searches so far."""
+        return {}
+
     def _search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
         candidates = self._candidates(queries, min(k, len(self.vectors)))
         if candidates is None:
@@ -116,7 +121,8 @@ class NeighbourIndex(ABC):
     def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
         """Return candidates that include the k nearest vectors of every query, and all ties of the k-th.
 
-        Return None if there are more than `most_candidates`; for a single query, return them in any case.
+        An approximate backend may miss some of these, but returns at least k candidates of every query. Return None if
+        there are more than `most_candidates`; for a single query, return them in any case.
         """
 
 

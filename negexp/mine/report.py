@@ -31,13 +31,17 @@ ORIGINS = {"debate_share": "the pair's debate", "theme_share": "another debate o
 
 @dataclass(frozen=True)
 class Mining:
-    """A finished refresh: the round, the strategy, the negatives of all pairs, their ledger and their scores."""
+    """A finished refresh: the round, the strategy, the negatives of all pairs, their ledger and their scores.
+
+    index_recall: the share of neighbours that an approximate index found; None: it is exact, or was not searched.
+    """
 
     round: SamplingRound
     sampler: NegativeSampler
     negatives: Negatives
     ledger: pd.DataFrame
     scores: Scores
+    index_recall: float | None = None
 
 
 def numbers_of(mining: Mining, rows: int) -> dict[str, Any]:
@@ -49,6 +53,7 @@ def numbers_of(mining: Mining, rows: int) -> dict[str, Any]:
         "negatives": int(found.sum()),
         "rows": rows,
         **ledger_statistics(ledger),
+        **({} if mining.index_recall is None else {"index_recall": mining.index_recall}),
         "copies": _copies(mining),
         "fewer": _fewer(mining),
         "quantiles": {
@@ -161,6 +166,8 @@ def summary(numbers: Mapping[str, Any]) -> list[str]:
         lines.append(f"{fewer['pairs']} pairs ({fewer['pairs'] / pairs:.1%}) have fewer than {k}{none}: {why}")
     else:
         lines.append(f"every pair has {k}")
+    if "index_recall" in numbers:
+        lines.append(f"the index found {numbers['index_recall']:.1%} of the nearest, in a sample of its searches")
     lines.append(f"{numbers['nearer_share']:.1%} of the negatives are nearer to the point than its own counter")
     lines.append(
         f"{copies['skipped']} copies of a pair's own texts or other negatives, or counters of its point's copies, were "

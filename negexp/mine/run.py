@@ -76,8 +76,9 @@ def mine(config: MineConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime
     encoder = TextEncoder(built.model.to(runtime.device), tokens, runtime, config.progress)
     embeddings = encoder.embed(corpus[config.split].texts(), config.split)
     round_ = refresher.round(moment, embeddings)
-    negatives, _, ledger = refresher.sample(round_, moment, None)
-    return Mining(round_, refresher.sampler, negatives, ledger, Scores.of(round_, negatives))
+    negatives, statistics, ledger = refresher.sample(round_, moment, None)
+    recall = statistics.get("index_recall")
+    return Mining(round_, refresher.sampler, negatives, ledger, Scores.of(round_, negatives), recall)
 
 
 def _cross_encoder(config: MineConfig, texts: Sequence[str], runtime: Runtime) -> PairReader:

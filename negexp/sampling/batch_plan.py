@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -23,15 +24,20 @@ class BatchRound:
     Attributes
     ----------
     arguments : the training pairs' arguments; `arguments.debate[:pairs]` has the debate of each pair.
-    space : their retrieval embeddings at the start of the epoch.
+    embed : returns their retrieval embeddings at the start of the epoch; a plan asks for `space`.
     size : `trainer.batch_size`.
     rng : the generator for all random draws.
     """
 
     arguments: Arguments
-    space: EmbeddingSpace
+    embed: Callable[[], EmbeddingSpace]
     size: int
     rng: np.random.Generator
+
+    @cached_property
+    def space(self) -> EmbeddingSpace:
+        """Return the embeddings. They are computed for the first plan that asks, so other plans cost no embedding."""
+        return self.embed()
 
     @property
     def pairs(self) -> int:

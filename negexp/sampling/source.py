@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -46,6 +46,10 @@ class Index(Protocol):
         """Return distances and rows (queries, k) of the k nearest, nearest first; ties in the order of rows."""
         ...
 
+    def statistics(self) -> dict[str, float]:
+        """Return what the index knows of its searches so far, by names of columns."""
+        ...
+
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
@@ -68,6 +72,10 @@ class EmbeddingSpace:
     @cached_property
     def _indexes(self) -> dict[str, Index]:
         return {}
+
+    def statistics(self) -> dict[str, float]:
+        """Return the statistics of the indexes, each a mean over the tables that were searched."""
+        return means_by_name([index.statistics() for index in self._indexes.values()])
 
     @cached_property
     def positive_distance(self) -> Floats:
@@ -108,6 +116,16 @@ class EmbeddingSpace:
             for vectors in (self.query, *(self.candidate[table] for table in TABLES if table in self.candidate))
         )
         return query, np.concatenate(candidates)
+
+
+def means_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each name over the parts that have it.
+
+    >>> means_by_name([{"recall": 0.5}, {}, {"recall": 1.0}])
+    {'recall': 0.75}
+    """
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: float(np.mean([part[name] for part in parts if name in part])) for name in names}
 
 
 def blocks(rows: int, size: int) -> Iterator[slice]:

@@ -131,7 +131,8 @@ class StoredRun:
         """Return the ledger of an epoch: a row for each pair and negative, see outputs/README.md.
 
         The column `step` is the optimizer step of the epoch before which the negatives were sampled: 0, and more with
-        `sampler.refresh.steps`. The epoch that a run is in has a ledger before it has a row in `metrics`.
+        `sampler.refresh.steps`. The epoch that a run is in has a ledger before it has a row in `metrics`. Negatives
+        that `sampler.refresh.drift` kept at the start of the epoch are those of the last refresh before.
 
         Raises
         ------
@@ -141,14 +142,17 @@ class StoredRun:
         import pandas as pd
 
         found = {(number, step): path for number, step, path in self._ledgers()}
-        own = sorted(step for number, step in found if number == epoch)
+        own = {step: path for (number, step), path in found.items() if number == epoch}
+        earlier = max((place for place in found if place < (epoch, 0)), default=None)
+        if earlier is not None and self._kept(epoch):
+            own[0] = found[earlier]
         if not own:
             epochs = sorted({number for number, _ in found})
             there = f"it has those of the epochs {epochs[0]} to {epochs[-1]}" if epochs else "it has none of any epoch"
             off = "" if self.config.tracker.ledger else " (tracker.ledger=false)"
             raise InputError(f"{self.files.negatives}: has no negatives of epoch {epoch}; {there}{off}")
-        tables = [read_parquet(found[epoch, step], self.folder, LEDGER_COLUMNS) for step in own]
-        for step, table in zip(own, tables, strict=True):
+        tables = [read_parquet(own[step], self.folder, LEDGER_COLUMNS) for step in sorted(own)]
+        for step, table in zip(sorted(own), tables, strict=True):
             table.insert(0, "step", step)
         return pd.concat(tables, ignore_index=True)
 
@@ -168,6 +172,13 @@ class StoredRun:
         if split not in SPLITS:
             raise InputError(f"split={split}: no such split; choose from {', '.join(SPLITS)}")
         return read_parquet(self.files.evaluation / f"{split}-ranks.parquet", self.folder, [*RANK_COLUMNS, NDCG])
+
+    def _kept(self, epoch: int) -> bool:
+        """Return whether drift kept the negatives at the start of a committed epoch."""
+        table = read_csv(self.files.refreshes, self.folder) if self.files.refreshes.exists() else pd.DataFrame()
+        if "refreshed" not in table:
+            return False
+        return bool(table.query("epoch == @epoch and step == 0")["refreshed"].eq(0).any())
 
     def _ledgers(self) -> Iterator[tuple[int, int, Path]]:
         """Yield epoch, step and path of each file of the ledger."""

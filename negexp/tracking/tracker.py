@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from negexp.components import option
 from negexp.config import ListenerConfig
 from negexp.errors import InputError
 from negexp.evaluation.metrics import metric_columns
+from negexp.modules import is_installed
 from negexp.tracking.files import make_folder
 from negexp.tracking.listener import Epoch, Listener, RerankerEpoch, RunInfo
 from negexp.tracking.outbox import read_batch_losses, run_id
@@ -38,8 +38,7 @@ class TrackerOptions(ListenerConfig):
 
     def check(self) -> None:
         """Raise `InputError` unless the package is installed. It is not imported."""
-        spec = find_spec(self.name)
-        if spec is None or spec.origin is None:  # without an origin: a folder of that name, such as W&B's `wandb/`
+        if not is_installed(self.name):  # W&B's folder `wandb/` in the present one is no package
             raise InputError(
                 f"name={self.name}: the package {self.name} is not installed; pip install 'negexp[{self.name}]'"
             )

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from negexp.errors import InputError
 from negexp.sampling import Negatives
@@ -34,6 +34,7 @@ from negexp.tracking.files import (
     write_json,
 )
 from negexp.tracking.reading import own_file, read_json
+from negexp.training.optimizer_state import join_optimizer, split_optimizer
 from negexp.training.trainee import Trainee
 from negexp.world import World
 
@@ -42,8 +43,9 @@ log = logging.getLogger("negexp")
 MODEL, OPTIMIZER, NEGATIVES = "model.safetensors", "optimizer.safetensors", "negatives.safetensors"
 TRAINED = "trained.safetensors"  # with `trainer.average`: the weights that training continues from; MODEL: the average
 LOSS = "loss.safetensors"  # where the loss has parameters
+DRIFT = "drift.safetensors"  # with `sampler.refresh.drift`: the sample's embeddings at the last refresh
 STEPS, STATE = "steps.json", "state.json"
-REQUIRED, OPTIONAL = {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}, {TRAINED, LOSS}
+REQUIRED, OPTIONAL = {MODEL, OPTIMIZER, NEGATIVES, STEPS, STATE}, {TRAINED, LOSS, DRIFT}
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,21 @@ class CheckpointStore:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def begin(self, epoch: int, trainee: Trainee[Any, Any], negatives: Negatives) -> Path:
+    def begin(
+        self, epoch: int, trainee: Trainee[Any, Any], negatives: Negatives, drift: np.ndarray | None = None
+    ) -> Path:
         """Write the tensors of an epoch into a temporary folder, and return it; `finish` turns it into a commit."""
         if not self.world.main:
             return self.folder / _name(epoch)
         temporary = start_folder(self.folder / _name(epoch))
-        optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
+        optimizer, groups = split_optimizer(trainee.optimizer.state_dict())
         tensors = {
             **{name: module.state_dict() for name, module in _modules(trainee).items()},
             OPTIMIZER: optimizer,
             NEGATIVES: {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in vars(negatives).items()},
         }
+        if drift is not None:
+            tensors[DRIFT] = {"embeddings": torch.from_numpy(drift)}
         with filling(temporary):
             for name, values in tensors.items():
                 save_file({key: value.contiguous() for key, value in values.items()}, temporary / name)
@@ -172,13 +178,19 @@ class CheckpointStore:
             load_weights(commit.folder / name, module)
         steps = read_json(commit.folder / STEPS, self.run)
         with _report_mismatch(commit.folder):
-            state = _join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
+            state = join_optimizer(load_file(commit.folder / OPTIMIZER), steps["param_groups"])
             trainee.optimizer.load_state_dict(state)
             trainee.rate.load_state_dict(steps["schedule"])
             if trainee.average is not None:
                 trainee.average.n_averaged.fill_(int(steps["averaged"]))
             negatives = load_file(commit.folder / NEGATIVES)
             return Negatives(**{key: value.numpy().copy() for key, value in negatives.items()})
+
+    def drift(self, commit: Commit) -> np.ndarray:
+        """Return the embeddings of `Drift.then` from a commit."""
+        with _report_mismatch(commit.folder / DRIFT):
+            embeddings: np.ndarray = load_file(commit.folder / DRIFT)["embeddings"].numpy().copy()
+            return embeddings
 
     def commit(self, which: str) -> Commit:
         """Return the commit `best` or `last`, after checking its files against the manifest.
@@ -274,21 +286,3 @@ def _report_mismatch(path: Path) -> Iterator[None]:
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: does not fit config.yaml ({reason})") from None
-
-
-def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Split an optimizer's state into tensors, named `parameter.key`, and its parameter groups, for JSON."""
-    tensors = {
-        f"{parameter}.{key}": value.contiguous()
-        for parameter, values in state["state"].items()
-        for key, value in values.items()
-    }
-    return tensors, state["param_groups"]
-
-
-def _join_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        parameter, _, key = name.partition(".")
-        state.setdefault(int(parameter), {})[key] = value.clone()  # a copy, so that the file's memory can be freed
-    return {"state": state, "param_groups": groups}

@@ -45,10 +45,20 @@ def epoch_line(row: Mapping[str, Any], scores: Mapping[str, Metrics], monitor: M
     names = [str(name) for name in row if str(name).startswith("loss_")]
     parts = ", ".join(f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in names)
     mined = "" if row["mined_share"] is None else f"  mined {row['mined_share']:4.0%}"
+    mined += "" if row.get("index_recall") is None else f"  index recall {row['index_recall']:.3f}"
     return (
         f"epoch {row['epoch']:3d}  random_rate {row['random_rate']:.2f}  loss {row['loss']:.4f}"
-        f"{f' ({parts})' if parts else ''}{mined}  {_accuracies(scores, monitor)}  {_seconds(row):.1f} s"
+        f"{f' ({parts})' if parts else ''}{mined}{_drift(row)}  {_accuracies(scores, monitor)}  {_seconds(row):.1f} s"
     )
+
+
+def _drift(row: Mapping[str, Any]) -> str:
+    """Return how far the embeddings moved, and whether negatives stayed; nothing without `sampler.refresh.drift`."""
+    drift = "" if row.get("drift") is None else f"  drift {row['drift']:.4f}"
+    refreshed = row.get("refreshed", 1)
+    if refreshed == 1:
+        return drift
+    return drift + (f"  refreshed {refreshed:.0%}" if refreshed else "  negatives kept")
 
 
 def _seconds(row: Mapping[str, Any]) -> float:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,8 +30,9 @@ from negexp.tracking.run_folder import PHASES
 from negexp.training.batch import BatchBuilder
 from negexp.training.checkpoint import CheckpointStore, Commit
 from negexp.training.clock import PhaseClock
+from negexp.training.drift import Drift
 from negexp.training.provenance import Provenance
-from negexp.training.refresh import EpochBatches, Moment, Refresher
+from negexp.training.refresh import EpochBatches, Moment, Present, Refresher
 from negexp.training.sharing import shared_ranks
 from negexp.training.steps import TrainingEpoch
 from negexp.training.trainee import BiEncoderTrainee
@@ -91,6 +93,8 @@ class Experiment:
         self.clock = PhaseClock(encoder.runtime)
         self.refresher = Refresher(config, corpus, encoder.runtime, self.clock)
         self.batches = EpochBatches(config, self.refresher)
+        limit = config.sampler.refresh.drift
+        self.drift = None if limit is None else Drift(limit, train, encoder, config.seed)
         arguments, forbidden = self.refresher.arguments, self.refresher.forbidden
         points = trainee.loss.points_are_candidates
         self.builder = BatchBuilder(encoder, train, arguments, forbidden, points, config.trainer.chunk_pairs)
@@ -108,30 +112,25 @@ class Experiment:
         """Restore the state of the run at a commit: all that the next epochs depend on."""
         self.progress = Progress.from_commit(commit, self.store.restore(commit, self.trainee))
         self.provenance = provenance
+        if self.drift is not None:
+            self.drift.then = self.store.drift(commit)
 
     def run(self) -> Progress:
         """Train the remaining epochs, or until validation has not improved for `trainer.patience` epochs."""
-        embeddings = None if self.finished() else self.embed("train")
-        if embeddings is not None and not self.progress.history:
+        embeddings = self.present()
+        if not self.progress.history:
             # test is only for the comparison with the best epoch: no choice depends on it
             self.progress.untrained = summarise_all(self.evaluate(embeddings, ("validation", "test")))
         self.notify_started()
-        while embeddings is not None and not self.finished():
+        while not self.finished():
             epoch = len(self.progress.history)
             losses, refreshes = self.train(epoch, embeddings)
-            # for the sample of training queries, and for the next epoch's refresh
-            last = epoch + 1 == self.config.trainer.epochs
-            embeddings = None if last and not self.ranks_train_as_trained else self.embed("train")
+            embeddings = self.present()  # for the sample of training queries, and for the next epoch
             self.commit(epoch, losses, refreshes, self.evaluate(embeddings))
             check_stop(everywhere=True)
         if len(self.progress.history) < self.config.trainer.epochs:
             log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
         return self.progress
-
-    @property
-    def ranks_train_as_trained(self) -> bool:
-        """Return whether the sample of training queries is ranked by the model that is trained, not by an average."""
-        return len(self.train_queries) > 0 and self.trainee.evaluated is self.trainee.model
 
     def finished(self) -> bool:
         """Return whether all epochs are done, or early stopping ends the run."""
@@ -145,7 +144,14 @@ class Experiment:
         with self.clock("embed"):
             return encoder.embed(self.corpus[split].texts(), split)
 
-    def train(self, epoch: int, embeddings: Embeddings) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def present(self) -> Present:
+        """Return a function that returns the embeddings of the training texts by the model as it is at the first call.
+
+        Where nothing asks for them before the model is trained on, they are not computed.
+        """
+        return cache(lambda: self.embed("train"))
+
+    def train(self, epoch: int, embeddings: Present) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Train one epoch: refresh the negatives, train until the next refresh, and so on.
 
         Returns
@@ -158,8 +164,9 @@ class Experiment:
         rows: list[dict[str, Any]] = []
         while not training.finished:
             if rows:
-                embeddings = self.embed("train")
-            row = self.refresh(epoch, training, embeddings)
+                embeddings = self.present()
+            moment = Moment(epoch, training.steps, training.share, training.validation)
+            row = self.refresh(moment, embeddings, rows or self.progress.refreshes)
             assert self.progress.negatives is not None
             with self.clock("train"):
                 training.train(self.progress.negatives, self.config.sampler.refresh.steps, self.notify_step)
@@ -168,27 +175,33 @@ class Experiment:
             listener.trained(epoch)
         return training.means() | batch_statistics(batches, self.refresher.arguments), rows
 
-    def refresh(self, epoch: int, training: TrainingEpoch, embeddings: Embeddings) -> dict[str, Any]:
-        """Sample negatives from the embeddings, unless the previous ones stay; return their statistics."""
-        moment = Moment(epoch, training.steps, training.share, training.validation)
-        negatives, statistics, ledger = self.refresher.refresh(moment, embeddings, self.progress.negatives)
+    def refresh(self, moment: Moment, embeddings: Present, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Sample negatives from the embeddings, unless the previous ones stay; return their statistics.
+
+        `rows` holds those of earlier refreshes. Where drift keeps the negatives, the last row is repeated.
+        """
+        with self.clock("embed"):
+            moved = {} if self.drift is None else self.drift.check(self.refresher.sampler.refreshes(moment.epoch))
+        if moved.get("refreshed") == 0:
+            return rows[-1] | {"epoch": moment.epoch, "step": moment.step, "negatives_replaced": 0.0} | moved
+        negatives, statistics, ledger = self.refresher.refresh(moment, embeddings(), self.progress.negatives)
         self.progress.negatives = negatives
+        statistics |= moved
         with self.clock("sample"):
             for listener in self.listeners:
-                listener.refreshed(Refresh(epoch, training.steps, statistics, ledger))
+                listener.refreshed(Refresh(moment.epoch, moment.step, statistics, ledger))
         return statistics
 
-    def evaluate(self, train: Embeddings | None, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
+    def evaluate(self, train: Present, splits: Sequence[str] = ("validation",)) -> dict[str, pd.DataFrame]:
         """Return the ranks of the given splits, and of the fixed sample of training queries.
 
-        `train` holds the training split's embeddings by the model that is trained; it is read if
-        `ranks_train_as_trained`.
+        `train` returns the training split's embeddings by the model that is trained.
         """
         model = self.trainee.evaluated
         embeddings = {split: self.embed(split, model) for split in splits}
         if len(self.train_queries):
-            known = train if self.ranks_train_as_trained else None
-            embeddings["train"] = self.embed("train", model) if known is None else known
+            as_trained = model is self.trainee.model
+            embeddings["train"] = train() if as_trained else self.embed("train", model)
         queries = {"train": self.train_queries}
         with self.clock("evaluate"):
             scorers = self.scorers("validation", embeddings["validation"])
@@ -236,7 +249,8 @@ class Experiment:
             progress.best_epoch, progress.best_value = epoch, value
         assert progress.negatives is not None
         with self.clock("checkpoint"):
-            temporary = self.store.begin(epoch, self.trainee, progress.negatives)
+            drift = None if self.drift is None else self.drift.then
+            temporary = self.store.begin(epoch, self.trainee, progress.negatives, drift)
         # the row is part of the commit, so the rest of the checkpoint phase counts for the next epoch
         row = epoch_row(refreshes, losses, self.clock.take(PHASES))
         row |= {} if self.combination is None else self.combination.columns()
@@ -268,8 +282,8 @@ class Experiment:
 def epoch_row(refreshes: list[dict[str, Any]], losses: dict[str, float], seconds: dict[str, float]) -> dict[str, Any]:
     """Return the row of an epoch: mean statistics of its refreshes, losses, and the sum of the seconds."""
     row: dict[str, Any] = {}
-    for name in refreshes[0]:
-        values = [refresh[name] for refresh in refreshes if refresh[name] is not None]
+    for name in dict.fromkeys(name for refresh in refreshes for name in refresh):
+        values = [refresh[name] for refresh in refreshes if refresh.get(name) is not None]
         if name in ("epoch", "sampled_epoch"):
             row[name] = values[0]
         elif name.startswith("seconds_"):

@@ -5,8 +5,10 @@ Training and `negexp mine` refresh with the same `Refresher`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,7 +34,7 @@ from negexp.sampling import (
 )
 from negexp.sampling.lexical_source import mining_source
 from negexp.sampling.rescored_source import RescoredSource, Scoring
-from negexp.sampling.source import Index
+from negexp.sampling.source import Index, means_by_name
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
 from negexp.world import World
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Ints = NDArray[np.int64]
+Present = Callable[[], Embeddings]  # of the training texts by the model as it is, computed when first asked for
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class SharedIndex:
             rows[own] = part
             self.world.fill(torch.from_numpy(rows), torch.from_numpy(own))
         return whole
+
+    def statistics(self) -> dict[str, float]:
+        """Return the means of what the processes know of their shares of the searches."""
+        own = json.dumps(self.index.statistics()).encode()
+        return means_by_name([json.loads(part) for part in self.world.gather_bytes(own)])
 
 
 class Refresher:
@@ -125,8 +133,13 @@ class Refresher:
             "missing_share": 1.0 - float(negatives.found.mean()),
             "negatives_replaced": replaced_share(negatives, previous),
             **sampler.statistics(),
+            **self._index_statistics(round_),
         }
         return Refreshed(negatives, statistics, ledger)
+
+    def _index_statistics(self, round_: SamplingRound) -> dict[str, float]:
+        with self.clock("index"):
+            return round_.space.statistics()
 
     def round(self, moment: Moment, embeddings: Embeddings) -> SamplingRound:
         """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""
@@ -170,9 +183,13 @@ class EpochBatches:
         self.plan: BatchPlan = build("batch", config.batch)
         self.plan.check_corpus(refresher.arguments)
 
-    def of(self, epoch: int, embeddings: Embeddings) -> list[Ints]:
+    def of(self, epoch: int, embeddings: Present) -> list[Ints]:
         """Return the batches of an epoch, from the embeddings at its start and draws derived from (seed, epoch)."""
         refresher = self.refresher
         with refresher.clock("sample"):
             rng, size = generator(self.config.seed, epoch, "batches"), self.config.trainer.batch_size
-            return self.plan.batches(BatchRound(refresher.arguments, refresher.space(embeddings), size, rng))
+            space = partial(self._space, embeddings)
+            return self.plan.batches(BatchRound(refresher.arguments, space, size, rng))
+
+    def _space(self, embeddings: Present) -> EmbeddingSpace:
+        return self.refresher.space(embeddings())

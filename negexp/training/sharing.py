@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from negexp.evaluation.pools import PROTOCOLS, TASKS
 from negexp.evaluation.ranking import STAGES
 from negexp.world import World
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def shared_ranks(
@@ -22,6 +25,8 @@ def shared_ranks(
     """
     if world.size == 1:
         return rank(queries)
+    import pandas as pd  # here, so that a search starts without it
+
     own = queries[list(world.share(len(queries)))]
     table = rank(own if len(own) else queries[:1])
     buffer = io.BytesIO()

@@ -5,7 +5,6 @@ Tables only: Parquet, JSON, CSV and Arrow. No format that is loaded with pickle 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from negexp.corpus.limits import Limits
 from negexp.corpus.reader import CorpusReader, Reading
 from negexp.corpus.tables import SPLIT_NAMES, checked_text
 from negexp.errors import InputError
+from negexp.modules import is_installed
 from negexp.nearest import did_you_mean
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -59,7 +59,7 @@ class Datasets(CorpusReader):
 
     def check(self) -> None:
         """Raise `InputError` if the library is missing, or the path is neither a folder nor a name."""
-        if importlib.util.find_spec("datasets") is None:
+        if not is_installed("datasets"):
             raise InputError("data=datasets: needs the library datasets; pip install 'negexp[datasets]'")
         if self.options.path is None:
             raise InputError(f"data.path: data=datasets needs data.path=... ({self.wants})")

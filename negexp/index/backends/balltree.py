@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.neighbors import BallTree
 
 from negexp.config import IndexConfig
-from negexp.index.base import Candidates, NeighbourIndex
+from negexp.index.base import Floats, Ints
+from negexp.index.widening import WideningIndex
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-9
 
 
-class BallTreeIndex(NeighbourIndex):
+class BallTreeIndex(WideningIndex):
     """A tree of nested balls with brute force in leaves of `leaf_size`. Queries are divided among `threads`."""
 
     @classmethod
@@ -33,31 +33,13 @@ class BallTreeIndex(NeighbourIndex):
         self.tree = BallTree(self.vectors, leaf_size=leaf_size)
         self.largest_norm = float((self.vectors.astype(np.float64) ** 2).sum(axis=1).max(initial=0.0))
 
-    def _queries_at_a_time(self, k: int) -> int:
-        return self.most_candidates // (k + 1)
+    def _error(self, queries: np.ndarray) -> Floats:
+        norms: Floats = (queries.astype(np.float64) ** 2).sum(axis=1)
+        return ROUNDING * (1 + np.maximum(norms, self.largest_norm))
 
-    def _candidates(self, queries: np.ndarray, k: int) -> Candidates | None:
-        """Search k + 1 vectors; double this number for queries whose last vector may tie with the k-th."""
-        candidates = Candidates(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-        rounding = ROUNDING * (1 + np.maximum((queries.astype(np.float64) ** 2).sum(axis=1), self.largest_norm))
-        todo, width = np.arange(len(queries)), min(k + 1, len(self.vectors))
-        while len(todo):
-            if len(queries) > 1 and len(candidates.query) + len(todo) * width > self.most_candidates:
-                return None
-            distances, vectors = self._query(queries[todo], width)
-            kth, last = distances[:, k - 1] ** 2, distances[:, -1] ** 2
-            closed = (last - kth > 2 * rounding[todo]) | (width == len(self.vectors))
-            query, vector = np.repeat(todo[closed], width), vectors[closed].ravel()
-            candidates = Candidates(
-                np.concatenate([candidates.query, query]), np.concatenate([candidates.vector, vector])
-            )
-            todo, width = todo[~closed], min(2 * width, len(self.vectors))
-        order = np.argsort(candidates.query, kind="stable")
-        return Candidates(candidates.query[order], candidates.vector[order])
-
-    def _query(self, queries: np.ndarray, width: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _nearest(self, queries: np.ndarray, k: int, width: int) -> tuple[Floats, Ints]:
         parts = np.array_split(queries, min(self.threads, len(queries)))
         with ThreadPoolExecutor(self.threads) as pool:  # the tree releases Python's lock
             results = list(pool.map(lambda part: self.tree.query(part, k=width), parts))
         distances, vectors = (np.concatenate(part) for part in zip(*results, strict=True))
-        return distances, vectors
+        return distances**2, vectors

@@ -19,10 +19,14 @@ class StaticOptions(SamplerConfig):
     """The options of all strategies, without a refresh."""
 
     def check(self) -> None:
-        """Raise `InputError` if a refresh within an epoch is configured."""
+        """Raise `InputError` if a refresh within an epoch, or for drift, is configured."""
         if self.refresh.steps is not None:
             raise InputError(
                 f"sampler.refresh.steps={self.refresh.steps}: sampler=static keeps its negatives; use sampler=random"
+            )
+        if self.refresh.drift is not None:
+            raise InputError(
+                f"sampler.refresh.drift={self.refresh.drift}: sampler=static keeps its negatives; leave out drift"
             )
 
 
