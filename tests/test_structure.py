@@ -32,6 +32,7 @@ LEVELS = (
     ("embedding", "losses", "pair_tokens"),
     ("evaluation",),
     ("tracking",),
+    ("kept",),
     ("training", "report"),
     ("actions", "bench", "export", "mine", "notebook", "search"),
     ("commands",),
