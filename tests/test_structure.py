@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 LEVELS = (
     (
         *("errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness", "scratch"),
-        *("signals", "streams"),
+        *("shared", "signals", "streams"),
     ),
     ("components",),
     ("command",),
