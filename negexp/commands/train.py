@@ -36,6 +36,6 @@ COMMAND = Command(
     run=run,
     check=check,
     usage=("negexp train [group=option ...] [key=value ...] [-m] [--cfg job] [--info defaults]",),
-    paths=("data.path", "model.pretrained"),
+    paths=("data.path", "model.pretrained", "cache.folder"),
     after_sweep="report",
 )

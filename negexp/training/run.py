@@ -13,6 +13,7 @@ from negexp.embedding import TextEncoder
 from negexp.evaluation import Combination
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
+from negexp.kept.encoder import keeping, reuse_lines
 from negexp.model import BuiltModel
 from negexp.runtime import Runtime
 from negexp.tokens import tokenize_corpus
@@ -67,8 +68,9 @@ def train(
     trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
     encoder = TextEncoder(trainee.model, tokens, runtime, config.tracker.progress)
+    encoder = keeping(encoder, config, untrained=lambda: trainee.rate.steps == 0)
     store = CheckpointStore(folder.path, config.checkpoint.keep)
-    listeners = _listeners(config, runtime, folder)
+    listeners = [*reuse_lines(encoder), *_listeners(config, runtime, folder)]
     experiment = Experiment(config, corpus, encoder, trainee, store, listeners)
     if start.commit is None:  # after all checks, so that a refused run leaves no files
         folder.create(config, built.save)
