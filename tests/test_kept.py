@@ -418,7 +418,8 @@ def test_other_things_in_the_folder_stay(tmp_path: Path) -> None:
 def test_what_is_larger_than_the_bound_is_not_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "negexp")
     disk = Disk(tmp_path / "a", 100)
-    disk.write(a_key(1), some(1))
+    for number in (1, 2):
+        disk.write(a_key(number), some(number))
     assert not disk.root.exists()
     assert caplog.messages == ["cache.max_bytes=100: 272 bytes of embeddings are not kept for other runs"]
 

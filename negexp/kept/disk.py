@@ -34,6 +34,7 @@ class Disk:
     root: Path
     most_bytes: int
     writable: bool = True  # until writing fails
+    too_small: bool = False  # whether the log has said so
 
     @classmethod
     def of(cls, config: CacheConfig) -> Disk | None:
@@ -60,7 +61,9 @@ class Disk:
         if not self.writable:
             return
         if size > self.most_bytes:
-            log.info(f"cache.max_bytes={self.most_bytes}: {size} bytes of embeddings are not kept for other runs")
+            if not self.too_small:
+                log.info(f"cache.max_bytes={self.most_bytes}: {size} bytes of embeddings are not kept for other runs")
+            self.too_small = True
             return
         seconds = torch.full((texts, 1), pooled.seconds / texts)
         store = self._store(key)
