@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 
 
@@ -14,6 +15,16 @@ def has_instructions(*names: str) -> bool:
     except OSError:
         return False
     return not set(names).isdisjoint(flags)
+
+
+@cache
+def processor_name() -> str:
+    """Return the name of the processor."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return platform.processor() or "unknown"
 
 
 def fast_bfloat16() -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from negexp.corpus import SPLITS, Corpus
+from negexp.shared import Latest
 
 log = logging.getLogger("negexp")
 
@@ -29,6 +31,7 @@ class TokenTable:
     row : (texts,) row of each text's sequence; texts that are equal after truncation share a row, so their embeddings
         are bit-identical.
     lengths : (rows,) tokens of each sequence.
+    pad_id : the token that pads shorter sequences.
 
     >>> table = TokenTable([[7, 8, 9], [5], [7, 8, 9]], pad_id=0)
     >>> table.row
@@ -44,7 +47,9 @@ class TokenTable:
         self.lengths: Ints = np.array([len(s) for s in rows], dtype=np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
         self._tokens = np.fromiter((token for s in rows for token in s), dtype=np.int32, count=int(self.lengths.sum()))
-        self._pad_id = pad_id
+        self.pad_id = pad_id
+        for array in (self.row, self.lengths, self._starts, self._tokens):
+            array.setflags(write=False)  # jobs of a sweep share the table
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -62,6 +67,12 @@ class TokenTable:
             yield order[start : start + size]
             start += size
 
+    def digests(self, rows: Ints) -> list[bytes]:
+        """Return the SHA-256 of each of some rows."""
+        starts, stops = self._starts[rows], self._starts[rows] + self.lengths[rows]
+        bounds = zip(starts.tolist(), stops.tolist(), strict=True)
+        return [hashlib.sha256(self._tokens[start:stop].tobytes()).digest() for start, stop in bounds]
+
     def indistinguishable(self, texts: Ints, identity: Ints) -> Ints:
         """Return those of the texts (texts,) that have the same tokens as a text with another identity (texts,)."""
         classes = np.unique(np.stack([self.row[texts], identity]), axis=1)[0]  # each row once per identity
@@ -74,8 +85,12 @@ class TokenTable:
         columns = np.arange(int(lengths.max()))
         mask = columns < lengths[:, None]
         source = np.minimum(self._starts[rows][:, None] + columns, len(self._tokens) - 1)
-        ids = np.where(mask, self._tokens[source], self._pad_id).astype(np.int64)
+        ids = np.where(mask, self._tokens[source], self.pad_id).astype(np.int64)
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+_tables: Latest[TokenTable] = Latest(2)
+_vocabularies: Latest[dict[str, int]] = Latest(2)
 
 
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenTable:
@@ -92,8 +107,13 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def tokenize_corpus(
     corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int, splits: Sequence[str] = SPLITS
 ) -> TokenTable:
-    """Tokenise all texts of a corpus; warn about texts in the given splits with equal tokens that are not copies."""
-    tokens = tokenize(corpus.texts, tokenizer, max_length)
+    """Tokenise all texts of a corpus; warn about texts in the given splits with equal tokens that are not copies.
+
+    The same table is returned again for the same texts, tokenizer and length.
+    """
+    key = corpus.texts, _described(tokenizer), max_length
+    tokens = _tables.get(key, lambda: tokenize(corpus.texts, tokenizer, max_length))
+    tokenize(corpus.texts[:1], tokenizer, max_length)  # a tokenizer keeps its limit, and a run saves it
     texts = np.unique(np.concatenate([corpus[split].texts() for split in splits]))
     same = tokens.indistinguishable(texts, corpus[splits[0]].identify(texts))
     if len(same):
@@ -107,6 +127,14 @@ def tokenize_corpus(
     return tokens
 
 
+def _described(tokenizer: PreTrainedTokenizerBase) -> Hashable:
+    """Return all that decides a tokenizer's output; of one that is no `tokenizers.Tokenizer`, the object itself."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return tokenizer
+    own = type(tokenizer).__qualname__, tokenizer.truncation_side, tokenizer.split_special_tokens
+    return *own, padding_id(tokenizer), tokenizer.backend_tokenizer.to_str()
+
+
 def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTrainedTokenizerFast:
     """Train a lower-casing WordPiece vocabulary (as BERT's; Devlin et al. 2019) on the given texts.
 
@@ -114,14 +142,9 @@ def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTra
     of a hash map, which differs between processes, and breaks ties between merges by these numbers. So the characters
     are passed as special tokens, which fixes their numbers. In the returned tokenizer they are not special.
     """
-    trained = BertWordPieceTokenizer(lowercase=True)
-    alphabet = sorted({c for text in texts for c in trained.normalize(text) if not c.isspace()})
-    numbered = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)]
-    trained.train_from_iterator(
-        texts, vocab_size=max(size, len(numbered)), min_frequency=2, special_tokens=numbered, show_progress=False
-    )
+    vocabulary = _vocabularies.get((tuple(texts), size), lambda: _vocabulary(texts, size))
     return PreTrainedTokenizerFast(
-        tokenizer_object=BertWordPieceTokenizer(vocab=trained.get_vocab(), lowercase=True)._tokenizer,
+        tokenizer_object=BertWordPieceTokenizer(vocab=vocabulary, lowercase=True)._tokenizer,
         model_max_length=max_length,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -129,3 +152,14 @@ def train_vocabulary(texts: Sequence[str], size: int, max_length: int) -> PreTra
         sep_token="[SEP]",
         mask_token="[MASK]",
     )
+
+
+def _vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
+    trained = BertWordPieceTokenizer(lowercase=True)
+    alphabet = sorted({c for text in texts for c in trained.normalize(text) if not c.isspace()})
+    numbered = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)]
+    trained.train_from_iterator(
+        texts, vocab_size=max(size, len(numbered)), min_frequency=2, special_tokens=numbered, show_progress=False
+    )
+    vocabulary: dict[str, int] = trained.get_vocab()
+    return vocabulary

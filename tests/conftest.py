@@ -5,11 +5,19 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two test processes share two cores
+# Embeddings are kept, as for a user, but not among the user's own. The caches of fonts and models stay where they are.
+if "negexp-tests-" not in os.environ.get("XDG_CACHE_HOME", ""):  # else it is inherited
+    KEPT = tempfile.TemporaryDirectory(prefix="negexp-tests-")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    os.environ.setdefault("MPLCONFIGDIR", str(caches / "matplotlib"))
+    os.environ.setdefault("HF_HOME", str(caches / "huggingface"))
+    os.environ["XDG_CACHE_HOME"] = KEPT.name
 
 import pytest
 from hydra import compose, initialize_config_dir

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,9 @@ from negexp.corpus.limits import Limits
 from negexp.errors import InputError
 from negexp.evaluation import Combination
 from negexp.index.backends.exact import ExactIndex
-from negexp.model import BuiltModel, Vectors
+from negexp.kept.store import TextVectors, VectorStore, make_block, text_digests
+from negexp.kept.tidy import remove_other_weights
+from negexp.model import BuiltModel, Role, Vectors
 from negexp.pair_tokens import PairReader
 from negexp.runtime import choose_runtime
 from negexp.search import embed
@@ -48,7 +50,6 @@ from negexp.search.embed import TextEmbedder
 from negexp.search.output import Answer, table, text, write
 from negexp.search.ranking import Ranking, nearest, reranked
 from negexp.search.run import search
-from negexp.search.store import TextVectors, VectorStore, make_block, text_digests
 from negexp.search.texts import read_texts
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
@@ -374,8 +375,9 @@ def test_the_place_of_the_vectors_names_all_that_they_depend_on(run: Path, here:
     for change in ({"max_length": 23}, {"pooling": "cls"}, {"normalize": False}):
         config = replace(base.run.config, model=replace(base.run.config.model, **change))
         names.append(replace(base, run=replace(base.run, config=config)).store().folder.name)
-    names.append(VectorStore(copy, "0" * 64, base._key("query"), {"retrieval": 16}).folder.name)
-    names.append(VectorStore(copy, "0" * 64, base._key("candidate"), {"retrieval": 16}).folder.name)
+    for role in get_args(Role):
+        store = VectorStore(copy, "0" * 64, base._key(role), {"retrieval": 16}, remove_other_weights)
+        names.append(store.folder.name)
     tokenizer = copy / "encoder" / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
     names.append(base.store().folder.name)
@@ -547,7 +549,7 @@ def test_searches_at_the_same_time_do_not_disturb_each_other(tmp_path: Path, cap
     start = threading.Barrier(4)
 
     def one(worker: int) -> bool:
-        own = VectorStore(tmp_path / "search", "a" * 64, {}, {"retrieval": 500})
+        own = VectorStore(tmp_path / "search", "a" * 64, {}, {"retrieval": 500}, remove_other_weights)
         start.wait()
         for first in range(0, 40, 10):  # two workers write the same blocks, two write others
             size = 10 if worker % 2 else 7

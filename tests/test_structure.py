@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "negexp"
 LEVELS = (
     (
         *("drawing", "errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness"),
-        *("scratch", "signals", "streams"),
+        *("scratch", "shared", "signals", "streams"),
     ),
     ("components", "world"),
     ("command",),
@@ -32,6 +32,7 @@ LEVELS = (
     ("embedding", "losses", "pair_tokens"),
     ("evaluation",),
     ("tracking",),
+    ("kept",),
     ("training", "report"),
     ("actions", "bench", "export", "mine", "notebook", "search"),
     ("commands",),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from negexp.processor import has_instructions
+from negexp.processor import has_instructions, processor_name
 from negexp.progress import progress_bar
 from negexp.runtime import Runtime
 
@@ -53,7 +53,7 @@ class Machine:
 def describe_machine(runtime: Runtime) -> Machine:
     """Return the machine with its measured peak rates."""
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         instructions=[name for name in INSTRUCTIONS if has_instructions(name)],
         cores=os.cpu_count(),
         memory_bytes=_memory_bytes(),
@@ -134,14 +134,6 @@ def _reset_peak() -> int | None:
 def _status(key: str) -> int:
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{key}:"))
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
-    except OSError:
-        return platform.processor() or "unknown"
 
 
 def _memory_bytes() -> int | None:

@@ -36,7 +36,7 @@ COMMAND = Command(
     run=run,
     check=check,
     usage=("negexp train [group=option ...] [key=value ...] [-m] [--cfg job] [--info defaults]",),
-    paths=("data.path", "model.pretrained"),
+    paths=("data.path", "model.pretrained", "cache.folder"),
     processes=lambda config: config.trainer.processes,
     after_sweep="report",
 )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from negexp.components import flatten
+from negexp.config.cache import CacheConfig
 from negexp.config.commands import BenchConfig, EvaluateConfig, MineConfig, TrainConfig
 from negexp.config.model import BM25Config, ModelConfig
 from negexp.config.of_run import (
@@ -46,6 +47,7 @@ __all__ = [
     "BM25Config",
     "BatchConfig",
     "BenchConfig",
+    "CacheConfig",
     "CheckpointConfig",
     "DataConfig",
     "EvaluateConfig",

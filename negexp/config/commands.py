@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from negexp.components import Options, component, option
+from negexp.config.cache import CacheConfig
 from negexp.config.model import ModelConfig
 from negexp.config.reranker import RerankerConfig
 from negexp.config.sections import (
@@ -53,6 +54,7 @@ class TrainConfig(Options):
     evaluation: EvaluationConfig = option("ranking")
     checkpoint: CheckpointConfig = option("commits", decides=False)
     tracker: TrackerConfig = option("what a run tells the outside", decides=False)
+    cache: CacheConfig = option("embeddings that runs share", decides=False)
 
     def check(self) -> None:
         """Raise `InputError` when nothing would learn, or a pair classifier would that re-ranks nothing."""

@@ -50,6 +50,7 @@ LATER_KEYS: dict[str, Any] = {
     "evaluation.rerank_weight": 0.0,
     "model.reranker": "pair",
     "reranker": CROSS_ENCODER,
+    "cache": {"keep": True, "folder": None, "max_bytes": 2**31},
 }
 # The same for the keys of one component.
 LATER_COMPONENT_KEYS: dict[tuple[str, str], dict[str, Any]] = {("data", "arguana"): {"titles": "keep"}}

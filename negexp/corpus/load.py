@@ -1,4 +1,4 @@
-"""Load a corpus as configured: read, split, remove copies and leaks, limit, describe."""
+"""Load a corpus as configured: read, split, remove copies and leaks, limit, describe. Jobs of a process share it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from negexp.corpus.arguments import (
     metadata_names,
     with_unique_ids,
 )
+from negexp.corpus.collection import Collection, Golds
 from negexp.corpus.limits import Limits
 from negexp.corpus.overlap import Overlap, find_overlap, rows_to_keep
 from negexp.corpus.reader import CorpusReader
 from negexp.corpus.tables import draw_splits
 from negexp.errors import InputError
+from negexp.shared import Latest
 
 SAME_TEXT = {
     "exact": "when every character is",
     "normalized": "regardless of case, white space, zero-width characters and Unicode form",
 }
+
+_latest: Latest[Corpus] = Latest(2)  # a run that is evaluated on another corpus needs both
 
 
 def check_path(config: DataConfig) -> None:
@@ -38,6 +42,8 @@ def check_path(config: DataConfig) -> None:
 def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
     """Read the corpus in `config`, and handle copies and leaks as configured.
 
+    The same corpus is returned again while its files stay as they are. Its arrays cannot be written.
+
     Raises
     ------
     InputError
@@ -45,6 +51,13 @@ def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
     """
     reader: CorpusReader = build("data", config)
     reader.check()
+    stamp = reader.stamp()
+    if stamp is None:
+        return _load(reader, config, needed)
+    return _latest.get((repr(config), tuple(needed), stamp), lambda: _load(reader, config, needed))
+
+
+def _load(reader: CorpusReader, config: DataConfig, needed: Sequence[str]) -> Corpus:
     path, reading = reader.path, reader.read(Limits(config.max_bytes, config.max_files))
     records, file_counts = reading.records, reading.counts
     if records[0].split is None:
@@ -67,7 +80,19 @@ def load_corpus(config: DataConfig, needed: Sequence[str] = SPLITS) -> Corpus:
     respelled = len(texts) - len(np.unique(splits["train"].identify(np.arange(len(texts)))))
     notes = [_describe(config, counts, used, overlap, respelled), *describe_documents(used), reading.note]
     summary = " ".join(filter(None, notes))
+    for split in used.values():
+        _protect(split)
     return Corpus(config.name, texts, used, counts, config.match, summary, metadata_names(records))
+
+
+def _protect(part: Split | Collection | Golds) -> None:
+    """Let nobody write the arrays of a split, which several jobs may share."""
+    derived = [part.point_identity, part.counter_identity] if isinstance(part, Split) else []
+    for value in (*vars(part).values(), *derived):
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+        elif isinstance(value, Collection | Golds):
+            _protect(value)
 
 
 def _count(split: Split, in_files: tuple[int, int] | None) -> dict[str, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +12,7 @@ from negexp.config import DataConfig
 from negexp.corpus.arguments import Record
 from negexp.corpus.collection import Document
 from negexp.corpus.limits import Limits
+from negexp.corpus.stamp import file_stamp
 from negexp.errors import InputError
 
 
@@ -37,6 +38,8 @@ class CorpusReader(ABC):
 
     Options: type[DataConfig] = DataConfig
     wants: ClassVar[str] = "the corpus"  # the expected kind of `data.path`, for messages
+    # whether the pairs depend on the options and the files at `path` alone, so that jobs of a sweep can share them
+    reads_only_path: ClassVar[bool] = False
 
     def __init__(self, options: DataConfig) -> None:
         self.options = options
@@ -58,6 +61,10 @@ class CorpusReader(ABC):
     def remedy(self, split: str) -> str:
         """Return what to do when the corpus has no pair of a split that is needed."""
         return "name all of train, validation, test in its split column"
+
+    def stamp(self) -> Hashable | None:
+        """Return a value that is another one once the files have changed; None where nothing can tell that."""
+        return file_stamp(self.path, self.options.max_files) if self.reads_only_path else None
 
     @abstractmethod
     def read(self, limits: Limits) -> Reading:

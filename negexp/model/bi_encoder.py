@@ -47,12 +47,16 @@ class Tower(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return retrieval (texts, retrieval_size) and pooled (texts, hidden_size) embeddings in float32."""
         pooled = pool(self.encoder(input_ids=ids, attention_mask=mask), mask, self.pooling)
-        # The heads cost little, and the index would search vectors with their rounding errors: no autocast here.
-        with torch.autocast(ids.device.type, enabled=False):
-            retrieval = self.head(pooled)
-            if self.normalize:
-                retrieval = nn.functional.normalize(retrieval, dim=-1)
-        return retrieval, pooled
+        return self.retrieval(pooled), pooled
+
+    def retrieval(self, pooled: Tensor) -> Tensor:
+        """Return the retrieval embeddings (texts, retrieval_size) of pooled ones (texts, hidden_size).
+
+        The head costs little, and the index would search vectors with its rounding errors: no autocast here.
+        """
+        with torch.autocast(pooled.device.type, enabled=False):
+            retrieval: Tensor = self.head(pooled)
+            return nn.functional.normalize(retrieval, dim=-1) if self.normalize else retrieval
 
 
 class QueryHead(nn.Module):

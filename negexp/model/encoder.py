@@ -89,7 +89,7 @@ def pool(output: BaseModelOutputWithPooling, mask: Tensor, pooling: str) -> Tens
     states = output.last_hidden_state  # (texts, tokens, hidden)
     assert states is not None
     if pooling == "cls":
-        return states[:, 0].float()
+        return states[:, 0].float().contiguous()  # so that its bits in the heads do not depend on the texts' length
     weight = mask.unsqueeze(-1).float()  # (texts, tokens, 1)
     return (states.float() * weight).sum(1) / weight.sum(1)
 

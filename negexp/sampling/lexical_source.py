@@ -12,10 +12,13 @@ from negexp.largest import largest_columns
 from negexp.lexical import BM25
 from negexp.sampling.arguments import Arguments
 from negexp.sampling.source import Floats, Ints, Source, blocks
+from negexp.shared import Latest
 from negexp.signals import check_stop
 
 BLOCK_SCORES = 2**23  # scores computed at a time
 KEPT_NEIGHBOURS = 2**25  # neighbours that are kept for later refreshes, 16 bytes each
+
+_latest: Latest[BM25] = Latest(1)
 
 
 class LexicalSource:
@@ -86,4 +89,6 @@ def mining_source(options: SamplerConfig, texts: Sequence[str], arguments: Argum
     """
     if options.source == "embeddings":
         return None
-    return LexicalSource(arguments, BM25(texts, np.unique(arguments.text), options.bm25))
+    rows = np.unique(arguments.text)
+    key = tuple(texts), rows.tobytes(), repr(options.bm25)
+    return LexicalSource(arguments, _latest.get(key, lambda: BM25(texts, rows, options.bm25)))

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from negexp import __version__
 from negexp.embedding import TextEncoder
+from negexp.kept.store import BLOCK_TEXTS, TextVectors, VectorStore, make_block, text_digests
+from negexp.kept.tidy import remove_other_weights
 from negexp.model import BuiltModel, Role, Vectors
 from negexp.runtime import Runtime
-from negexp.search.store import BLOCK_TEXTS, TextVectors, VectorStore, make_block, text_digests
 from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
 from negexp.training import TrainedRun
@@ -60,10 +61,14 @@ class TextEmbedder:
         return vectors, len(missing)
 
     def store(self) -> VectorStore:
-        """Return the store of this run's candidates: below its folder, by all that their embeddings depend on."""
+        """Return the store of this run's candidates: below its folder, by all that their embeddings depend on.
+
+        When new vectors come, those of other weights, as of an earlier best epoch, are removed.
+        """
         tower = self.built.model.tower("candidate")
         sizes = {"retrieval": tower.retrieval_size} | ({"pooled": tower.hidden_size} if self.pooled else {})
-        return VectorStore(self.run.folder.search, sha256(self.run.commit.weights), self._key("candidate"), sizes)
+        weights, key = sha256(self.run.commit.weights), self._key("candidate")
+        return VectorStore(self.run.folder.search, weights, key, sizes, remove_other_weights)
 
     def _key(self, role: Role) -> Mapping[str, Any]:
         """Return what an embedding depends on, beside the weights and the text.

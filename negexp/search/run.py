@@ -15,6 +15,7 @@ from negexp.embedding import Embeddings
 from negexp.evaluation import Classifier, Combination
 from negexp.evaluation.evaluator import pair_classifier
 from negexp.index.backends.exact import ExactIndex
+from negexp.kept.store import TextVectors
 from negexp.model import Vectors, quiet_transformers
 from negexp.pair_tokens import PairCache
 from negexp.runtime import choose_runtime, explain_out_of_memory, reproducible
@@ -22,7 +23,6 @@ from negexp.search.candidates import Candidates, corpus_places, document_places,
 from negexp.search.embed import TextEmbedder
 from negexp.search.output import Answer
 from negexp.search.ranking import Ints, nearest, reranked
-from negexp.search.store import TextVectors
 from negexp.search.texts import Texts, read_texts
 from negexp.training import TrainedRun
 

@@ -13,6 +13,7 @@ from negexp.embedding import TextEncoder
 from negexp.evaluation import Combination
 from negexp.evaluation.metrics import Metrics, summarise
 from negexp.evaluation.monitor import Monitor
+from negexp.kept.encoder import keeping, reuse_lines
 from negexp.model import BuiltModel
 from negexp.runtime import Runtime
 from negexp.tokens import tokenize_corpus
@@ -67,9 +68,11 @@ def train(
     trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
     encoder = TextEncoder(trainee.model, tokens, runtime, config.tracker.progress)
+    encoder = keeping(encoder, config, untrained=lambda: trainee.rate.steps == 0)
     world = runtime.world
     store = CheckpointStore(folder.path, config.checkpoint.keep, world=world)
-    listeners = world.together(lambda: _listeners(config, runtime, folder) if world.main else [])
+    told = world.together(lambda: _listeners(config, runtime, folder) if world.main else [])
+    listeners = [*reuse_lines(encoder), *told] if world.main else []
     experiment = Experiment(config, corpus, encoder, trainee, store, listeners)
     if start.commit is None:  # after all checks, so that a refused run leaves no files
         world.on_main(lambda: folder.create(config, built.save))

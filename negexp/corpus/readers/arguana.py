@@ -49,6 +49,7 @@ class Arguana(CorpusReader):
     Options = ArguanaOptions
     options: ArguanaOptions
     wants = "the unpacked corpus folder or its .tar.gz"
+    reads_only_path = True
 
     def read(self, limits: Limits) -> Reading:
         """Read all pairs of the three splits, without their titles if so configured."""

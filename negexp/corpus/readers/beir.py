@@ -50,6 +50,7 @@ class Beir(CorpusReader):
     Options = BeirOptions
     options: BeirOptions
     wants = LAYOUT
+    reads_only_path = True
 
     def check(self) -> None:
         """Raise `InputError` if the folder or one of its files does not exist."""

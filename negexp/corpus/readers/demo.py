@@ -15,6 +15,8 @@ DEMO = Path(__file__).parent.parent / "demo.jsonl"
 class Demo(CorpusReader):
     """The shipped pairs; `data.path` must not be set."""
 
+    reads_only_path = True
+
     @property
     def path(self) -> Path:
         """Return the shipped file."""

@@ -11,6 +11,7 @@ class Pairs(CorpusReader):
     """A CSV, JSONL or Parquet table with one pair per row."""
 
     wants = "a CSV, JSONL or Parquet table"
+    reads_only_path = True
 
     def read(self, limits: Limits) -> Reading:
         """Read the table."""

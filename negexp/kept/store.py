@@ -1,8 +1,8 @@
-"""Embeddings of texts that are kept beside a run, so that the next search reads them.
+"""Embeddings of texts in files, so that the next command, run or job reads them.
 
 A folder holds the vectors of one key: all that an embedding depends on but the text. A file in it is a block of texts:
 their SHA-256 and their vectors, as safetensors. Its name is the SHA-256 of its content, and it is renamed into place
-when it is complete. So there is no index that could be out of step, two searches can write at a time, and a file that
+when it is complete. So there is no index that could be out of step, two processes can write at a time, and a file that
 was damaged or changed is noticed. Nothing here decides what is embedded.
 """
 
@@ -13,10 +13,8 @@ import json
 import logging
 import os
 import re
-import shutil
-import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from negexp.kept.tidy import remove_leftovers
 from negexp.tracking.files import sha256
 
 log = logging.getLogger("negexp")
@@ -35,9 +34,7 @@ log = logging.getLogger("negexp")
 BLOCK_TEXTS = 8192  # texts of a block at most
 HEADER_BYTES = 2**16  # of a file at most, beside its tensors
 DIGEST = "text"  # the tensor of the SHA-256 of each text (texts, 32)
-BLOCK, FOLDER = re.compile(r"[0-9a-f]{64}\.safetensors"), re.compile(r"([0-9a-f]{16})-[0-9a-f]{16}")
-LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
-LEFTOVER_SECONDS = 86400  # after which a temporary file is that of a killed process
+BLOCK = re.compile(r"[0-9a-f]{64}\.safetensors")
 
 Block = Mapping[str, Tensor]
 
@@ -54,23 +51,32 @@ def make_block(digests: Sequence[bytes], parts: Mapping[str, Tensor]) -> Block:
 
 
 class VectorStore:
-    """The blocks of one key in a folder of a run.
+    """The blocks of one key.
 
     Parameters
     ----------
     root
         The folder of all keys, which need not exist.
     weights
-        SHA-256 of the model's weights, a part of the key. Vectors of other weights are removed when new ones come.
+        SHA-256 of the model's weights, a part of the key.
     key
         All else that an embedding depends on, but the text.
     sizes
         Name -> size of each vector of a text.
+    tidy
+        Called with the folder of the key after each new block; it removes blocks of other keys.
     """
 
-    def __init__(self, root: Path, weights: str, key: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        weights: str,
+        key: Mapping[str, Any],
+        sizes: Mapping[str, int],
+        tidy: Callable[[Path], None],
+    ) -> None:
         text = json.dumps({"weights": weights, "key": key, "sizes": sizes}, sort_keys=True, allow_nan=False)
-        self.root, self.sizes = root, dict(sizes)
+        self.root, self.sizes, self.tidy = root, dict(sizes), tidy
         self.folder = root / f"{weights[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self.writable = True  # until writing fails
 
@@ -87,12 +93,14 @@ class VectorStore:
             block = self._read(file)
             if block is not None:
                 found.append(block)
-            elif os.path.lexists(file):  # else another search, of newer weights, has removed it
+            elif os.path.lexists(file):  # else another process has removed it
                 damaged += 1
                 with suppress(OSError):
                     file.unlink()
         if damaged:
             log.warning(f"{self.folder}: {damaged} of {len(files)} files are damaged; their texts are embedded again")
+        with suppress(OSError):  # where nothing may be written, the vectors are read all the same
+            os.utime(self.folder)  # they are used now
         return found
 
     def add(self, block: Block) -> None:
@@ -102,16 +110,28 @@ class VectorStore:
         try:
             if self._is_link():
                 raise OSError(None, "a link, which is not followed")
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._write(save(dict(block)))
-            self._remove_what_is_left()
         except OSError as error:
             self.writable = False
             log.warning(
-                f"{self.folder}: cannot be written ({error.strerror}); the next search embeds these texts again"
+                f"{self.folder}: cannot be written ({error.strerror}); these texts are embedded again next time"
             )
+            return
+        with suppress(OSError):  # another process may tidy too
+            remove_leftovers(self.folder)
+            self.tidy(self.folder)
 
     def _write(self, data: bytes) -> None:
+        for attempt in (1, 2):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write_and_rename(data)
+                return
+            except FileNotFoundError:  # another process has just removed the folder
+                if attempt == 2:
+                    raise
+
+    def _write_and_rename(self, data: bytes) -> None:
         arriving = self.folder / f".{uuid.uuid4().hex}.tmp"  # of this process alone
         try:
             with open(arriving, "xb") as file:
@@ -120,17 +140,6 @@ class VectorStore:
         except OSError:
             arriving.unlink(missing_ok=True)
             raise
-
-    def _remove_what_is_left(self) -> None:
-        """Remove vectors of other weights, and temporary files of killed processes."""
-        for folder in self.root.iterdir():
-            name = FOLDER.fullmatch(folder.name)
-            if name and name[1] != self.folder.name[:16] and folder.is_dir() and not folder.is_symlink():
-                shutil.rmtree(folder, ignore_errors=True)
-        for file in self.folder.iterdir():
-            with suppress(OSError):  # another search may remove it too
-                if LEFTOVER.fullmatch(file.name) and time.time() - file.lstat().st_mtime > LEFTOVER_SECONDS:
-                    file.unlink()
 
     def _is_link(self) -> bool:
         return self.root.is_symlink() or self.folder.is_symlink()
