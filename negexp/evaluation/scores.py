@@ -1,4 +1,4 @@
-"""Scores of queries and candidates: fast ones of whole tiles with a bound on their error, exact ones of single pairs."""
+"""Scores of queries and candidates: fast ones of tiles with a bound on their error, exact ones of single pairs."""
 
 from __future__ import annotations
 
