@@ -73,12 +73,16 @@ def _guarded(run: Callable[[], None]) -> int:
 
     from negexp.errors import JobsFailedError
     from negexp.signals import Stopped, stops_at_once
+    from negexp.world import LostProcessError, is_silent
 
     try:
         with stops_at_once():
             run()
     except InputError as error:
-        return _refuse(str(error))
+        return 2 if is_silent(error) else _refuse(str(error))
+    except LostProcessError as error:
+        _refuse(str(error))
+        return 1
     except JobsFailedError as error:
         _refuse(str(error))
         return error.exit_code

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from negexp.model import BiEncoder, Role, Vectors
 from negexp.progress import progress_bar
@@ -17,6 +17,8 @@ from negexp.signals import check_stop
 from negexp.tokens import TokenTable
 
 Ints = NDArray[np.int64]
+
+NOTHING = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -74,35 +76,54 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _embed_role(self, role: Role, rows: Ints, what: str) -> Vectors:
+        runtime, world = self.runtime, self.runtime.world
+        batches = list(self.tokens.batches(rows, runtime.tokens_per_batch))
+        own = [batches[place] for place in world.share(len(batches))]  # whole ones, so that rounding is the same
         vectors: Vectors | None = None
         with progress_bar(len(rows), f"embedding {what}", "text", self.progress) as bar:
-            for positions, retrieval, pooled in self._batches(role, rows):
+            for positions in own or batches[:1]:
+                retrieval, pooled = self._call(role, rows[positions])
                 if vectors is None:
                     vectors = Vectors(*(part.new_empty(len(rows), part.shape[1]) for part in (retrieval, pooled)))
-                target = self.runtime.to_device(torch.from_numpy(positions))
+                target = runtime.to_device(torch.from_numpy(positions))
                 vectors.retrieval[target], vectors.pooled[target] = retrieval, pooled
-                bar.update(len(positions))
+                bar.update(len(positions) * world.size)
         assert vectors is not None
+        computed = runtime.to_device(torch.from_numpy(np.concatenate([*own, NOTHING])))
+        for part in (vectors.retrieval, vectors.pooled):
+            world.fill(part, computed)
         return vectors
 
-    def encode(self, role: Role, texts: Ints) -> Vectors:
+    def encode(self, role: Role, texts: Ints, chunks: int = 1) -> Vectors:
         """Return the embeddings of texts in the model's current mode, before the query head.
 
-        They have gradients where torch has them enabled. Each distinct token sequence is embedded once.
+        They have gradients where torch has them enabled. Each distinct token sequence is embedded once. With several
+        `chunks`, only the embeddings are kept: each chunk is embedded again, with the same dropout, for its gradient.
         """
-        distinct, place = np.unique(self.tokens.row[texts], return_inverse=True)
-        positions, retrieval, pooled = zip(*self._batches(role, distinct), strict=True)
-        order = np.argsort(np.concatenate(positions))
-        rows = self.runtime.to_device(torch.from_numpy(order[place]))
-        return Vectors(torch.cat(retrieval), torch.cat(pooled)).rows(rows)
-
-    def _batches(self, role: Role, rows: Ints) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
-        """Yield (positions in `rows`, retrieval, pooled) of rows of the token table, in length-sorted batches."""
-        runtime = self.runtime
+        runtime, world, tokens = self.runtime, self.runtime.world, self.tokens
+        distinct, place = np.unique(tokens.row[texts], return_inverse=True)
+        longest_first = np.argsort(-tokens.lengths[distinct], kind="stable")
+        share = longest_first[list(world.share(len(distinct)))]  # each process gets long and short texts
         limit = runtime.tokens_per_training_batch if torch.is_grad_enabled() else runtime.tokens_per_batch
-        for positions in self.tokens.batches(rows, limit):
-            check_stop()
-            ids, mask = (runtime.to_device(part) for part in self.tokens.pad(rows[positions]))
-            with runtime.autocast():
-                retrieval, pooled = self.model(ids, mask, role)
-            yield positions, retrieval, pooled
+        if chunks > 1:
+            limit = min(limit, -(-int(tokens.lengths[distinct[share]].sum()) // chunks))
+        own = [share[batch] for batch in tokens.batches(distinct[share], limit)]
+        calls = [self._call(role, distinct[positions], again=chunks > 1) for positions in own]
+        calls = calls or [tuple(part[:0] for part in self._call(role, distinct[:1]))]  # this process has no text
+        embedded = runtime.to_device(torch.from_numpy(np.concatenate([*own, NOTHING])))
+        order = torch.cat(world.gather(embedded)).argsort()[runtime.to_device(torch.from_numpy(place))]
+        return Vectors(*(world.gather_rows(torch.cat(part))[order] for part in zip(*calls, strict=True)))
+
+    def _call(self, role: Role, rows: Ints, again: bool = False) -> tuple[Tensor, ...]:
+        """Return retrieval and pooled embeddings of rows of the token table, in one call.
+
+        With `again`, activations are not kept: they are computed again for the gradient.
+        """
+        check_stop()
+        ids, mask = (self.runtime.to_device(part) for part in self.tokens.pad(rows))
+        with self.runtime.autocast():
+            if again:
+                kept: tuple[Tensor, ...] = checkpoint(self.model, ids, mask, role, use_reentrant=False)
+                return kept
+            found: tuple[Tensor, ...] = self.model(ids, mask, role)
+            return found

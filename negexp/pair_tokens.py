@@ -101,11 +101,16 @@ class PairReader:
     progress: str = "never"
 
     def logits(self, points: Ints, candidates: Ints) -> Tensor:
-        """Return the logits (inputs,) of pairs of texts in one call, in the model's current mode, with gradients."""
-        tokens = self._tokens(points, candidates)
+        """Return the logits (inputs,) of pairs of texts, in the model's current mode, with gradients.
+
+        Each process computes its share of the inputs in one call.
+        """
+        tokens, world = self._tokens(points, candidates), self.runtime.world
         order = np.argsort([-len(ids) for ids, _ in tokens], kind="stable")
-        back = self.runtime.to_device(torch.from_numpy(np.argsort(order)))
-        return self._call([tokens[place] for place in order])[back]
+        own = order[list(world.share(len(order)))]
+        logits = self._call([tokens[place] for place in own]) if len(own) else self._call(tokens[:1])[:0]
+        places = torch.cat(world.gather(self.runtime.to_device(torch.from_numpy(own))))
+        return world.gather_rows(logits)[places.argsort()]
 
     @torch.inference_mode()
     def scores(self, points: Ints, candidates: Ints) -> NDArray[np.float64]:
@@ -120,14 +125,21 @@ class PairReader:
         return found
 
     def _score_part(self, tokens: list[TokensOfPair], found: NDArray[np.float64]) -> None:
-        order = np.argsort([-len(ids) for ids, _ in tokens], kind="stable")
-        start = 0
-        while start < len(order):
+        world, batches = self.runtime.world, self._batches(tokens)
+        own = [batches[number] for number in world.share(len(batches))]
+        for places in own:
             check_stop()
-            size = max(1, self.runtime.tokens_per_batch // len(tokens[order[start]][0]))
-            places = order[start : start + size]
             found[places] = self._call([tokens[place] for place in places]).cpu().double().numpy()
+        world.fill(torch.from_numpy(found), torch.from_numpy(np.concatenate([*own, np.empty(0, dtype=np.int64)])))
+
+    def _batches(self, tokens: list[TokensOfPair]) -> list[Ints]:
+        """Return the places of inputs of similar length, longest first."""
+        order, batches, start = np.argsort([-len(ids) for ids, _ in tokens], kind="stable"), [], 0
+        while start < len(order):
+            size = max(1, self.runtime.tokens_per_batch // len(tokens[order[start]][0]))
+            batches.append(order[start : start + size])
             start += size
+        return batches
 
     def _tokens(self, points: Ints, candidates: Ints) -> list[TokensOfPair]:
         pairs = zip(points.tolist(), candidates.tolist(), strict=True)

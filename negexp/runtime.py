@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from negexp.errors import InputError
 from negexp.processor import fast_bfloat16
+from negexp.world import World, current
 
 # Padded tokens in one forward call. Many keep the device busy; few keep padding low and the batch in a CPU's cache. In
 # training, every call also computes a gradient of all word embeddings, so a batch of usual size should be one call.
@@ -22,7 +23,7 @@ TOKENS_PER_TRAINING_BATCH = TOKENS_PER_BATCH | {"cpu": 16384}
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, the precision, the number of CPU threads, and the size of forward calls.
+    """The device, the precision, the number of CPU threads, the size of forward calls, and the processes of the run.
 
     tokens_per_batch: padded tokens in a forward call without gradients; tokens_per_training_batch: with gradients.
     """
@@ -32,6 +33,7 @@ class Runtime:
     tokens_per_batch: int
     tokens_per_training_batch: int
     threads: int
+    world: World = field(default_factory=current)
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of this runtime."""
@@ -51,7 +53,8 @@ class Runtime:
     def describe(self) -> str:
         """Return device, precision and threads for the log."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
-        return f"{name}, {'bfloat16 autocast' if self.bfloat16 else 'float32'}, {self.threads} threads"
+        processes = f", {self.world.size} processes" if self.world.size > 1 else ""
+        return f"{name}, {'bfloat16 autocast' if self.bfloat16 else 'float32'}, {self.threads} threads{processes}"
 
 
 def choose_runtime(

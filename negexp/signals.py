@@ -27,17 +27,30 @@ class Stopped(BaseException):  # not an Exception, like KeyboardInterrupt: `exce
         self.exit_code = 130 if number == signal.SIGINT else 143
 
 
+Agreement = Callable[[int], int]  # the number of a process's signal, 0 for none -> the largest of all processes
+
+
 class _Request:
-    """The signal that requested a stop and still waits for the next step; whether Ctrl-C was already pressed."""
+    """The signal that requested a stop and still waits for the next step; whether Ctrl-C was already pressed.
+
+    agree: with several processes, which must stop at the same step.
+    """
 
     number: int | None = None
     interrupted = False
+    agree: Agreement | None = None
 
 
-def check_stop() -> None:
-    """Raise `Stopped` if a signal has arrived inside `stops_at_steps`. Called before every step."""
-    if _Request.number is not None:
-        raise Stopped(_Request.number)
+def check_stop(*, everywhere: bool = False) -> None:
+    """Raise `Stopped` if a signal has arrived inside `stops_at_steps`. Called before every step.
+
+    Several processes stop only where all of them make this call in the same order: with `everywhere`.
+    """
+    number = _Request.number
+    if _Request.agree is not None:
+        number = (_Request.agree(number or 0) or None) if everywhere else None
+    if number is not None:
+        raise Stopped(number)
 
 
 @contextmanager
@@ -63,7 +76,7 @@ def stops_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def stops_at_steps() -> Iterator[None]:
+def stops_at_steps(agree: Agreement | None = None) -> Iterator[None]:
     """Delay signals until the next `check_stop` or the end of the block; a second SIGINT ends the process."""
 
     def request(number: int, frame: FrameType | None) -> None:
@@ -75,11 +88,12 @@ def stops_at_steps() -> Iterator[None]:
         _Request.number = _Request.number or number
         _Request.interrupted |= number == signal.SIGINT
 
+    _Request.agree = agree
     with _handled_by(request):
         try:
             yield
         finally:
-            number, _Request.number, _Request.interrupted = _Request.number, None, False
+            number, _Request.number, _Request.interrupted, _Request.agree = _Request.number, None, False, None
             if number is not None:  # even if the block has ended: its caller must stop too
                 raise Stopped(number)
 

@@ -233,7 +233,7 @@ def test_a_run_that_is_stopped_in_the_second_stage_continues_to_the_same_bits(
     def stop_at(number: int) -> None:
         nonlocal calls
 
-        def check() -> None:
+        def check(*, everywhere: bool) -> None:
             nonlocal calls
             calls += 1
             if calls == number:

@@ -112,6 +112,17 @@ def test_a_preempted_job_of_submitit_is_queued_again_and_a_killed_one_is_told_of
     assert (code, outcomes(tmp_path)) == (0, ["skipped", "continued"])
 
 
+@pytest.mark.launchers
+def test_several_tasks_of_submitit_train_one_run(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"]
+    code, out, err = finish(start(tmp_path, *launcher, LONG, "seed=0"))
+    assert code == 0, err
+    assert outcomes(tmp_path) == ["done"]
+    assert "report of 1 runs" in out
+    assert ", 2 processes; sampler" in (job(tmp_path, 0) / "train.log").read_text()
+
+
 SBATCH = """#!/bin/bash
 cp "$1" "$SLURM_STAND_IN/batch.sh"
 for task in 0 1; do

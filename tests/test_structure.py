@@ -21,7 +21,7 @@ LEVELS = (
         *("errors", "largest", "modules", "nearest", "paired", "processor", "progress", "randomness", "scratch"),
         *("signals", "streams"),
     ),
-    ("components",),
+    ("components", "world"),
     ("command",),
     ("config",),
     ("corpus",),
@@ -170,8 +170,8 @@ def test_the_cpus_fast_paths_are_independent_and_used_in_one_place() -> None:
     assert users - inside == {"negexp.model.build"}
 
 
-def test_runtime_imports_errors_and_processor_only() -> None:
-    assert rooms_imported("negexp.runtime") <= {"errors", "processor"}
+def test_runtime_imports_no_more_than_errors_processor_and_world() -> None:
+    assert rooms_imported("negexp.runtime") <= {"errors", "processor", "world"}
 
 
 @pytest.mark.parametrize("name", MODULES)

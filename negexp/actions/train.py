@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from negexp.tracking.resume import RunState, find_run_state, refuse_other_data
 from negexp.tracking.run_folder import versions
 from negexp.training import CheckpointStore, Commit, Provenance, StartingPoint, TrainingResult, tell_finished, train
 from negexp.training.console import before_and_after
+from negexp.world import World, current
 
 log = logging.getLogger("negexp")
 
@@ -40,12 +44,13 @@ def run(config: TrainConfig, folder: Path, overrides: list[str]) -> str:
     `done`, `continued` (from the last commit of an earlier process) or `skipped` (the folder's run is finished).
     """
     quiet_transformers()
-    run_folder = RunFolder(folder)
+    world = current()
+    run_folder = RunFolder(world.own_folder(folder))
     try:
-        with stops_at_steps(), run_folder.locked():
-            state = find_run_state(run_folder, config)
+        with stops_at_steps(world.largest if world.size > 1 else None), _locked(run_folder, world):
+            state = RunState(world.on_main(lambda: find_run_state(run_folder, config).value))
             if state is RunState.FINISHED:
-                _show_finished(config, run_folder)
+                world.on_main(lambda: _show_finished(config, run_folder))
                 return "skipped"
             return _train(config, run_folder, state, overrides)
     except Stopped:
@@ -57,17 +62,19 @@ def _train(config: TrainConfig, run_folder: RunFolder, state: RunState, override
     started = time.perf_counter()
     trainer = config.trainer
     runtime = choose_runtime(trainer.device, trainer.precision, trainer.tokens_per_batch, trainer.threads)
-    corpus = load_corpus(config.data)
+    corpus = _corpus(config, runtime.world)
     log.info(corpus.summary)
     missing = skipped_tasks_text(corpus["validation"])
     if missing is not None:
         log.info(missing)
-    commit = None if state is RunState.NEW else _last_commit(config, run_folder)
+    commit = None if state is RunState.NEW else _last_commit(config, run_folder, runtime.world)
+    if commit is not None:
+        runtime.world.copy(run_folder.encoder)
     provenance = Provenance.current(corpus, runtime)
     if commit is not None:
-        provenance = provenance.continued_from(commit, run_folder)
+        provenance = runtime.world.together(partial(provenance.continued_from, commit, run_folder))
     with reproducible(runtime, trainer.deterministic), explain_out_of_memory(MEMORY_KEYS):
-        built = _model(config, corpus, run_folder, commit)
+        built = runtime.world.together(partial(_model, config, corpus, run_folder, commit))
         log.info(_describe(config, built, runtime))
         trained = train(config, corpus, built, runtime, StartingPoint(run_folder, provenance, commit))
     result = _result(config, corpus, trained)
@@ -77,26 +84,57 @@ def _train(config: TrainConfig, run_folder: RunFolder, state: RunState, override
         "overrides": overrides,
         "seconds": trained.progress.earlier_seconds + time.perf_counter() - started,
     }
-    run_folder.write_result(result)
-    for listener in trained.listeners:
-        listener.finished(result)
-    _show(result, run_folder)
+    if runtime.world.main:
+        run_folder.write_result(result)
+        for listener in trained.listeners:
+            listener.finished(result)
+        _show(result, run_folder)
     return "done" if commit is None else "continued"
 
 
-def _last_commit(config: TrainConfig, run_folder: RunFolder) -> Commit | None:
+@contextmanager
+def _locked(run_folder: RunFolder, world: World) -> Iterator[None]:
+    """Lock the folder of the run, which the main process writes."""
+    with ExitStack() as stack:
+
+        def lock() -> None:
+            if world.main:
+                stack.enter_context(run_folder.locked())
+
+        world.together(lock)
+        yield
+
+
+def _corpus(config: TrainConfig, world: World) -> Corpus:
+    """Return the corpus, which every process reads; refuse processes that read different ones."""
+    corpus = world.together(lambda: load_corpus(config.data))
+    expected = world.tell(corpus.fingerprint())
+
+    def check() -> None:
+        if corpus.fingerprint() != expected:
+            raise InputError(f"data.path={config.data.path}: holds other data than in process 0; give all the same")
+
+    world.together(check)
+    return corpus
+
+
+def _last_commit(config: TrainConfig, run_folder: RunFolder, world: World) -> Commit | None:
     """Return the commit to continue from; None when the run was stopped before its first commit."""
-    commit = CheckpointStore(run_folder.path, config.checkpoint.keep).newest()
+    commit = CheckpointStore(run_folder.path, config.checkpoint.keep, world=world).newest()
     if commit is not None:
         log.info(f"going on after epoch {commit.state['epoch']} of {run_folder.path}")
-    elif run_folder.result.exists():
+    else:
+        world.on_main(lambda: _refuse_without_commit(config, run_folder))
+        log.info(f"no commit to go on from in {run_folder.path}: starting at epoch 0")
+    return commit
+
+
+def _refuse_without_commit(config: TrainConfig, run_folder: RunFolder) -> None:
+    if run_folder.result.exists():
         raise InputError(
             f"trainer.epochs={config.trainer.epochs}: the finished run in {run_folder.path} has no commit left to go "
             "on from; give another folder"
         )
-    else:
-        log.info(f"no commit to go on from in {run_folder.path}: starting at epoch 0")
-    return commit
 
 
 def _model(config: TrainConfig, corpus: Corpus, run_folder: RunFolder, commit: Commit | None) -> BuiltModel:

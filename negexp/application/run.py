@@ -35,6 +35,7 @@ from negexp.command import find
 from negexp.config import CONF_DIR
 from negexp.errors import InputError
 from negexp.nearest import did_you_mean
+from negexp.world import join, started
 
 
 def run_command(command: str, arguments: list[str]) -> None:
@@ -62,10 +63,28 @@ def run_command(command: str, arguments: list[str]) -> None:
     elif args.cfg or args.info:
         with config_dir(command, args) as (name, overrides):
             compose_or_explain(name, overrides)
+    _meet(command, args)
     if args.multirun:
         _run_sweep(command, jobs)
     else:
         _run_once(command)
+
+
+def _meet(command: str, args: Namespace) -> None:
+    """Join the other processes that torchrun has started; all but the main one write elsewhere, and say nothing."""
+    processes = started()[1]
+    if processes > 1 and not find(command).shared:
+        raise InputError(f"WORLD_SIZE={processes}: negexp {command} runs in one process; start it without torchrun")
+    if processes > 1 and args.multirun:
+        raise InputError(
+            f"-m: WORLD_SIZE={processes}: several processes run one job; give each job its own torchrun, or let "
+            "hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=N start them"
+        )
+    world = join()
+    if not world.main:
+        logging.disable(logging.WARNING)
+        own = quote_path(f"hydra.run.dir={world.own_folder(Path())}", find(command).paths)
+        sys.argv.insert(1 + len(args.overrides), own)  # the last override of a key counts
 
 
 def _help(command: str, args: Namespace) -> str:

@@ -24,6 +24,7 @@ from negexp.command import find
 from negexp.errors import InputError, JobsFailedError
 from negexp.signals import Stopped, stops_at_once
 from negexp.tracking.files import shown, write_bytes, write_csv
+from negexp.world import current, join
 
 log = logging.getLogger("negexp")
 
@@ -69,6 +70,9 @@ class Job:
             raise
 
     def _run(self, config: DictConfig) -> str:
+        world = join()  # a launcher may have started several processes for this job
+        if not world.main:
+            logging.disable(logging.WARNING)
         hydra = HydraConfig.get()
         overrides = list(hydra.overrides.task)
         command = find(self.command)
@@ -93,8 +97,9 @@ class Job:
             hydra = HydraConfig.get()
             job, sweep, seconds = str(hydra.sweep.subdir), shown(Path(hydra.sweep.dir)), time.perf_counter() - started
             found = Outcome(hydra.job.num, job, sweep, outcome, seconds, reason, defect)
-            with suppress(InputError):  # a full disk: the sweep then reports a job without an outcome
-                write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
+            if current().main:
+                with suppress(InputError):  # a full disk: the sweep then reports a job without an outcome
+                    write_bytes(inbox / f"{found.number}.json", json.dumps(asdict(found)).encode())
         # here the exceptions are deleted, and with them the model and the embeddings that their tracebacks held
         _free_memory()
         if stopped is not None:

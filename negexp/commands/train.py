@@ -37,5 +37,6 @@ COMMAND = Command(
     check=check,
     usage=("negexp train [group=option ...] [key=value ...] [-m] [--cfg job] [--info defaults]",),
     paths=("data.path", "model.pretrained"),
+    shared=True,
     after_sweep="report",
 )

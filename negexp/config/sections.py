@@ -183,6 +183,11 @@ class TrainerConfig(Options):
     average_decay: float = option("ema: weight of the previous average in each step", low=0, high=1)
     gradient_clip: float | None = option("largest gradient norm; null: any", low=0)
     accumulation: int = option("batches an optimizer step", low=1)
+    chunk_pairs: int | None = option(
+        "embed so many pairs of a batch at a time, and again for their gradients: less memory for large batches, about "
+        "a third more time (GradCache); null: all at once",
+        low=1,
+    )
     precision: str = option("auto: bfloat16 autocast on GPUs and CPUs with instructions for it", choices=PRECISIONS)
     device: str = option("auto | cpu | cuda | cuda:N | mps; auto: the GPU where there is one")
     fused: str = option(

@@ -19,13 +19,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """Builds batches of the training pairs; `points_are_candidates` comes from the loss."""
+    """Builds batches of the training pairs; `points_are_candidates` comes from the loss.
+
+    chunk_pairs: embed so many pairs at a time, see `TextEncoder.encode`; None: all of a batch.
+    """
 
     encoder: TextEncoder
     train: Split
     arguments: Arguments
     forbidden: Forbidden
     points_are_candidates: bool = False
+    chunk_pairs: int | None = None
 
     def build(self, pair: Ints, negatives: Negatives) -> TextBatch:
         """Return the batch of some pairs, with all their texts embedded together, each distinct text once per role.
@@ -59,10 +63,12 @@ class BatchBuilder:
 
     def _embed(self, points: Ints, column: Ints) -> tuple[Vectors, Vectors]:
         texts, pairs, model = self.arguments.text[column], len(points), self.encoder.model
+        chunks = 1 if self.chunk_pairs is None else -(-pairs // self.chunk_pairs)
         if model.shared:
-            vectors = self.encoder.encode("query", np.concatenate([points, texts]))
+            vectors = self.encoder.encode("query", np.concatenate([points, texts]), chunks)
             return model.as_queries(vectors.rows(slice(pairs))), vectors.rows(slice(pairs, None))
-        return model.as_queries(self.encoder.encode("query", points)), self.encoder.encode("candidate", texts)
+        query = model.as_queries(self.encoder.encode("query", points, chunks))
+        return query, self.encoder.encode("candidate", texts, chunks)
 
     def _codes(self, codes: Ints | None, pair: Ints) -> Tensor | None:
         return None if codes is None else self.encoder.runtime.to_device(torch.from_numpy(codes[pair]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from negexp.tracking.files import (
 )
 from negexp.tracking.reading import own_file, read_json
 from negexp.training.trainee import Trainee
+from negexp.world import World
 
 log = logging.getLogger("negexp")
 
@@ -65,17 +66,24 @@ class Commit:
 
 
 class CheckpointStore:
-    """The commits of a run: the newest `keep` commits and the best one."""
+    """The commits of a run: the newest `keep` commits and the best one.
 
-    def __init__(self, run: Path, keep: int, folder: str = "checkpoints") -> None:
+    With several processes, all of them make the same calls. The main process reads and writes; the others get copies
+    of the commits that are used.
+    """
+
+    def __init__(self, run: Path, keep: int, folder: str = "checkpoints", world: World | None = None) -> None:
         self.run = run
         self.folder = run / folder
         self.keep = keep
+        self.world = world or World()
 
     # --- writing --------------------------------------------------------------------------------------------------
 
     def begin(self, epoch: int, trainee: Trainee[Any, Any], negatives: Negatives) -> Path:
         """Write the tensors of an epoch into a temporary folder, and return it; `finish` turns it into a commit."""
+        if not self.world.main:
+            return self.folder / _name(epoch)
         temporary = start_folder(self.folder / _name(epoch))
         optimizer, groups = _split_optimizer(trainee.optimizer.state_dict())
         tensors = {
@@ -98,6 +106,8 @@ class CheckpointStore:
 
         `state` has `epoch`, `best_epoch`, and all else that the loop needs to continue.
         """
+        if not self.world.main:
+            return
         epoch, best_epoch = state["epoch"], state["best_epoch"]
         with filling(temporary):
             write_json(temporary / STATE, state)
@@ -127,6 +137,9 @@ class CheckpointStore:
         InputError
             When there are commits but all are damaged. Then no file is changed.
         """
+        return self._shared(self._newest)
+
+    def _newest(self) -> Commit | None:
         damages: dict[Path, InputError] = {}
         for folder in self._commits():
             try:
@@ -175,10 +188,26 @@ class CheckpointStore:
         InputError
             When there is no such commit, or one of its files is damaged.
         """
+        found = self._shared(lambda: self._commit(which))
+        assert found is not None
+        return found
+
+    def _commit(self, which: str) -> Commit:
         index = read_json(self.folder / "index.json", self.run)
         folder = self.folder / Path(str(index.get(which))).name
         self._verify(folder)
         return Commit(folder, read_json(folder / STATE, self.run))
+
+    def _shared(self, find: Callable[[], Commit | None]) -> Commit | None:
+        """Return the commit that the main process finds; the other processes get a copy of its files."""
+        commit = self.world.together(lambda: find() if self.world.main else None)
+        found = self.world.tell(None if commit is None else [commit.folder.name, commit.state])
+        if commit is None and found is not None:
+            name, state = found
+            commit = Commit(self.folder / Path(name).name, state)
+        if commit is not None:
+            self.world.copy(commit.folder)
+        return commit
 
     def weights(self, which: str) -> Path:
         """Return the path of the weights of `best` or `last`, verified, or raise `InputError`."""

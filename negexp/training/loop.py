@@ -32,6 +32,7 @@ from negexp.training.checkpoint import CheckpointStore, Commit
 from negexp.training.clock import PhaseClock
 from negexp.training.provenance import Provenance
 from negexp.training.refresh import EpochBatches, Moment, Refresher
+from negexp.training.sharing import shared_ranks
 from negexp.training.steps import TrainingEpoch
 from negexp.training.trainee import BiEncoderTrainee
 
@@ -89,7 +90,8 @@ class Experiment:
         self.refresher = Refresher(config, corpus, encoder.runtime, self.clock)
         self.batches = EpochBatches(config, self.refresher)
         arguments, forbidden = self.refresher.arguments, self.refresher.forbidden
-        self.builder = BatchBuilder(encoder, train, arguments, forbidden, trainee.loss.points_are_candidates)
+        points = trainee.loss.points_are_candidates
+        self.builder = BatchBuilder(encoder, train, arguments, forbidden, points, config.trainer.chunk_pairs)
         self.train_queries = sample_queries(train, config.evaluation.train_queries, config.seed)
         self.progress = Progress()
         self.combination: Combination | None = None  # of the second stage, if there is one
@@ -119,7 +121,7 @@ class Experiment:
             last = epoch + 1 == self.config.trainer.epochs
             embeddings = None if last and not self.ranks_train_as_trained else self.embed("train")
             self.commit(epoch, losses, refreshes, self.evaluate(embeddings))
-            check_stop()
+            check_stop(everywhere=True)
         if len(self.progress.history) < self.config.trainer.epochs:
             log.info(f"no better epoch for {self.config.trainer.patience}: stopped")
         return self.progress
@@ -200,9 +202,14 @@ class Experiment:
         return evaluation
 
     def rank(self, split: str, embeddings: Embeddings, queries: np.ndarray | None = None) -> pd.DataFrame:
-        """Return the ranks of the queries of a split."""
-        scorers, progress = self.scorers(split, embeddings), self.encoder.progress
-        return evaluate_split(scorers, self.corpus[split], self.train_split, self.config.evaluation, queries, progress)
+        """Return the ranks of the queries of a split; each process ranks a share of them."""
+        scorers, progress, pairs = self.scorers(split, embeddings), self.encoder.progress, self.corpus[split]
+
+        def rank(rows: np.ndarray) -> pd.DataFrame:
+            return evaluate_split(scorers, pairs, self.train_split, self.config.evaluation, rows, progress)
+
+        queries = np.arange(len(pairs)) if queries is None else queries
+        return shared_ranks(rank, queries, pairs.ids, self.encoder.runtime.world)
 
     def scorers(self, split: str, embeddings: Embeddings) -> StageScorers:
         """Return the scorers of a split, with the combination in force."""

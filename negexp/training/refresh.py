@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from negexp.components import build
@@ -32,8 +33,10 @@ from negexp.sampling import (
 )
 from negexp.sampling.lexical_source import mining_source
 from negexp.sampling.rescored_source import RescoredSource, Scoring
+from negexp.sampling.source import Index
 from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
+from negexp.world import World
 
 Ints = NDArray[np.int64]
 
@@ -58,6 +61,23 @@ class Refreshed(NamedTuple):
     negatives: Negatives
     statistics: dict[str, Any]
     ledger: pd.DataFrame
+
+
+class SharedIndex:
+    """A neighbour index in which each process searches a share of the queries; all get all results."""
+
+    def __init__(self, index: Index, world: World) -> None:
+        self.index, self.world = index, world
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[NDArray[np.float64], Ints]:
+        """Return what the index returns."""
+        own = np.array(self.world.share(len(queries)), dtype=np.int64)
+        shape, found = (len(queries), k), self.index.search(queries[own], k)
+        whole = np.empty(shape), np.empty(shape, dtype=np.int64)
+        for rows, part in zip(whole, found, strict=True):
+            rows[own] = part
+            self.world.fill(torch.from_numpy(rows), torch.from_numpy(own))
+        return whole
 
 
 class Refresher:
@@ -132,12 +152,12 @@ class Refresher:
             candidate["document"] = embeddings.retrieval("candidate", self.pairs.collection.text)
         return EmbeddingSpace(embeddings.retrieval("query", self.pairs.point), candidate, self.index)
 
-    def index(self, vectors: np.ndarray) -> NeighbourIndex:
+    def index(self, vectors: np.ndarray) -> Index:
         """Build a neighbour index."""
         with self.clock("index"):
             device, threads = self.runtime.device, self.runtime.threads
             index: NeighbourIndex = build("index", self.config.index, vectors=vectors, device=device, threads=threads)
-            return index
+            return index if self.runtime.world.size == 1 else SharedIndex(index, self.runtime.world)
 
 
 class EpochBatches:

@@ -69,7 +69,10 @@ class Reranking:
     def __init__(self, experiment: Experiment, built: BuiltModel, folder: RunFolder, keep: int) -> None:
         assert isinstance(experiment.config, TrainConfig)
         self.experiment, self.folder, self.config = experiment, folder, experiment.config
-        self.settings, self.store = self.config.reranker, CheckpointStore(folder.path, keep, folder.reranker.name)
+        self.settings, self.store = (
+            self.config.reranker,
+            CheckpointStore(folder.path, keep, folder.reranker.name, experiment.encoder.runtime.world),
+        )
         self.trainer = self.settings.trainer(self.config.trainer)
         self.bi_encoder: BiEncoder = experiment.trainee.evaluated
         self.bi_encoder_digest = sha256(experiment.store.weights("best"))
@@ -95,7 +98,7 @@ class Reranking:
                 loss = self.train(epoch, lists)
                 scores, combination = self.evaluate(validation)
                 self.commit(epoch, lists, {"loss": loss, **combination.columns()}, scores)
-                check_stop()
+                check_stop(everywhere=True)
         load_weights(self.store.weights("best"), self.trainee.model)
         best = self.progress.best_epoch
         chosen = Combination.of_row(self.progress.history[best])
@@ -132,7 +135,8 @@ class Reranking:
         seed, size, pairs = self.config.seed, self.settings.batch_size, lists.arguments.pairs
         order = generator(seed, epoch, "re-ranker batches").permutation(pairs)
         batches = np.array_split(order, range(size, pairs, size))
-        torch.manual_seed(derive(seed, epoch, "re-ranker dropout"))
+        rank = self.reader.runtime.world.rank
+        torch.manual_seed(derive(seed, epoch, f"re-ranker dropout {rank}" if rank else "re-ranker dropout"))
         self.trainee.model.train()
         negatives, total, all_batches = lists.draw(epoch), 0.0, len(batches) * self.settings.epochs
         title = f"cross-encoder epoch {epoch}"
@@ -141,7 +145,7 @@ class Reranking:
             progress_bar(len(batches), title, "batch", self.reader.progress) as bar,
         ):
             for number, batch in enumerate(batches, start=epoch * len(batches)):
-                check_stop()
+                check_stop(everywhere=True)
                 loss = lists.loss(batch, negatives)
                 loss.backward()
                 self.trainee.step(number / all_batches, (number + 1) / all_batches)

@@ -11,7 +11,7 @@ from negexp.config import TrainConfig
 from negexp.corpus import Corpus
 from negexp.embedding import TextEncoder
 from negexp.evaluation import Combination
-from negexp.evaluation.metrics import Metrics
+from negexp.evaluation.metrics import Metrics, summarise
 from negexp.evaluation.monitor import Monitor
 from negexp.model import BuiltModel
 from negexp.runtime import Runtime
@@ -67,16 +67,18 @@ def train(
     trainee = build_trainee(built.model, build("loss", config.loss), config.trainer, runtime)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length)
     encoder = TextEncoder(trainee.model, tokens, runtime, config.tracker.progress)
-    store = CheckpointStore(folder.path, config.checkpoint.keep)
-    listeners = _listeners(config, runtime, folder)
+    world = runtime.world
+    store = CheckpointStore(folder.path, config.checkpoint.keep, world=world)
+    listeners = world.together(lambda: _listeners(config, runtime, folder) if world.main else [])
     experiment = Experiment(config, corpus, encoder, trainee, store, listeners)
     if start.commit is None:  # after all checks, so that a refused run leaves no files
-        folder.create(config, built.save)
-        experiment.begin(start.provenance.with_encoder(folder))
+        world.on_main(lambda: folder.create(config, built.save))
+        experiment.begin(start.provenance.with_encoder(folder) if world.main else start.provenance)
     else:
         experiment.restore(start.commit, start.provenance)
-        remove_file(folder.result)  # a finished run with more epochs to train is unfinished again
-        folder.save_config(config)
+        if world.main:
+            remove_file(folder.result)  # a finished run with more epochs to train is unfinished again
+            folder.save_config(config)
     with _stop_told(listeners):
         progress = experiment.run()
         load_weights(store.weights("best"), trainee.evaluated)
@@ -88,7 +90,7 @@ def train(
         scores = {}
         for split in ("validation", "test"):
             ranks = experiment.rank(split, experiment.embed(split, trainee.evaluated))
-            scores[split] = write_evaluation(folder.evaluation, split, ranks)
+            scores[split] = write_evaluation(folder.evaluation, split, ranks) if world.main else summarise(ranks)
         return TrainingResult(progress, scores, experiment.combination, reranker, listeners)
 
 

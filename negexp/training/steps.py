@@ -14,6 +14,7 @@ from negexp.errors import InputError
 from negexp.progress import progress_bar
 from negexp.randomness import derive
 from negexp.sampling import Negatives
+from negexp.signals import check_stop
 from negexp.training.batch import BatchBuilder
 from negexp.training.profile import part
 from negexp.training.trainee import BiEncoderTrainee
@@ -43,7 +44,8 @@ class TrainingEpoch:
         self.losses: list[dict[str, Tensor]] = []  # of each batch
         self.validation: Sequence[float] = ()  # the monitored value of each finished epoch
         trainee.start_epoch()
-        torch.manual_seed(derive(seed, epoch, "dropout"))
+        rank = builder.encoder.runtime.world.rank
+        torch.manual_seed(derive(seed, epoch, f"dropout {rank}" if rank else "dropout"))
 
     @property
     def steps(self) -> int:
@@ -77,6 +79,7 @@ class TrainingEpoch:
         )
         with bar_of_batches as bar:
             while self.done < stop:
+                check_stop(everywhere=True)
                 losses = self._batch(negatives)
                 self.losses.append(losses)
                 self.done += 1

@@ -15,6 +15,7 @@ from negexp.model.loss import Loss
 from negexp.model.trainable import Trainable
 from negexp.runtime import Runtime
 from negexp.training.learning_rate import LearningRate
+from negexp.world import World
 
 Model = TypeVar("Model", bound=Trainable)
 Criterion = TypeVar("Criterion", bound=nn.Module)
@@ -30,6 +31,7 @@ class Trainee(Generic[Model, Criterion]):
     rate: LearningRate
     config: TrainerConfig
     average: AveragedModel | None
+    world: World
 
     @property
     def evaluated(self) -> Model:
@@ -43,8 +45,10 @@ class Trainee(Generic[Model, Criterion]):
 
     def step(self, before: float, after: float) -> None:
         """Take an optimizer step with the gradients so far; the arguments are those of `LearningRate.step`."""
+        parameters = [*self.model.parameters(), *self.loss.parameters()]
+        self.world.average_gradients(parameters)
         if self.config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_([*self.model.parameters(), *self.loss.parameters()], self.config.gradient_clip)
+            nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
         self.rate.step(before, after)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -71,7 +75,8 @@ def build_trainee(model: Model, loss: Criterion, config: TrainerConfig, runtime:
     ]
     kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
     optimizer = kind(groups, fused=runtime.device.type != "mps")
-    return Trainee(model, loss, optimizer, LearningRate(optimizer, config), config, _average(model, config))
+    rate, average = LearningRate(optimizer, config), _average(model, config)
+    return Trainee(model, loss, optimizer, rate, config, average, runtime.world)
 
 
 def _average(model: nn.Module, config: TrainerConfig) -> AveragedModel | None:

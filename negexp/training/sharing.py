@@ -1,0 +1,33 @@
+"""Ranks of a split by all processes of a run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from negexp.evaluation.pools import PROTOCOLS, TASKS
+from negexp.evaluation.ranking import STAGES
+from negexp.world import World
+
+
+def shared_ranks(
+    rank: Callable[[np.ndarray], pd.DataFrame], queries: np.ndarray, ids: Sequence[str], world: World
+) -> pd.DataFrame:
+    """Return the table of ranks of some queries as one process gives it; each process ranks a share.
+
+    rank: rows of the split (queries,) -> the ranks of these queries. ids: of all rows of the split.
+    """
+    if world.size == 1:
+        return rank(queries)
+    own = queries[list(world.share(len(queries)))]
+    table = rank(own if len(own) else queries[:1])
+    buffer = io.BytesIO()
+    table[: None if len(own) else 0].to_parquet(buffer)
+    parts = [pd.read_parquet(io.BytesIO(data)) for data in world.gather_bytes(buffer.getvalue())]
+    whole = pd.concat(parts, ignore_index=True).astype(table.dtypes)
+    order = {"protocol": PROTOCOLS, "task": [task.name for task in TASKS], "stage": STAGES, "query": ids}
+    places = [whole[column].map({name: place for place, name in enumerate(names)}) for column, names in order.items()]
+    return whole.iloc[np.lexsort([place.to_numpy() for place in reversed(places)])].reset_index(drop=True)
