@@ -170,7 +170,7 @@ class GroupedBlock:
         self.entries = entries.where(needed | self.is_small[entries.query])
 
     def _score(self, query: Ints, member: Ints) -> Entries:
-        order = np.argsort(query * len(self.grouping.column) + member)
+        order = np.argsort(query * len(self.grouping.column) + member, kind="stable")  # often sorted already
         query, member = query[order], member[order]
         column = self.grouping.column[member]
         return Entries.of(query, member, column, self.block.exact(query, column))

@@ -123,9 +123,9 @@ class DistanceScorer:
         block = max(1, PAIR_BYTES // (8 * max(1, self.queries.shape[1])))
         for start in range(0, len(query), block):
             some = slice(start, start + block)
-            own = self.queries[self._rows(query[some])].cpu().numpy()
-            other = self.candidates[self._rows(candidate[some])].cpu().numpy()
-            difference = np.subtract(own, other, dtype=np.float64)
+            own = self.queries.index_select(0, self._rows(query[some])).double()
+            other = self.candidates.index_select(0, self._rows(candidate[some])).double()
+            difference = own.sub_(other).cpu().numpy()
             found[some] = -np.einsum("ij,ij->i", difference, difference)
         return found
 
