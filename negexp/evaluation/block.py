@@ -34,8 +34,8 @@ class RankedCell(NamedTuple):
 
     def take(self, queries: NDArray[np.bool_]) -> RankedCell:
         """Return some of the queries."""
-        golds, nearest = (type(part)(*(values[queries] for values in part)) for part in (self.golds, self.nearest))
-        return RankedCell(golds, self.grade[queries], self.candidates[queries], nearest)
+        golds = GoldRanks(self.golds.slot[queries], self.golds.rank[queries], self.golds.gain[queries])
+        return RankedCell(golds, self.grade[queries], self.candidates[queries], self.nearest.take(queries))
 
 
 class PoolGolds(NamedTuple):
@@ -106,7 +106,8 @@ class GroupedBlock:
         if self.block.candidates.split.respelled:
             return self.block.exact(self.gold_query, self.gold_column)
         new = np.diff(self.gold_place, prepend=-1) != 0
-        return self.block.exact(self.gold_query[new], self.gold_column[new])[np.cumsum(new) - 1]
+        score: Floats = self.block.exact(self.gold_query[new], self.gold_column[new])[np.cumsum(new) - 1]
+        return score
 
     def _excluded(self) -> tuple[Ints, Ints]:
         """Return the columns (queries, 1 or 2) that are no candidates, in both protocols; -1 for none.
@@ -200,22 +201,23 @@ class GroupedBlock:
     def rank(self, golds: PoolGolds, points: bool, clean: bool, bounds: Floats, k: int) -> RankedCell:
         """Rank the golds, and list the k nearest; `bounds` are those of the pass over the tiles."""
         pool = self.entries.where(self._of_pool(self.entries, points, clean))
-        above = np.zeros(golds.bound.shape, dtype=np.int64)
-        for place, bound in enumerate(golds.bound.T):
+        above: Ints = np.zeros(golds.bound.shape, dtype=np.int64)
+        for place in range(above.shape[1]):
+            bound = golds.bound[:, place]
             above[:, place] = np.bincount(pool.query[pool.score > bound[pool.query]], minlength=self.queries)
         if self.large is not None:
             wide = self.large.group >= 0
             above[wide] = self._above_in_tiles(golds.bound, points, clean, bounds)[wide]
         ranks = 1 + above + np.arange(above.shape[1])  # the better golds stand above, too
-        nearest = Nearest.of(pool, self.queries, k).with_golds(*golds.cells)
-        return RankedCell(
-            GoldRanks(golds.slot, ranks, golds.gain), golds.grade, self._pool_size(points, clean), nearest
-        )
+        query, slot, column, score = golds.cells
+        nearest = Nearest.of(pool, self.queries, k).with_golds(query, slot, column, score)
+        gold_ranks = GoldRanks(golds.slot, ranks, golds.gain)
+        return RankedCell(gold_ranks, golds.grade, self._pool_size(points, clean), nearest)
 
     def _of_pool(self, entries: Entries, points: bool, clean: bool) -> NDArray[np.bool_]:
         """Return whether entries are candidates."""
         excluded = self.excluded[clean]
-        inside = (entries.column[:, None] != excluded[entries.query]).all(axis=1)
+        inside: NDArray[np.bool_] = (entries.column[:, None] != excluded[entries.query]).all(axis=1)
         if clean:
             inside &= self.grouping.first[entries.member]
         if not points:

@@ -32,7 +32,7 @@ class Entries(NamedTuple):
 
     def where(self, kept: NDArray[np.bool_]) -> Entries:
         """Return some of the entries."""
-        return Entries(*(values[kept] for values in self))
+        return Entries(self.query[kept], self.member[kept], self.column[kept], self.score[kept])
 
     def place(self) -> Ints:
         """Return the position of each entry among its query's."""
@@ -65,12 +65,16 @@ class Nearest(NamedTuple):
         score[cells], column[cells] = entries.score[kept], entries.column[kept]
         return cls(score, column, np.full((queries, k), -1))
 
+    def take(self, part: slice | tuple[slice, slice] | NDArray[np.bool_]) -> Nearest:
+        """Return some queries, or some places of all lists."""
+        return Nearest(self.score[part], self.column[part], self.slot[part])
+
     def with_golds(self, query: Ints, slot: Ints, column: Ints, score: Floats) -> Nearest:
         """Return the k best of these candidates and of some golds (golds,)."""
         order = np.lexsort((column, -score, query))
         query, slot, column, score = query[order], slot[order], column[order], score[order]
         place, k = _place(query), self.score.shape[1]
-        result = Nearest(*(values.copy() for values in self))
+        result = Nearest(self.score.copy(), self.column.copy(), self.slot.copy())
         for number in range(min(k, 1 + int(place.max(initial=-1)))):
             some = place == number
             result._insert(query[some], Nearest(score[some], column[some], slot[some]))

@@ -70,8 +70,12 @@ class OnePass:
         """Score large groups: count what is above the bounds, and collect the nearest."""
         if not large:
             return
-        golds = tuple(np.concatenate([getattr(own, name) for own in grouped]) for name in ("gold_query", "gold_column"))
-        tiles = TilePass(self.order, self.scorer.tiles(block.text), block.exact, bounds, golds, grouped[0].keep)
+        query, column = (
+            np.concatenate([getattr(own, f"gold_{name}") for own in grouped]) for name in ("query", "column")
+        )
+        tiles = TilePass(
+            self.order, self.scorer.tiles(block.text), block.exact, bounds, (query, column), grouped[0].keep
+        )
         tiles.run(self.candidates.text, large)
         for own in grouped:
             own.settle()

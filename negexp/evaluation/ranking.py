@@ -171,7 +171,7 @@ def _table(split: Split, cells: list[tuple[tuple[str, str, str], RankedBlock]]) 
     keys, tables = zip(*cells, strict=True)
     row, rank, candidates, first, ndcg = (np.concatenate(column) for column in zip(*tables, strict=True))
     names = np.repeat(np.array(keys, dtype=object), [len(block.row) for block in tables], axis=0)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "query": np.array(split.ids, dtype=object)[row],
             **dict(zip(("protocol", "stage", "task"), names.T, strict=True)),
@@ -182,6 +182,7 @@ def _table(split: Split, cells: list[tuple[tuple[str, str, str], RankedBlock]]) 
             **({} if split.collection is None else {NDCG: ndcg}),
         }
     )
+    return table.astype(dict.fromkeys(("query", "protocol", "stage", "task", "first"), "str"))  # also without rows
 
 
 def named_arguments(split: Split) -> dict[str, tuple[list[str], Ints]]:

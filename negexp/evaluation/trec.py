@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
-from negexp.evaluation.nearest_lists import Nearest
 from negexp.evaluation.one_pass import OnePass
 from negexp.evaluation.pools import PROTOCOLS, Cell, possible_tasks
 from negexp.evaluation.ranking import STAGES, CellRanks, StageScorers, named_arguments, ranked_blocks
@@ -80,7 +79,7 @@ class TrecExport:
         nearest, classify, k = ranks.cell.nearest, self.scorers.reranker, self.config.rerank_k
         order = np.tile(np.arange(nearest.score.shape[1]), (len(ranks.row), 1))
         if stage == "reranked" and classify is not None:
-            first, text = Nearest(*(values[:, :k] for values in nearest)), ranks.text[:, :k]
+            first, text = nearest.take(np.s_[:, :k]), ranks.text[:, :k]
             (scores,) = classify_nearest(classify, self.split.point[ranks.row], [text], [first.there])
             lists = Shortlist.of(ranks.cell._replace(nearest=first), text, scores)
             combined = self.scorers.combination(lists.classifier, lists.retrieval)
