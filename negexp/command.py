@@ -56,7 +56,7 @@ class Command(Generic[Schema]):
     paths : keys whose values are paths. They may hold characters that Hydra's grammar reserves.
     texts : keys whose values are texts of the user, taken as they stand.
     sweeps : whether `-m` is allowed.
-    shared : whether several processes, started by torchrun, can do its work together.
+    processes : how many processes of this machine do the work of a configuration together; None: always one.
     after_sweep : name of a command that is run as `negexp NAME runs=FOLDER` on the folder of a sweep at its end.
     """
 
@@ -69,7 +69,7 @@ class Command(Generic[Schema]):
     paths: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     sweeps: bool = True
-    shared: bool = False
+    processes: Callable[[Schema], int] | None = None
     after_sweep: str | None = None
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from negexp.bench import mine as bench_mine
-from negexp.bench import scale
+from negexp.bench import scale, timing
 from negexp.bench.embed import sample_with_copies
 from negexp.bench.machine import Machine
 from negexp.bench.plain import PlainEpoch, plain_forward, rerank_pair_by_pair
@@ -80,6 +80,7 @@ def test_a_sample_of_texts_keeps_their_copies(counts: list[int], share: float, s
 
 def test_contenders_take_turns_and_the_warm_up_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "collect", lambda: 0)
+    monkeypatch.setattr(timing, "SHORTEST", 0)
     calls: list[str] = []
 
     def call(name: str) -> int:
@@ -92,6 +93,22 @@ def test_contenders_take_turns_and_the_warm_up_round_is_not_counted(monkeypatch:
     assert results == {"a": 1, "b": 2}  # the benchmark compares the results of the warm-up, without extra calls
 
 
+def test_a_short_contender_is_called_again_and_its_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], {"short": 0, "long": 0}
+    monkeypatch.setattr(timing, "SHORTEST", 0.2)
+    monkeypatch.setattr("negexp.bench.timing.time.perf_counter", lambda: clock[0])
+
+    def call(name: str, seconds: list[float]) -> None:
+        clock[0] += seconds[calls[name] % len(seconds)]
+        calls[name] += 1
+
+    contenders = {"short": lambda: call("short", [0.0625, 0.03125]), "long": lambda: call("long", [0.5])}
+    seconds = in_turns(contenders, 2, "phase", "never").seconds
+    # after the warm-up: 0.03125, 0.0625, 0.03125, 0.0625, 0.03125 are 0.21875; the same from the other one on: 0.25
+    assert seconds == {"short": [0.21875 / 5, 0.25 / 5], "long": [0.5, 0.5]}
+    assert calls == {"short": 1 + 5 + 5, "long": 3}
+
+
 def test_turns_show_a_progress_bar_and_restore_the_garbage_collector(capsys: pytest.CaptureFixture[str]) -> None:
     frozen = gc.get_freeze_count()
     with pytest.raises(ZeroDivisionError):
@@ -100,7 +117,7 @@ def test_turns_show_a_progress_bar_and_restore_the_garbage_collector(capsys: pyt
     err = capsys.readouterr().err
     assert "mine: a:   0%" in err
     assert "mine: b:  12%" in err  # one of eight calls is done
-    in_turns({"a": list}, 3, "mine", "never")
+    in_turns({"a": list}, 1, "mine", "never")
     assert capsys.readouterr().err == ""
 
 
@@ -206,8 +223,8 @@ def json_of(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the libraries of the extra `bench`."""
-    for name in ("faiss", "sentence_transformers", "datasets"):
+    """Hide the libraries of the extras `bench` and `trainer`."""
+    for name in ("accelerate", "faiss", "sentence_transformers", "datasets"):
         monkeypatch.setitem(sys.modules, name, None)
 
 
@@ -219,8 +236,16 @@ def test_without_the_extra_all_phases_run_and_name_the_missing_libraries(
     monkeypatch.setattr(bench_mine, "BACKEND_ROWS", (50, 100))
     monkeypatch.setattr(bench_mine, "BACKEND_DIMS", (2, 8))
     monkeypatch.setattr(scale, "SMALLEST", 200)
+    monkeypatch.setattr(timing, "SHORTEST", 0)
     monkeypatch.setattr(gc, "collect", lambda: 0)  # the slowest part of this test
-    sizes = ["rerank_queries=20", "search_rows=300", "embed_texts=10", "epoch_pairs=8", "data.max_pairs=20"]
+    sizes = [
+        "rerank_queries=20",
+        "search_rows=300",
+        "embed_texts=10",
+        "epoch_pairs=8",
+        "trainer_pairs=8",
+        "data.max_pairs=20",
+    ]
     values = run_bench(tmp_path, "bench=all", "progress=always", "scale_largest=4000", "scale_minutes=0", *sizes)
     err = capsys.readouterr().err
     bars = [
@@ -232,11 +257,15 @@ def test_without_the_extra_all_phases_run_and_name_the_missing_libraries(
         "mine from texts: ",
         "re-rank: ",
     ]
-    assert [bar for bar in [*bars, "epoch: ", "mining: ", "evaluation: "] if bar not in err] == []
+    bars += ["epoch: ", "trainer: ", "trainer, mining: ", "mining: ", "evaluation: "]
+    assert [bar for bar in bars if bar not in err] == []
     phases = {phase["phase"]: phase for phase in values["phases"]}
-    assert list(phases) == ["embed", "mine", "mine, backends", "mine, large", "mine from texts", "re-rank", "epoch"]
+    mining = ["mine", "mine, backends", "mine, large", "mine from texts"]
+    assert list(phases) == ["embed", *mining, "re-rank", "epoch", "trainer", "trainer, mining"]
     for name in ("embed", "mine", "mine, large", "mine from texts"):
         assert any("is not installed: pip install '.[bench]'" in remark for remark in phases[name]["remarks"])
+    for name in ("trainer", "trainer, mining"):
+        assert phases[name]["remarks"] == ["accelerate is not installed: pip install '.[trainer]'"]
     assert "exact and balltree return the same rows: True" in phases["mine"]["checks"]
     assert "distances equal the original tree's: True" in phases["mine"]["checks"]
     assert all(len(rival["seconds"]) == 1 for phase in phases.values() for rival in phase["rivals"])

@@ -10,10 +10,11 @@ import torch
 from conftest import compose_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from negexp.config import ModelConfig
 from negexp.model import BiEncoder, build_model
-from negexp.model.cpu import packing
+from negexp.model.cpu import groups
 
 TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
 
@@ -59,7 +60,7 @@ def test_packed_texts_have_the_embeddings_and_gradients_of_padded_ones(
     fused, plain = (build_model(config, 0, TEXTS * 5, fused=fused).model.train() for fused in ("auto", "off"))
     ids, mask = random_batch(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "GROUP_WIDTH", width)
+        patch.setattr(groups, "GROUP_WIDTH", width)
         packed = outputs_and_gradients(fused, ids, mask)
     padded = outputs_and_gradients(plain, ids, mask)
     torch.testing.assert_close(packed[0], padded[0], atol=1e-5, rtol=1e-4)
@@ -132,3 +133,34 @@ def test_dropout_drops_in_packed_attention_too(config: ModelConfig) -> None:
     again = model(*batch, "query")[1]
     assert not torch.equal(first, second)
     assert torch.equal(first, again)
+
+
+def layer_of(model: BiEncoder) -> nn.Module:
+    return model.get_submodule("towers.0.encoder.encoder.layer.0.attention.self")
+
+
+def test_packed_texts_need_one_product_for_query_key_and_value(config: ModelConfig) -> None:
+    fused, plain = (build_model(config, 0, TEXTS * 5, fused=fused).model.double().eval() for fused in ("auto", "off"))
+    assert [name for name, _ in fused.named_modules()] == [name for name, _ in plain.named_modules()]
+    assert list(fused.state_dict()) == list(plain.state_dict())
+    products: list[str] = []
+    for name in ("query", "key", "value"):
+        part = layer_of(fused).get_submodule(name)
+        part.register_forward_hook(lambda module, args, output, name=name: products.append(name))
+    states = torch.randn(1, 11, config.hidden_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    one, other = states.clone().requires_grad_(), states.clone().requires_grad_()
+    packed = groups.PackedTexts(torch.ones(0), groups.text_groups([6, 2, 3]))
+    found = layer_of(fused)(one, packed_texts=packed)[0]
+    wanted = torch.cat([layer_of(plain)(part)[0] for part in other.split([6, 2, 3], dim=1)], dim=1)
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-9)
+    for output in (found, wanted):
+        (output * torch.arange(output.numel()).view(output.shape)).sum().backward()
+    assert one.grad is not None
+    torch.testing.assert_close(one.grad, other.grad, atol=1e-10, rtol=1e-8)
+    for (name, parameter), (_, same) in zip(
+        layer_of(fused).named_parameters(), layer_of(plain).named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, same.grad, atol=1e-10, rtol=1e-8, msg=name)
+    assert products == []
+    torch.testing.assert_close(layer_of(fused)(states)[0], layer_of(plain)(states)[0])  # texts that are not packed
+    assert sorted(products) == ["key", "query", "value"]

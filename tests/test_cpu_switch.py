@@ -17,7 +17,7 @@ from negexp.commands import evaluate, train
 from negexp.config import CONF_DIR, EvaluateConfig, parse_config
 from negexp.errors import InputError
 from negexp.model import BuiltModel, build_model, restore_model
-from negexp.model.cpu import attention, dropout, packing
+from negexp.model.cpu import attention, dropout, packing, self_attention
 
 SMOKE = "experiment=smoke"
 TEXTS = ["a short text about rent and houses", "another text, about trains"] * 9
@@ -43,7 +43,7 @@ def without_fast_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (attention, "drop_signs"),
         (dropout, "drop_signs"),
-        (packing, "attend"),
+        (self_attention, "attend"),
         (packing, "text_groups"),
     ):
         monkeypatch.setattr(module, name, refuse)
@@ -71,7 +71,7 @@ def test_off_leaves_an_encoder_as_transformers_builds_it(tmp_path: Path) -> None
         assert file.read_bytes() == (tmp_path / "fused" / file.name).read_bytes()
     assert_plain(restore_model(config, tmp_path / "fused", 10**9, fused="off"))
     restored = restore_model(config, tmp_path / "plain", 10**9)
-    assert restored.encoder_config._attn_implementation == packing.ATTENTION
+    assert any(isinstance(part, self_attention.PackedSelfAttention) for part in restored.model.modules())
 
 
 def test_without_dropout_fast_paths_give_the_same_results(run_training: Train) -> None:

@@ -41,7 +41,12 @@ LEVELS = (
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 READS_CONFIGURATION = {"components", "config", "application", "cli"}
-ALTERNATIVES = {"faiss", "sentence_transformers", "datasets"}  # they come with the extra `bench`
+ALTERNATIVES = {
+    "accelerate",
+    "faiss",
+    "sentence_transformers",
+    "datasets",
+}  # they come with the extras `bench` and `trainer`
 MOST_PARAMETERS, MOST_FUNCTION_LINES, MOST_FILE_LINES = 6, 50, 300
 RECEIVERS = {"self", "cls", "ctx"}  # `ctx`: of a static method of torch.autograd.Function
 # what is larger than these limits, and the reason; an entry that is no longer needed fails the test as well
@@ -181,7 +186,11 @@ def test_only_some_rooms_import_hydra(name: str) -> None:
 
 def test_only_the_benchmark_imports_alternatives() -> None:
     reader = "negexp.corpus.readers.datasets"  # the library that it reads with, with an extra of its own
-    assert {name for name in MODULES if third_party(name) & ALTERNATIVES} == {"negexp.bench.peers", reader}
+    assert {name for name in MODULES if third_party(name) & ALTERNATIVES} == {
+        "negexp.bench.peers",
+        "negexp.bench.peer_trainer",
+        reader,
+    }
     assert {name for name in MODULES if "bench" in rooms_imported(name) and room(name) != "bench"} == {
         "negexp.commands.bench"
     }

@@ -195,3 +195,39 @@ def test_variables_that_fit_no_process_are_refused(
     assert main(["train", "experiment=smoke"]) == 2
     assert "RANK=0, WORLD_SIZE=two" in capsys.readouterr().err
     assert not list(here.iterdir())
+
+
+def test_negexp_starts_the_processes_itself(tmp_path: Path) -> None:
+    train(2, tmp_path / "torchrun", "sampler=hard")
+    command = [sys.executable, "-m", "negexp", "train", *COMMON, "sampler=hard", "trainer.processes=2"]
+    run = subprocess.run([*command, "hydra.run.dir=run"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ", 2 processes;" in run.stdout
+    assert run.stderr == ""
+    ours, theirs = contents(tmp_path / "run"), contents(tmp_path / "torchrun")
+    others = {"config.yaml", "result.json"}  # they name trainer.processes
+    assert {name for name in ours if ours[name] != theirs[name]} <= others
+    again = [*command, "hydra.run.dir=run", "resume=never"]
+    refused = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "resume=never" in refused.stderr
+
+
+@pytest.mark.parametrize("gone", ["starter", "worker"])
+def test_processes_that_negexp_started_end_together(tmp_path: Path, gone: str) -> None:
+    command = [sys.executable, "-m", "negexp", "train", *COMMON, "trainer.epochs=300", "trainer.processes=2"]
+    starter = subprocess.Popen(
+        [*command, "hydra.run.dir=run"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for((tmp_path / "run" / "metrics.csv").exists, starter)
+    workers = [int(one) for one in Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()]
+    assert len(workers) == 2
+    os.kill(starter.pid if gone == "starter" else workers[1], signal.SIGKILL)
+    _, errors = starter.communicate(timeout=LONGEST)
+    if gone == "worker":
+        assert starter.returncode == 1
+        assert "process 1 with code -9" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+    latest = time.monotonic() + LONGEST
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < latest
+        time.sleep(0.05)

@@ -73,12 +73,12 @@ def run_command(command: str, arguments: list[str]) -> None:
 def _meet(command: str, args: Namespace) -> None:
     """Join the other processes that torchrun has started; all but the main one write elsewhere, and say nothing."""
     processes = started()[1]
-    if processes > 1 and not find(command).shared:
+    if processes > 1 and find(command).processes is None:
         raise InputError(f"WORLD_SIZE={processes}: negexp {command} runs in one process; start it without torchrun")
     if processes > 1 and args.multirun:
         raise InputError(
-            f"-m: WORLD_SIZE={processes}: several processes run one job; give each job its own torchrun, or let "
-            "hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=N start them"
+            f"-m: WORLD_SIZE={processes}: several processes run one job; start a sweep without torchrun, with "
+            "trainer.processes=N"
         )
     world = join()
     if not world.main:

@@ -20,11 +20,12 @@ from omegaconf import DictConfig
 
 import negexp.application.names  # noqa: F401  # a launcher's process needs the resolvers
 from negexp.application.compose import configure
+from negexp.application.workers import run_in_processes
 from negexp.command import find
 from negexp.errors import InputError, JobsFailedError
 from negexp.signals import Stopped, stops_at_once
 from negexp.tracking.files import shown, write_bytes, write_csv
-from negexp.world import current, join
+from negexp.world import LostProcessError, current, join
 
 log = logging.getLogger("negexp")
 
@@ -53,7 +54,7 @@ class Job:
 
     command: str
     inbox: Path | None = None
-    raised: Exception | None = None  # by a single run; an InputError is only kept, else Hydra would add lines to it
+    raised: Exception | None = None  # by a single run; what is told in one line is only kept: Hydra would add lines
 
     def __call__(self, config: DictConfig) -> None:
         """Run one job."""
@@ -63,7 +64,7 @@ class Job:
             return
         try:
             self._run(config)
-        except InputError as error:
+        except (InputError, LostProcessError) as error:
             self.raised = error
         except Exception as error:
             self.raised = error
@@ -76,8 +77,11 @@ class Job:
         hydra = HydraConfig.get()
         overrides = list(hydra.overrides.task)
         command = find(self.command)
-        parsed = configure(command, config, overrides)
-        return command.run(parsed, Path(hydra.runtime.output_dir), overrides) or "done"
+        parsed, folder = configure(command, config, overrides), Path(hydra.runtime.output_dir)
+        processes = 1 if command.processes is None else command.processes(parsed)
+        if processes > 1 and world.size == 1:
+            return run_in_processes(self.command, parsed, folder, overrides, processes)
+        return command.run(parsed, folder, overrides) or "done"
 
     def _run_in_sweep(self, config: DictConfig, inbox: Path) -> None:
         started, outcome, reason, defect = time.perf_counter(), "stopped", "", False

@@ -19,7 +19,16 @@ from negexp.processor import has_instructions
 from negexp.progress import progress_bar
 from negexp.runtime import Runtime
 
-PACKAGES = ("torch", "transformers", "scikit-learn", "numpy", "sentence-transformers", "faiss-cpu", "datasets")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "scikit-learn",
+    "numpy",
+    "sentence-transformers",
+    "faiss-cpu",
+    "datasets",
+    "accelerate",
+)
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 

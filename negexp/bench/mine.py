@@ -159,7 +159,7 @@ def compare_hard_negatives(setting: Setting, peak: dict[str, float]) -> PhaseRes
             model = stack.enter_context(sentence_transformer(setting))
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="negexp-bench-"))
             contenders[name] = mine_with_sentence_transformers(
-                setting, model, [texts[t] for t in pairs.point], [texts[t] for t in pairs.counter], 3, cache
+                model, [texts[t] for t in pairs.point], [texts[t] for t in pairs.counter], 3, cache
             )
         except ImportError:
             remarks.append(f"sentence-transformers with datasets {NOT_INSTALLED}")

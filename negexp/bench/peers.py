@@ -52,9 +52,12 @@ def faiss_flat(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: in
 
 
 def mine_with_sentence_transformers(
-    setting: Setting, model: Any, points: list[str], counters: list[str], k: int, cache: str
+    model: Any, points: list[str], counters: list[str], k: int, cache: str | None = None
 ) -> Callable[[], Any]:
-    """Return a function that mines hard negatives with sentence-transformers; `cache` is its folder of embeddings."""
+    """Return a function that mines hard negatives with sentence-transformers; `cache` is its folder of embeddings.
+
+    The function returns a dataset with the columns anchor, positive and negative.
+    """
     from datasets import Dataset, disable_progress_bars
     from sentence_transformers.util import mine_hard_negatives
 

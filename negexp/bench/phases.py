@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,13 @@ from negexp.index import NeighbourIndex
 from negexp.randomness import generator
 from negexp.runtime import Runtime
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, NegativeSampler, SamplingRound
+from negexp.training.batch import BatchBuilder
 from negexp.training.checkpoint import CheckpointStore
 from negexp.training.loop import Experiment
+from negexp.training.steps import TrainingEpoch
 from negexp.training.trainee import build_trainee
+
+Ints = NDArray[np.int64]
 
 SHARED_OPTIONS = tuple(one.name for one in fields(SamplerConfig) if one.name != "name")
 
@@ -65,11 +69,37 @@ def sample_negatives(
     return sampler.sample(round_)
 
 
-def run_epoch(setting: Setting, pairs: Split, options: SamplerConfig, runtime: Runtime) -> None:
+class TrainedEpoch(NamedTuple):
+    """The mean loss of an epoch, and the negatives of its pairs."""
+
+    loss: float
+    negatives: Negatives
+
+
+def run_epoch(setting: Setting, pairs: Split, options: SamplerConfig, runtime: Runtime) -> TrainedEpoch:
     """Embed, index, sample and train on some pairs. The model changes; no file is written."""
     config = replace(setting.config, sampler=options)
     corpus = replace(setting.corpus, splits={**setting.corpus.splits, "train": pairs})
     trainee = build_trainee(setting.built.model, build("loss", config.loss), config.trainer, runtime)
     encoder = replace(setting.encoder, runtime=runtime)
     experiment = Experiment(config, corpus, encoder, trainee, CheckpointStore(Path(), keep=1), [])
-    experiment.train(0, experiment.embed("train"))
+    losses, _ = experiment.train(0, experiment.embed("train"))
+    assert experiment.progress.negatives is not None
+    return TrainedEpoch(losses["loss"], experiment.progress.negatives)
+
+
+def train_without_negatives(setting: Setting, pairs: Split, batches: Sequence[Ints]) -> float:
+    """Train one epoch on the pairs of the given batches; wrong matches come from the batch. Return the mean loss."""
+    config, arguments = setting.config, Arguments(pairs)
+    trainee = build_trainee(setting.built.model, build("loss", config.loss), config.trainer, setting.runtime)
+    builder = BatchBuilder(
+        setting.encoder,
+        pairs,
+        arguments,
+        Forbidden(arguments, ["self", "duplicates"]),
+        trainee.loss.points_are_candidates,
+    )
+    epoch = TrainingEpoch(trainee, builder, config.trainer, batches, config.seed, 0)
+    none = np.empty((len(pairs), 0), dtype=np.int64)
+    epoch.train(Negatives(none, none), None, lambda number, losses: None)
+    return epoch.means()["loss"]

@@ -14,6 +14,7 @@ from negexp.bench.rerank import compare_reranking
 from negexp.bench.scale import measure_growth, plot_growth
 from negexp.bench.setting import Setting
 from negexp.bench.timing import PhaseResult
+from negexp.bench.trainer import compare_epochs, compare_epochs_with_mining
 from negexp.bench.write import as_json, as_markdown
 from negexp.config import BenchConfig
 from negexp.runtime import Runtime
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, ...]] = {
     "mine": (compare_mining, compare_backends, compare_large_search, compare_hard_negatives),
     "rerank": (compare_reranking,),
     "epoch": (compare_epoch,),
+    "trainer": (compare_epochs, compare_epochs_with_mining),
 }
 
 

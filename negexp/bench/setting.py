@@ -38,6 +38,10 @@ class Setting:
         built = _build(config, corpus, runtime, config.trainer.fused)
         return cls(config, runtime, corpus, built, tokenize(corpus.texts, built.tokenizer, config.model.max_length))
 
+    def changed(self, config: BenchConfig) -> Setting:
+        """Return the setting with another configuration, and the model that it describes."""
+        return replace(self, config=config, built=_build(config, self.corpus, self.runtime, config.trainer.fused))
+
     def plain_model(self) -> BiEncoder:
         """Return the same model without the CPU's fast paths: transformers and torch compute it."""
         model = _build(self.config, self.corpus, self.runtime, "off").model
@@ -57,11 +61,17 @@ class Setting:
         """Return the number of tokens of the distinct texts."""
         return int(self.tokens.lengths[np.unique(self.tokens.row[texts])].sum())
 
+    def all_tokens_of(self, texts: NDArray[np.int64]) -> int:
+        """Return the number of tokens of all texts; a text that occurs twice counts twice."""
+        return int(self.tokens.lengths[self.tokens.row[texts]].sum())
+
     def forward_flops(self, tokens: int) -> float:
         """Return the operations of one forward pass over `tokens` tokens, counting only the layers' matrix products."""
         encoder = self.built.model.get_submodule("towers.0.encoder")
-        matrices = sum(p.numel() for name, p in encoder.named_parameters() if p.ndim == 2 and "embeddings" not in name)
-        return 2.0 * matrices * tokens
+        layers = (
+            p for name, p in encoder.named_parameters() if not any(part in name for part in ("embeddings", "pooler"))
+        )
+        return 2.0 * sum(p.numel() for p in layers if p.ndim == 2) * tokens
 
     @property
     def rate(self) -> str:

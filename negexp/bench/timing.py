@@ -52,6 +52,7 @@ class PhaseResult:
 
 
 NEGEXP = "negexp"
+SHORTEST = 0.2  # seconds: a contender that takes less is called again within its turn
 
 
 def rivals(seconds: dict[str, list[float]], targets: dict[str, float]) -> list[Rival]:
@@ -67,23 +68,33 @@ class Turns(NamedTuple):
 
 
 def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int, phase: str, progress: str) -> Turns:
-    """Call all contenders once to warm up, then `repeats` times in turns. The progress bar names the phase."""
+    """Call all contenders once to warm up, then give each `repeats` turns. The progress bar names the phase.
+
+    A turn is one call, or the mean of as many calls as take `SHORTEST` seconds together.
+    """
     turns = Turns({name: [] for name in contenders}, {})
-    with _frozen_heap(), progress_bar((repeats + 1) * len(contenders), phase, "call", progress) as bar:
+    with _frozen_heap(), progress_bar((repeats + 1) * len(contenders), phase, "turn", progress) as bar:
         for round_ in range(repeats + 1):
             for name, contender in contenders.items():
                 check_stop()
                 bar.set_description(f"{phase}: {name}")
                 gc.collect()
-                start = time.perf_counter()
-                result = contender()
-                taken = time.perf_counter() - start
                 if round_ == 0:
-                    turns.results[name] = result
+                    turns.results[name] = contender()
                 else:
-                    turns.seconds[name].append(taken)
+                    turns.seconds[name].append(_turn(contender))
                 bar.update()
     return turns
+
+
+def _turn(contender: Callable[[], object]) -> float:
+    """Return the mean seconds of a call."""
+    calls, taken, start = 0, 0.0, time.perf_counter()
+    while calls == 0 or taken < SHORTEST:
+        contender()
+        calls += 1
+        taken = time.perf_counter() - start
+    return taken / calls
 
 
 @contextmanager

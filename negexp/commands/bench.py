@@ -41,7 +41,7 @@ COMMAND = Command(
     run=run,
     check=check,
     usage=(
-        "negexp bench [bench=embed|mine|rerank|epoch|scale|all] [key=value ...]",
+        "negexp bench [bench=embed|mine|rerank|epoch|trainer|scale|all] [key=value ...]",
         "negexp bench model=minilm model.retrieval_dim=128 data=arguana data.path=CORPUS",
     ),
     paths=("output", "data.path", "model.pretrained"),

@@ -37,6 +37,6 @@ COMMAND = Command(
     check=check,
     usage=("negexp train [group=option ...] [key=value ...] [-m] [--cfg job] [--info defaults]",),
     paths=("data.path", "model.pretrained"),
-    shared=True,
+    processes=lambda config: config.trainer.processes,
     after_sweep="report",
 )

@@ -143,7 +143,7 @@ class MineConfig(Options):
 class BenchConfig(Options):
     """Everything `negexp bench` reads."""
 
-    bench: str = option("which phases", choices=("embed", "mine", "rerank", "epoch", "scale", "all"))
+    bench: str = option("which phases", choices=("embed", "mine", "rerank", "epoch", "trainer", "scale", "all"))
     output: str | None = option("where bench.json and bench.md are written; null: Hydra's run folder")
     progress: str = option("bars: auto (a terminal only) | always | never", choices=BARS)
     seed: int = option("", low=0, high=LARGEST_SEED)
@@ -155,6 +155,9 @@ class BenchConfig(Options):
     mine_pairs: int = option("mine: so many pairs beside sentence-transformers' mine_hard_negatives", low=20)
     rerank_queries: int = option("rerank: with ten candidates each", low=1)
     epoch_pairs: int | None = option("epoch: so many training pairs, drawn; null: all", low=8)
+    trainer_pairs: int | None = option(
+        "trainer: so many training pairs, drawn, beside sentence-transformers' trainer; null: all", low=8
+    )
     scale_largest: int = option("scale: arguments at most", low=4000)
     scale_minutes: float = option("scale: stop before a size that would take longer", low=0)
     data: DataConfig = component("data", "pairs of texts")

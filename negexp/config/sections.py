@@ -183,6 +183,11 @@ class TrainerConfig(Options):
     average_decay: float = option("ema: weight of the previous average in each step", low=0, high=1)
     gradient_clip: float | None = option("largest gradient norm; null: any", low=0)
     accumulation: int = option("batches an optimizer step", low=1)
+    processes: int = option(
+        "processes of this machine that train together, each on a GPU or a share of the cores; torchrun can start more",
+        low=1,
+        decides=False,
+    )
     chunk_pairs: int | None = option(
         "embed so many pairs of a batch at a time, and again for their gradients: less memory for large batches, about "
         "a third more time (GradCache); null: all at once",

@@ -177,8 +177,17 @@ class GroupedBlock:
         return Entries.of(query, member, column, self.block.exact(query, column))
 
     def _is_gold(self, query: Ints, column: Ints) -> NDArray[np.bool_]:
-        columns = len(self.block.candidates)
-        return np.isin(query * columns + column, self.gold_query * columns + self.gold_column)
+        keys, columns = self._gold_keys, len(self.block.candidates)
+        if not len(keys):
+            return np.zeros(query.shape, dtype=np.bool_)
+        wanted = query * columns + column
+        found: NDArray[np.bool_] = keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted
+        return found
+
+    @cached_property
+    def _gold_keys(self) -> Ints:
+        """Return one number for each query and gold column, ascending."""
+        return np.sort(self.gold_query * len(self.block.candidates) + self.gold_column)
 
     # ---- ranks -------------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,9 @@ class Shortlist(NamedTuple):
         """Return the nearest candidates of a task, with their texts and the re-ranker's scores (queries, k)."""
         golds, (retrieval, _, slot) = cell.golds, cell.nearest
         classifier = lower_golds(np.where(np.isfinite(retrieval), classifier, -np.inf), slot, CLASSIFIER_TIE)
-        earlier = np.tril(slot[:, :, None] == slot[:, None, :], -1).any(axis=2)
+        earlier = np.zeros(slot.shape, dtype=np.bool_)
+        several = np.flatnonzero((slot >= 0).sum(axis=1) > 1)
+        earlier[several] = np.tril(slot[several, :, None] == slot[several, None, :], -1).any(axis=2)
         gain = np.where((slot >= 0) & ~earlier, np.take_along_axis(gains(cell.grade), np.maximum(slot, 0), axis=1), 0.0)
         listed = (golds.slot[:, :, None] == slot[:, None, :]).any(axis=2)
         beyond = dcg(np.where(listed, 0.0, golds.gain), golds.rank)

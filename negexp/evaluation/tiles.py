@@ -206,6 +206,8 @@ class TilePass:
         if first:
             # the best scores of many chunks are nearly the best scores of all columns, and never above them
             good = chunk_best if chunk_best.shape[1] >= 4 * self.keep else some
+            if good.shape[1] % 4 == 0 and good.shape[1] >= 16 * self.keep:
+                good = good.unflatten(1, (4, -1)).amax(dim=1)
             good = good.topk(min(self.keep, good.shape[1]), dim=1).values
             for best in own.best[1:] if points else own.best:
                 best[row] = torch.cat([best[row], good], dim=1).topk(self.keep, dim=1).values

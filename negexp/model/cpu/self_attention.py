@@ -1,0 +1,62 @@
+"""BERT's self-attention over packed texts: one product for query, key and value, then attention within each text.
+
+Three products would cast the hidden states to bfloat16 three times, and add up three gradients of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertSelfAttention
+
+from negexp.model.cpu.attention import attend
+from negexp.model.cpu.groups import PackedTexts, TextGroup
+
+
+class PackedSelfAttention(BertSelfAttention):
+    """`BertSelfAttention`, with the same parameters. Batches that are not packed are computed as before."""
+
+    def forward(
+        self, hidden_states: Tensor, *args: Any, packed_texts: PackedTexts | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the attended states (1, tokens, hidden) of packed texts, and None for the probabilities."""
+        if packed_texts is None:
+            computed: tuple[Tensor, Tensor | None] = super().forward(hidden_states, *args, **kwargs)
+            return computed
+        parts = (self.query, self.key, self.value)
+        weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
+        joint = F.linear(hidden_states[0], weight, bias)  # (tokens, 3 * hidden)
+        joint = joint.view(-1, 3, self.num_attention_heads, self.attention_head_size)
+        dropout = self.dropout.p if self.training else 0.0
+        with torch.autocast(joint.device.type, enabled=False):
+            sizes = [group.tokens for group in packed_texts.groups]
+            attended = [
+                _attend(group, part, dropout, self.scaling)
+                for group, part in zip(packed_texts.groups, joint.split(sizes), strict=True)
+            ]
+            return torch.cat(attended)[None], None
+
+
+def pack_self_attention(encoder: PreTrainedModel) -> None:
+    """Let every self-attention of a BERT take packed texts. Names of modules and parameters stay the same."""
+    layers = [module for module in encoder.modules() if type(module) is BertSelfAttention]
+    assert len(layers) == encoder.config.num_hidden_layers, "in other layers, packed texts would see each other"
+    for layer in layers:
+        layer.__class__ = PackedSelfAttention
+
+
+def _attend(group: TextGroup, joint: Tensor, dropout: float, scaling: float) -> Tensor:
+    """Return attention (tokens, hidden) of a group's query, key and value (tokens, 3, heads, dim)."""
+    heads, dim = joint.shape[2:]
+    texts, length = group.texts, group.longest
+    padded = joint if group.place is None else joint.index_select(0, group.place)
+    by_head = padded.view(texts, length, 3, heads, dim).permute(2, 0, 3, 1, 4).reshape(3, texts * heads, length, dim)
+    real = None if group.real is None else group.real.repeat_interleave(heads, dim=0)[:, None]
+    query, key, value = by_head.unbind()
+    output = attend(query, key, value, real, dropout, scaling)  # (texts * heads, length, dim)
+    output = output.view(texts, heads, length, dim).transpose(1, 2).reshape(-1, heads * dim)
+    return output if group.back is None else output.index_select(0, group.back)
