@@ -15,7 +15,7 @@ from ir_measures import RR, Success, nDCG
 from test_evaluation import LARGE, config
 
 from negexp.corpus.arguments import Split
-from negexp.evaluation import Combination, StageScorers, rank_queries, summarise
+from negexp.evaluation import Combination, MatrixScorer, StageScorers, rank_queries, summarise
 from negexp.evaluation.trec import TrecExport
 
 Key = tuple[str, int]  # kind and row of a candidate: a document, or the point of a query
@@ -113,7 +113,7 @@ def scorers(
 ) -> StageScorers:
     number = np.array([next(n for n in range(len(case.copies)) if case.text(n) == text) for text in texts])
     return StageScorers(
-        lambda query, candidate: scores[np.ix_(number[query], number[candidate])],
+        MatrixScorer(lambda query, candidate: scores[np.ix_(number[query], number[candidate])]),
         lambda query, candidates: classifier[number[query][:, None], number[candidates]],
     )
 

@@ -18,7 +18,7 @@ from transformers import AutoModel, BertConfig, PreTrainedTokenizerBase
 
 from negexp.cli import main
 from negexp.corpus import Split
-from negexp.evaluation import Combination, StageScorers, rank_queries
+from negexp.evaluation import Combination, MatrixScorer, StageScorers, rank_queries
 from negexp.model import CrossEncoder, build_cross_encoder, build_model
 from negexp.pair_tokens import Joiner, PairCache, PairReader
 from negexp.runtime import choose_runtime
@@ -122,7 +122,7 @@ def test_the_ranking_equals_a_call_for_each_pair_and_each_pair_is_scored_once(mo
 
     monkeypatch.setattr(PairReader, "scores", counted)
     combination, cache = Combination(0.5, 2.0), PairCache(reader)
-    scorers = StageScorers(lambda q, c: distances[np.ix_(q, c)].copy(), cache, combination)
+    scorers = StageScorers(MatrixScorer(lambda q, c: distances[np.ix_(q, c)]), cache, combination)
     ranks = rank_queries(split, scorers, 4, LARGE)
     assert len(scored) == len(set(scored))
 

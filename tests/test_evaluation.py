@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from negexp.config import EvaluationConfig, ModelConfig
 from negexp.corpus.arguments import Split
 from negexp.embedding import Embeddings
-from negexp.evaluation import StageScorers, rank_queries
+from negexp.evaluation import MatrixScorer, StageScorers, rank_queries
 from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import RANK_COLUMNS, Metrics
 from negexp.evaluation.monitor import Monitor
@@ -165,7 +165,7 @@ def cases(draw: st.DrawFn, without_metadata: bool = False, respelled: bool = Fal
 
 def scorers_of(case: Case) -> StageScorers:
     return StageScorers(
-        lambda query, candidate: case.scores[np.ix_(query, candidate)],
+        MatrixScorer(lambda query, candidate: case.scores[np.ix_(query, candidate)]),
         lambda query, candidates: case.classifier_scores[query[:, None], candidates],
     )
 
@@ -365,7 +365,7 @@ class Setup:
     split: Split
 
     def evaluate(self, config: EvaluationConfig, train: Split | None = None, **more: Any) -> pd.DataFrame:
-        scorers = split_scorers(self.model, self.embeddings, self.split)
+        scorers = split_scorers(self.model, self.embeddings)
         return evaluate_split(scorers, self.split, train or self.split, config, **more)
 
 
@@ -426,11 +426,15 @@ def test_evaluate_split_equals_the_reference_with_one_classifier_call_per_pair(s
 
 
 def test_the_scores_are_distances_and_the_classifier_scores_those_of_single_pairs(setup: Setup) -> None:
-    score, classify, _ = split_scorers(setup.model, setup.embeddings, setup.split)
+    score, classify, _ = split_scorers(setup.model, setup.embeddings)
     assert classify is not None
     queries, candidates = setup.split.point[:3], setup.split.counter[:4]
     distances = [[-(pair_distance(setup, q, c) ** 2) for c in candidates] for q in queries]
-    np.testing.assert_allclose(score(queries, candidates), distances, rtol=1e-9)
+    tiles = score.tiles(queries)
+    found = tiles.scores(candidates).double() - tiles.rescaled(np.array(distances))
+    assert (found.abs() <= tiles.error[:, None]).all()
+    pairs = [score.pairs(np.repeat(query, 4), candidates) for query in queries]
+    np.testing.assert_allclose(pairs, distances, rtol=1e-9)
     classifier_scores = [[pair_classifier_score(setup, q, c) for c in candidates] for q in queries]
     np.testing.assert_allclose(classify(queries, np.tile(candidates, (3, 1))), classifier_scores, rtol=1e-4, atol=1e-4)
 

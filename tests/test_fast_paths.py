@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation import cases, rank_case
 
-from negexp import paired
 from negexp.config import ModelConfig
-from negexp.evaluation import ranking
+from negexp.evaluation import block, one_pass, tiles
 from negexp.index import copies
 from negexp.index.backends import exact
 from negexp.index.backends.balltree import BallTreeIndex
@@ -220,22 +219,15 @@ def test_each_distinct_vector_is_searched_once_for_each_distinct_query() -> None
 # ---------------------------------------------------------------- evaluation
 
 
-@pytest.mark.parametrize(("tile", "queries", "diagonal"), [(1, 1, 1), (3, 2, 2), (7, 1024, 64)])
+@pytest.mark.parametrize(("tile", "queries", "small", "hits"), [(1, 1, 0, 0), (3, 2, 2, 5), (7, 1024, 4, 1000)])
 @given(data=st.data(), k=st.integers(1, 6))
 @settings(deadline=None, max_examples=25, derandomize=True)
-def test_tiles_change_no_rank(tile: int, queries: int, diagonal: int, data: st.DataObject, k: int) -> None:
-    case = data.draw(cases())
+def test_tiles_change_no_rank(tile: int, queries: int, small: int, hits: int, data: st.DataObject, k: int) -> None:
+    case = data.draw(st.one_of(cases(), cases(respelled=True)))
     whole = rank_case(case, k)[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "TILE", tile)
-        patch.setattr(ranking, "MOST_QUERIES", queries)
-        patch.setattr(paired, "DIAGONAL", diagonal)
+        patch.setattr(tiles, "TILE", tile)
+        patch.setattr(one_pass, "MOST_QUERIES", queries)
+        patch.setattr(one_pass, "SMALL", small)
+        patch.setattr(block, "MOST_HITS", hits)
         pd.testing.assert_frame_equal(rank_case(case, k)[0], whole)
-
-
-def test_the_scores_are_negative_squared_distances() -> None:
-    rng = np.random.default_rng(0)
-    queries, candidates = rng.normal(size=(5, 7)), rng.normal(size=(4, 7))
-    found = ranking.squared_distance_scorer(queries, candidates)(np.array([4, 0]), np.array([1, 3, 2]))
-    expected = [[-((queries[q] - candidates[c]) ** 2).sum() for c in (1, 3, 2)] for q in (4, 0)]
-    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from negexp.corpus.arguments import Corpus
 from negexp.corpus.load import load_corpus
-from negexp.evaluation import METRICS, TASKS, StageScorers, rank_queries, summarise
+from negexp.evaluation import METRICS, TASKS, MatrixScorer, StageScorers, rank_queries, summarise
 from negexp.evaluation.metrics import Metrics
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -48,12 +48,12 @@ def tfidf(corpus: Corpus) -> Metrics:
         found: np.ndarray = products[np.ix_(rows, columns)]
         return found
 
-    return summarise(rank_queries(split, StageScorers(score, None), 10, BLOCK_BYTES))
+    return summarise(rank_queries(split, StageScorers(MatrixScorer(score), None), 10, BLOCK_BYTES))
 
 
 @pytest.fixture(scope="module")
 def constant_on_test(corpus: Corpus) -> Metrics:
-    constant = StageScorers(lambda q, c: np.zeros((len(q), len(c))), None)
+    constant = StageScorers(MatrixScorer(lambda q, c: np.zeros((len(q), len(c)))), None)
     ranks = rank_queries(corpus["test"], constant, 10, BLOCK_BYTES)
     return summarise(ranks)
 

@@ -64,10 +64,11 @@ def list_of(is_gold: list[int], retrieval: list[float], classifier: list[float])
 
 
 def test_a_gold_outside_the_list_keeps_its_rank_and_missing_candidates_count_nothing() -> None:
-    outside = list_of([0, 0], [-1, -2], [0, 5]).padded(4)
+    nothing = [-np.inf, -np.inf]
+    outside = list_of([0, 0, 0, 0], [-1, -2, *nothing], [0, 5, *nothing])
     for weight in WEIGHTS:
         assert outside.reranked(Combination(weight))[0].tolist() == [9]
-    inside = list_of([0, 1], [-1, -2], [0, 5]).padded(4)
+    inside = list_of([0, 1, 0, 0], [-1, -2, *nothing], [0, 5, *nothing])
     ranks, first, _ = inside.reranked(Combination(0.5))
     assert (ranks.tolist(), first.tolist()) == ([1], [1])
     ranks, first, _ = inside.reranked(Combination(0.5, 5.0))  # 0 - 2.5 against 2.5 - 5: equal, against the gold

@@ -9,7 +9,7 @@ from negexp.config import EvaluateConfig, with_run
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.overlap import seen_in
 from negexp.embedding import TextEncoder
-from negexp.evaluation import StageScorers
+from negexp.evaluation import MatrixScorer, StageScorers
 from negexp.evaluation.evaluator import cross_scorers, evaluate_split, split_scorers
 from negexp.evaluation.monitor import Monitor
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
@@ -63,15 +63,15 @@ def _scorers(config: EvaluateConfig, corpus: Corpus, run: TrainedRun | None, run
     """Return the scorers of the split's texts: by embeddings, or by BM25 with these texts as its documents."""
     split = corpus[config.split]
     if config.model.encoder == "bm25":
-        return StageScorers(BM25(corpus.texts, split.texts(), config.model.bm25).scores, None)
+        return StageScorers(MatrixScorer(BM25(corpus.texts, split.texts(), config.model.bm25).scores), None)
     built = model_of(config, corpus, run)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
     model = built.model.to(runtime.device)
     embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
     if run is None:
-        return split_scorers(model, embeddings, split)
+        return split_scorers(model, embeddings)
     reader = run.reader(built, corpus.texts, runtime, config.progress)
-    scorers = split_scorers(model, embeddings, split, second_stage=reader is None)
+    scorers = split_scorers(model, embeddings, second_stage=reader is None)
     scorers = scorers._replace(combination=run.combination(config.evaluation.rerank_weight))
     return scorers if reader is None else cross_scorers(scorers, reader, split, config.evaluation)
 

@@ -19,7 +19,7 @@ from negexp.bench.phases import sample_negatives, sampler_options
 from negexp.bench.setting import Setting
 from negexp.bench.synthetic import synthetic_pairs
 from negexp.corpus import Split
-from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
+from negexp.evaluation import DistanceScorer, StageScorers, rank_queries
 from negexp.model import PairClassifier, PairScores
 from negexp.progress import progress_bar
 
@@ -110,15 +110,15 @@ def evaluate(setting: Setting, pairs: Split, vectors: NDArray[np.float32]) -> No
     """Rank all pairs in all tasks, protocols and stages."""
     config = setting.config
     torch.manual_seed(config.seed)
-    table = torch.from_numpy(vectors), torch.from_numpy(vectors)
-    scores = PairScores(PairClassifier(DIM, DIM, config.model).eval(), table, table)
+    table = torch.from_numpy(vectors)
+    scores = PairScores(PairClassifier(DIM, DIM, config.model).eval(), (table, table), (table, table))
 
     @torch.inference_mode()
     def classify(points: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = scores(torch.from_numpy(points), torch.from_numpy(candidates)).double().numpy()
         return found
 
-    scorers = StageScorers(squared_distance_scorer(vectors, vectors), classify)
+    scorers = StageScorers(DistanceScorer(table, table, np.arange(len(vectors))), classify)
     rank_queries(pairs, scorers, config.evaluation.rerank_k, config.evaluation.block_bytes)
 
 

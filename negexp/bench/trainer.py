@@ -241,7 +241,7 @@ def _batches(setting: Setting, pairs: Split) -> list[Ints]:
     plan: BatchPlan = build("batch", config.batch)
     space = EmbeddingSpace(np.empty((len(pairs), 0)), {}, lambda vectors: index_of(setting, vectors))  # is not read
     rng = generator(config.seed, 0, "batches")
-    return plan.batches(BatchRound(Arguments(pairs), space, config.trainer.batch_size, rng))
+    return plan.batches(BatchRound(Arguments(pairs), lambda: space, config.trainer.batch_size, rng))
 
 
 def _floor(flops: float, setting: Setting, peak: dict[str, float]) -> tuple[float, str]:

@@ -2,7 +2,8 @@
 
 from negexp.evaluation.metrics import METRICS, summarise
 from negexp.evaluation.pools import PROTOCOLS, TASKS
-from negexp.evaluation.ranking import STAGES, Scorer, StageScorers, rank_queries
+from negexp.evaluation.ranking import STAGES, StageScorers, rank_queries
+from negexp.evaluation.scores import DistanceScorer, MatrixScorer, Scorer
 from negexp.evaluation.second_stage import Classifier, Combination
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "TASKS",
     "Classifier",
     "Combination",
+    "DistanceScorer",
+    "MatrixScorer",
     "Scorer",
     "StageScorers",
     "rank_queries",

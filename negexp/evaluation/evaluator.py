@@ -14,7 +14,8 @@ from negexp.corpus.groups import dependent_groups
 from negexp.corpus.overlap import first_of_pair, seen_in
 from negexp.embedding import Embeddings
 from negexp.evaluation.metrics import NDCG, RANK_COLUMNS
-from negexp.evaluation.ranking import StageScorers, rank_queries, squared_distance_scorer
+from negexp.evaluation.ranking import StageScorers, rank_queries
+from negexp.evaluation.scores import DistanceScorer
 from negexp.evaluation.second_stage import Classifier
 from negexp.model import BiEncoder, PairClassifier, PairScores
 from negexp.pair_tokens import PairCache, PairReader
@@ -43,14 +44,9 @@ def evaluate_split(
     return ranks[[*RANK_COLUMNS, *(column for column in ranks if column == NDCG)]]
 
 
-def split_scorers(model: BiEncoder, embeddings: Embeddings, split: Split, second_stage: bool = True) -> StageScorers:
-    """Return the scorers of the texts of a split. Without `second_stage`, the pair classifier does not re-rank."""
-    texts = split.texts()
-    place = np.full(len(embeddings.row), -1, dtype=np.int64)
-    place[texts] = np.arange(len(texts))
-    score = squared_distance_scorer(
-        embeddings.retrieval("query", texts), embeddings.retrieval("candidate", texts), place
-    )
+def split_scorers(model: BiEncoder, embeddings: Embeddings, second_stage: bool = True) -> StageScorers:
+    """Return the scorers of the embedded texts. Without `second_stage`, the pair classifier does not re-rank."""
+    score = DistanceScorer(embeddings.query.retrieval, embeddings.candidate.retrieval, embeddings.row)
     classifier = model.classifier if second_stage else None
     return StageScorers(score, None if classifier is None else pair_classifier(classifier, embeddings))
 

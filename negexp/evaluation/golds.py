@@ -12,27 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from negexp.corpus.arguments import Ints
-from negexp.evaluation.pool import Pool
 
 DEPTH = 10  # of nDCG@10: at most so many golds of a query count
+
+# Scores that differ by less than this, relative to their size, are equal. An equal score counts against the gold.
+SCORE_TIE = 1e-9
 
 
 class GoldRanks(NamedTuple):
     """The best golds of some queries in one ranking, best first; at most DEPTH of each query.
 
-    slot (queries, golds): places in the columns of `Pool.gold_text`. rank (queries, golds). gain (queries, golds):
+    slot (queries, golds): places in the columns of `Golds`. rank (queries, golds). gain (queries, golds):
     grade divided by the DCG of the ideal ranking, 0 where a query has fewer golds.
     """
 
     slot: Ints
     rank: Ints
     gain: NDArray[np.float64]
-
-    @classmethod
-    def unknown(cls, queries: int) -> GoldRanks:
-        """Return ranks of no gold, where they are not needed."""
-        shape = queries, 1
-        return cls(np.full(shape, -1), np.ones(shape, dtype=np.int64), np.zeros(shape))
 
     @property
     def best(self) -> Ints:
@@ -55,29 +51,23 @@ def dcg(gain: NDArray[np.float64], rank: Ints) -> NDArray[np.float64]:
     return total
 
 
-def gains(pool: Pool) -> NDArray[np.float64]:
-    """Return the grade of each gold (queries, golds), divided by the DCG@10 of the ideal ranking; 0 for no gold."""
-    best_first = -np.sort(-pool.gold_grade, axis=1)
+def gains(grade: Ints) -> NDArray[np.float64]:
+    """Return each gold's grade (queries, golds), divided by the DCG@10 of the ideal ranking; 0 for the grade 0."""
+    best_first = -np.sort(-grade, axis=1)
     ideal = dcg(best_first.astype(np.float64), np.broadcast_to(1 + np.arange(best_first.shape[1]), best_first.shape))
-    return pool.gold_grade / np.where(ideal > 0, ideal, 1.0)[:, None]
+    return grade / np.where(ideal > 0, ideal, 1.0)[:, None]
 
 
 def best_slots(scores: NDArray[np.float64], cells: tuple[Ints, Ints, Ints]) -> Ints:
     """Return the golds (queries, at most DEPTH) with the highest of the scores (queries, golds), best first.
 
-    `cells` are the `Pool.gold_cells`; of golds with equal scores, the one with the lower first column comes first.
+    `cells` are query, gold and column of the golds and their copies; of golds with equal scores, the one with the lower
+    first column comes first.
     """
     query, slot, column = cells
     first = np.full(scores.shape, np.iinfo(np.int64).max)
     np.minimum.at(first, (query, slot), column)
     return np.lexsort((first, -scores), axis=1)[:, :DEPTH]
-
-
-def slots_of(pool: Pool, column: Ints) -> Ints:
-    """Return the gold that each column (queries, k) is, as a place in `Pool.gold_text`; -1 for none."""
-    is_gold = pool.identity[column][:, :, None] == pool.gold_identity[:, None, :]  # (queries, k, golds)
-    candidate = (column[:, :, None] != pool.excluded[:, None, :]).all(axis=2)
-    return np.where(candidate & is_gold.any(axis=2), is_gold.argmax(axis=2), -1)
 
 
 def lower_golds(values: NDArray[np.float64], slot: Ints, tie: float) -> NDArray[np.float64]:

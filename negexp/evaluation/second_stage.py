@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from negexp.corpus.arguments import Ints
-from negexp.evaluation.golds import GoldRanks, dcg, discount, gains, lower_golds, slots_of
-from negexp.evaluation.pool import Pool
+from negexp.evaluation.block import RankedCell
+from negexp.evaluation.golds import dcg, discount, gains, lower_golds
 
 # Takes texts as rows of `Corpus.texts`: (queries,), (queries, k) -> log-odds (queries, k). A higher score is better.
 Classifier = Callable[[Ints, Ints], NDArray[np.float64]]
 
-# Scores that differ by less than this, relative to their size, are equal. Two texts with one embedding may get scores
-# that differ by rounding, depending on their position in a matrix product. An equal score counts against the gold.
-SCORE_TIE = 1e-9  # float64 products
+# Log-odds that differ by less than this, relative to their size, are equal: two texts with one embedding may get
+# log-odds that differ by rounding, depending on their position in a product. Equal ones count against the gold.
 CLASSIFIER_TIE = 1e-6  # float32 products
 
 
@@ -83,26 +82,17 @@ class Shortlist(NamedTuple):
     ndcg: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, pool: Pool, column: Ints, retrieval: NDArray[np.float64], golds: GoldRanks, classify: Classifier
-    ) -> Shortlist:
-        """Score the nearest columns (queries, k) of a pool; their retrieval scores have the golds' lowered already."""
-        allowed, text = (column[:, :, None] != pool.excluded[:, None, :]).all(axis=2), pool.text[column]
-        slot = slots_of(pool, column)
-        classifier = np.where(allowed, classify(pool.query_text, text), -np.inf)
-        classifier = lower_golds(classifier, slot, CLASSIFIER_TIE)
-        earlier = np.tril(slot[:, :, None] == slot[:, None, :], -1).any(axis=2)
-        gain = np.where((slot >= 0) & ~earlier, np.take_along_axis(gains(pool), np.maximum(slot, 0), axis=1), 0.0)
+    def of(cls, cell: RankedCell, text: Ints, classifier: NDArray[np.float64]) -> Shortlist:
+        """Return the nearest candidates of a task, with their texts and the re-ranker's scores (queries, k)."""
+        golds, (retrieval, _, slot) = cell.golds, cell.nearest
+        classifier = lower_golds(np.where(np.isfinite(retrieval), classifier, -np.inf), slot, CLASSIFIER_TIE)
+        earlier = np.zeros(slot.shape, dtype=np.bool_)
+        several = np.flatnonzero((slot >= 0).sum(axis=1) > 1)
+        earlier[several] = np.tril(slot[several, :, None] == slot[several, None, :], -1).any(axis=2)
+        gain = np.where((slot >= 0) & ~earlier, np.take_along_axis(gains(cell.grade), np.maximum(slot, 0), axis=1), 0.0)
         listed = (golds.slot[:, :, None] == slot[:, None, :]).any(axis=2)
         beyond = dcg(np.where(listed, 0.0, golds.gain), golds.rank)
         return cls(golds.best, text, slot >= 0, retrieval, classifier, gain, beyond, golds.ndcg())
-
-    def padded(self, k: int) -> Shortlist:
-        """Return lists of k candidates; those added are no candidates."""
-        missing = ((0, 0), (0, k - self.text.shape[1]))
-        fill = {"text": 0, "is_gold": False, "retrieval": -np.inf, "classifier": -np.inf, "gain": 0.0}
-        wider = {name: np.pad(getattr(self, name), missing, constant_values=value) for name, value in fill.items()}
-        return self._replace(**wider)
 
     def reranked(self, combination: Combination) -> Ranked:
         """Return the order of each query by combined scores; a gold outside the list keeps its rank.
@@ -126,3 +116,23 @@ class Shortlist(NamedTuple):
         place = np.cumsum(listed & (~is_gold | (gain > 0)), axis=1)  # copies of a gold have none
         ndcg: NDArray[np.float64] = (gain * discount(np.maximum(place, 1))).sum(axis=1) + self.beyond
         return ndcg
+
+
+def classify_nearest(
+    classify: Classifier, query: Ints, texts: list[Ints], there: list[NDArray[np.bool_]]
+) -> list[NDArray[np.float64]]:
+    """Return the re-ranker's scores of several lists (queries, k) of texts, each pair of texts scored once.
+
+    Where `there` is False (queries, k), a place of a list is empty and its score has no meaning.
+    """
+    text, known = np.concatenate(texts, axis=1), np.concatenate(there, axis=1)
+    some = np.take_along_axis(text, known.argmax(axis=1)[:, None], axis=1)
+    text = np.where(known, text, some)
+    order = np.argsort(text, axis=1, kind="stable")
+    ordered = np.take_along_axis(text, order, axis=1)
+    place = np.cumsum(np.diff(ordered, axis=1, prepend=ordered[:, :1]) != 0, axis=1)
+    distinct = np.repeat(some, 1 + int(place.max(initial=0)), axis=1)
+    np.put_along_axis(distinct, place, ordered, axis=1)
+    scores = np.empty(text.shape)
+    np.put_along_axis(scores, order, np.take_along_axis(classify(query, distinct), place, axis=1), axis=1)
+    return np.split(scores, np.cumsum([part.shape[1] for part in texts])[:-1], axis=1)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
-from negexp.evaluation.pool import Pool
-from negexp.evaluation.pools import PROTOCOLS, Task, pools, possible_tasks
-from negexp.evaluation.ranking import STAGES, StageScorers, named_arguments, ranking_order, score_pool
+from negexp.evaluation.one_pass import OnePass
+from negexp.evaluation.pools import PROTOCOLS, Cell, possible_tasks
+from negexp.evaluation.ranking import STAGES, CellRanks, StageScorers, named_arguments, ranked_blocks
+from negexp.evaluation.second_stage import Shortlist, classify_nearest
 from negexp.progress import progress_bar
 
 # White space separates columns and lines, and NUL ends C strings. Only these characters and % are percent-encoded: ids
@@ -42,54 +43,52 @@ class TrecExport:
         ids = query_ids(self.split)
         stages = STAGES[:1] if self.scorers.classify is None else STAGES
         rounds = list(itertools.product(PROTOCOLS, possible_tasks(self.split)[0]))
-        with progress_bar(len(rounds) * len(stages), "TREC files", "run", progress) as bar:
+        with progress_bar(len(rounds), "TREC files", "task", progress) as bar:
             for protocol, task in rounds:
-                yield f"{name}-{protocol}-{task.name}.qrels", self._qrels(protocol, task, ids)
-                for stage in stages:
-                    yield f"{name}-{protocol}-{stage}-{task.name}.run", self._run(protocol, stage, task, ids)
-                    bar.update()
+                one_pass = OnePass(self.split, self.scorers.retrieval, [Cell(protocol, task)], None)
+                lines = {stage: [b""] * len(ids) for stage in ("qrels", *stages)}
+                for (ranks,) in ranked_blocks(one_pass, None, self.config.block_bytes):
+                    self._add(lines, ranks, one_pass, ids)
+                yield f"{name}-{protocol}-{task.name}.qrels", b"".join(lines.pop("qrels"))
+                for stage, texts in lines.items():
+                    yield f"{name}-{protocol}-{stage}-{task.name}.run", b"".join(texts)
+                bar.update()
 
-    def _qrels(self, protocol: str, task: Task, ids: list[str]) -> bytes:
-        """Return a qrels file with the queries in the order of the split."""
-        names, texts = self._names(), [""] * len(ids)
-        for pool in pools(self.split, task, protocol, np.arange(len(ids))):
-            for row, *golds in zip(pool.query.tolist(), pool.gold_argument, pool.gold_grade, strict=True):
-                found = zip(*(values.tolist() for values in golds), strict=True)
-                texts[row] = "".join(f"{ids[row]} 0 {names[gold]} {grade}\n" for gold, grade in found if grade)
-        return "".join(texts).encode()
+    def _add(self, lines: dict[str, list[bytes]], ranks: CellRanks, one_pass: OnePass, ids: list[str]) -> None:
+        """Add the lines of some queries to those of all rows."""
+        names, golds = self._names(), one_pass.candidates.golds(ranks.row)
+        for query, row in enumerate(ranks.row.tolist()):
+            found = zip(golds.argument[query].tolist(), ranks.cell.grade[query].tolist(), strict=True)
+            judged = "".join(f"{ids[row]} 0 {names[gold]} {grade}\n" for gold, grade in found if grade)
+            lines["qrels"][row] = judged.encode()
+        slot = ranks.cell.nearest.slot
+        own = np.take_along_axis(golds.argument, np.maximum(slot, 0), axis=1)
+        # the first copy of a gold gets the number of the gold itself
+        argument = np.where(slot >= 0, own, one_pass.candidates.argument[ranks.cell.nearest.column])
+        for stage in lines.keys() & STAGES:
+            order = self._order(ranks, stage)
+            for query, row in enumerate(ranks.row.tolist()):
+                place = order[query][ranks.cell.nearest.there[query, order[query]]]
+                place = place[np.sort(np.unique(argument[query, place], return_index=True)[1])]  # copies of golds once
+                scores = listed_scores(ranks.cell.nearest.score[query, place], stage)[: self.depth].tolist()
+                listed = [names[one] for one in argument[query, place[: self.depth]].tolist()]
+                lines[stage][row] = run_lines(ids[row], zip(listed, scores, strict=True), stage)
+
+    def _order(self, ranks: CellRanks, stage: str) -> Ints:
+        """Return all places (queries, columns) of the nearest in the order of a stage."""
+        nearest, classify, k = ranks.cell.nearest, self.scorers.reranker, self.config.rerank_k
+        order = np.tile(np.arange(nearest.score.shape[1]), (len(ranks.row), 1))
+        if stage == "reranked" and classify is not None:
+            first, text = nearest.take(np.s_[:, :k]), ranks.text[:, :k]
+            (scores,) = classify_nearest(classify, self.split.point[ranks.row], [text], [first.there])
+            lists = Shortlist.of(ranks.cell._replace(nearest=first), text, scores)
+            combined = self.scorers.combination(lists.classifier, lists.retrieval)
+            order[:, :k] = np.argsort(-combined, axis=1, kind="stable")
+        return order
 
     def _names(self) -> list[str]:
         """Return the ids of all arguments without white space, in the order of their numbers."""
         return [encoded(id_) for ids, _ in named_arguments(self.split).values() for id_ in ids]
-
-    def _run(self, protocol: str, stage: str, task: Task, ids: list[str]) -> bytes:
-        """Return a run file with the queries in the order of the split."""
-        names = self._names()
-        texts = [b""] * len(ids)
-        for pool in pools(self.split, task, protocol, np.arange(len(ids))):
-            for part in pool.parts(max(1, self.config.block_bytes // (8 * len(pool.text)))):
-                for row, arguments, scores in self._ranked(part, stage):
-                    found = zip(arguments[: self.depth].tolist(), scores[: self.depth].tolist(), strict=True)
-                    texts[row] = run_lines(ids[row], [(names[argument], score) for argument, score in found], stage)
-        return b"".join(texts)
-
-    def _ranked(self, pool: Pool, stage: str) -> Iterator[tuple[int, Ints, np.ndarray]]:
-        """Yield row, arguments (best first) and scores of each query of a pool.
-
-        The first copy of a gold gets the number of the gold itself. Its other copies are omitted.
-        """
-        scorers = self.scorers if stage == "reranked" else self.scorers._replace(classify=None)
-        scored = score_pool(pool, scorers, self.config.rerank_k)
-        order = ranking_order(scored)
-        allowed, gold, scores = (
-            np.take_along_axis(values, order, axis=1) for values in (pool.allowed, scored.gold, scored.scores)
-        )
-        golds = np.take_along_axis(pool.gold_argument, np.maximum(gold, 0), axis=1)
-        arguments = np.where(gold >= 0, golds, pool.argument[order])
-        for query, row in enumerate(pool.query.tolist()):
-            own = np.flatnonzero(allowed[query])
-            own = own[np.sort(np.unique(arguments[query, own], return_index=True)[1])]  # copies of golds once
-            yield row, arguments[query, own], listed_scores(scores[query, own], stage)
 
 
 def query_ids(split: Split) -> list[str]:

@@ -58,7 +58,7 @@ class NeighbourIndex(ABC):
         """Return an index over vectors (arguments, dim) that computes on the given device or with the given threads."""
 
     def __init__(self, vectors: np.ndarray, block_bytes: int) -> None:
-        _check_finite(vectors)
+        check_finite(vectors)
         self.block_bytes = block_bytes
         self.copies: Copies = find_copies(vectors, block_bytes)
         self.vectors = self.copies.distinct(vectors)
@@ -66,7 +66,7 @@ class NeighbourIndex(ABC):
 
     def search(self, queries: np.ndarray, k: int) -> tuple[Floats, Ints]:
         """Return distances and rows (queries, k) of the k nearest, nearest first; ties in the order of rows."""
-        _check_finite(queries)
+        check_finite(queries)
         copies = find_copies(queries, self.block_bytes)
         distinct = copies.distinct(queries)
         squared, rows = np.empty((len(distinct), k)), np.empty((len(distinct), k), dtype=np.int64)
@@ -95,7 +95,7 @@ class NeighbourIndex(ABC):
         squared = self._squared_distances(queries, candidates)
         pair, row = self.copies.expand(candidates.vector, at_most=k)
         query, squared = candidates.query[pair], squared[pair]
-        order = _order(query, squared, row)
+        order = nearest_first(query, squared, row)
         first = np.searchsorted(query, np.arange(len(queries)))  # sorting kept candidates within their query
         place = order[first[:, None] + np.arange(k)]
         return squared[place], row[place]
@@ -126,7 +126,7 @@ class NeighbourIndex(ABC):
         """
 
 
-def _order(query: Ints, squared: Floats, row: Ints) -> Ints:
+def nearest_first(query: Ints, squared: Floats, row: Ints) -> Ints:
     """Return np.lexsort((row, squared, query)) for sorted queries; faster if the rows of ties are sorted too."""
     order = np.argsort(squared, kind="stable")
     short = query.astype(np.min_scalar_type(query.max(initial=0)))  # NumPy sorts 16-bit integers by radix
@@ -137,7 +137,8 @@ def _order(query: Ints, squared: Floats, row: Ints) -> Ints:
     return np.lexsort((row, squared, query)) if out_of_order.any() else order
 
 
-def _check_finite(vectors: np.ndarray) -> None:
+def check_finite(vectors: np.ndarray) -> None:
+    """Refuse vectors (rows, dim) that are not finite."""
     if not np.isfinite(np.einsum("ij->", vectors, dtype=np.float64)):  # a sum needs no memory, a mask does
         raise InputError(
             "embeddings are not finite, so they have no nearest neighbours: the model diverged; lower trainer.lr, or "

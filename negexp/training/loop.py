@@ -229,7 +229,7 @@ class Experiment:
     def scorers(self, split: str, embeddings: Embeddings) -> StageScorers:
         """Return the scorers of a split, with the combination in force."""
         pairs, second_stage = self.corpus[split], self.config.model.reranker == "pair"
-        scorers = split_scorers(self.trainee.evaluated, embeddings, pairs, second_stage)
+        scorers = split_scorers(self.trainee.evaluated, embeddings, second_stage)
         if self.combination is not None:
             scorers = scorers._replace(combination=self.combination)
         return scorers if self.cross is None else cross_scorers(scorers, self.cross, pairs, self.config.evaluation)

@@ -169,7 +169,7 @@ class Reranking:
         experiment, evaluation = self.experiment, self.config.evaluation
         split, monitor = experiment.corpus["validation"], experiment.monitor
         with experiment.clock("evaluate"):
-            scorers = split_scorers(self.bi_encoder, validation, split, second_stage=False)
+            scorers = split_scorers(self.bi_encoder, validation, second_stage=False)
             cache = PairCache(self.reader)
             cache.prepare(lambda ask: monitored_lists(scorers._replace(classify=ask), split, monitor, evaluation))
             nearest = monitored_lists(scorers._replace(classify=cache), split, monitor, evaluation)

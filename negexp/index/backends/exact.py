@@ -8,8 +8,6 @@ many candidates, the scores are computed again in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from negexp.config import IndexConfig
 from negexp.index.base import Candidates, NeighbourIndex
+from negexp.index.rounding import EQUAL_NORMS, ROUNDING, SAFETY, full_precision, rounding_error, score_error
 from negexp.processor import fast_bfloat16
 from negexp.scratch import scratch
 
@@ -26,10 +25,6 @@ TILE = 2**13  # columns of a block of scores
 CHUNK = 16  # columns whose best score is compared first; a divisor of TILE
 MOST_QUERIES, MOST_SCORES = 2**10, 2**21  # in a block: larger blocks are not faster, and take more memory
 ROOM = 16  # expected candidates per neighbour, at most: about k come from the first tile, few from later ones
-ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8}  # relative error of one operation, twice its bound
-EQUAL_NORMS = {torch.float32: 1e-6, torch.bfloat16: 1e-4}  # relative spread of norms that counts as none
-SAFETY = 1.02  # for the rounding of the bounds themselves
-ROWS = 2**11  # rows converted at a time
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ class ExactIndex(NeighbourIndex):
             return self.longest - shortest <= EQUAL_NORMS[dtype] * self.longest
 
         def with_bounds(vectors: Tensor) -> RoundedVectors:
-            error = _rounding_error(exact, vectors)
+            error = rounding_error(exact, vectors)
             if equal_norms(vectors.dtype):
                 return RoundedVectors(vectors, error, None, (self.longest**2 - shortest**2) / 2)
             return RoundedVectors(vectors, error, (norms**2 / 2).to(device, vectors.dtype), 0.0)
@@ -114,7 +109,7 @@ class ExactIndex(NeighbourIndex):
         found: list[tuple[Tensor, Tensor, Tensor]] = []  # query, column and score
         candidates = 0
         for start in range(0, len(rounded.vectors), TILE):
-            with _full_precision(queries.device):
+            with full_precision(queries.device):
                 scores = rounded.scores(queries, start)
             chunk_best = scores.amax(dim=1)
             # the best scores of many chunks are nearly the best scores of all columns, and never above them
@@ -138,39 +133,12 @@ class ExactIndex(NeighbourIndex):
     def _margin(self, rounded: RoundedVectors, exact: Tensor, queries: Tensor) -> Tensor:
         """Return (queries,) by how much the score of a k-nearest vector can be below the k-th best score.
 
-        Errors come from rounding vectors, queries, sums and results, from underflow of tiny numbers, and from the
-        float64 distances that scores are compared with. A comparison has two scores, so the bound counts twice.
+        A comparison has two scores, so the bound on the error of a score counts twice.
         """
-        norms = torch.linalg.vector_norm(exact.double(), dim=1)
-        query_error = torch.linalg.vector_norm(exact.double() - queries.cpu().double(), dim=1)
-        factors = query_error * self.longest + norms * rounded.rounding_error
-        sums = (exact.shape[1] + 4) * ROUNDING[torch.float32] * (norms * self.longest + self.longest**2)
-        results = ROUNDING[queries.dtype] * norms * self.longest
-        rest = exact.shape[1] * (2.0**-126 * (1 + norms + self.longest) + 2.0**-52 * (norms + self.longest) ** 2)
-        margin: Tensor = 2 * SAFETY * (factors + sums + results + rest) + SAFETY * rounded.spread
+        error = score_error(exact, queries, self.longest, rounded.rounding_error)
+        margin: Tensor = 2 * error + SAFETY * rounded.spread
         return margin.clamp(max=torch.finfo(torch.float32).max / 4)  # with this margin every vector is a candidate
 
 
 def _rounded_down(values: Tensor, dtype: torch.dtype) -> Tensor:
     return (values - ROUNDING[dtype] * values.abs()).to(dtype)
-
-
-def _rounding_error(exact: Tensor, rounded: Tensor) -> float:
-    """Return the largest distance between a vector and its rounded copy."""
-    if rounded.dtype == exact.dtype:
-        return 0.0
-    parts = zip(exact.split(ROWS), rounded.split(ROWS), strict=True)
-    return max(float(torch.linalg.vector_norm(a.double() - b.cpu().double(), dim=1).max()) for a, b in parts)
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Disable TF32 and autocast, which round the factors of float32 products."""
-    precision = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
