@@ -17,7 +17,7 @@ from negexp.evaluation.scores import Floats, Scorer
 from negexp.evaluation.tiles import TILE, GroupTiles, LargeGroups, TileOrder, TilePass
 
 SMALL = 64  # a group with at most so many columns is scored pair by pair
-MOST_QUERIES = 2**10  # in a block: larger blocks are not faster
+MOST_QUERIES = 2**9  # in a block: larger blocks are not faster
 SCORE_BYTES = 16  # memory for a score of a tile, and for what it is compared with
 ENTRY_BYTES = 128  # memory for a scored pair, with what is computed from it
 

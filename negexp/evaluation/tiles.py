@@ -22,7 +22,7 @@ from negexp.index.rounding import ROUNDING
 from negexp.scratch import scratch
 from negexp.signals import check_stop
 
-TILE = 2**11  # columns scored at a time
+TILE = 2**12  # columns scored at a time
 CHUNK = 128  # columns whose counts are compared first
 NEAREST_CHUNK = 16  # columns whose best score is compared first
 MOST_OPEN = 2**20  # comparisons that wait for their exact scores
