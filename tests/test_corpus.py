@@ -39,7 +39,7 @@ from negexp.corpus.readers.arguana import ArguanaOptions, read_arguana
 from negexp.corpus.readers.demo import DEMO
 from negexp.corpus.tables import draw_splits, read_pairs
 from negexp.errors import InputError
-from negexp.evaluation.ranking import argument_ids
+from negexp.evaluation.names import argument_ids
 
 Row = dict[str, str]
 LIMITS = Limits(max_bytes=2**24, max_files=1000)

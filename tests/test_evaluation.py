@@ -22,7 +22,7 @@ from negexp.evaluation import MatrixScorer, StageScorers, rank_queries
 from negexp.evaluation.evaluator import evaluate_split, sample_queries, split_scorers
 from negexp.evaluation.metrics import RANK_COLUMNS, Metrics
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.ranking import argument_ids
+from negexp.evaluation.names import argument_ids
 from negexp.evaluation.report_text import metrics_text, skipped_tasks_text
 from negexp.model import BiEncoder, Vectors
 from negexp.model.bi_encoder import PairClassifier

@@ -26,7 +26,7 @@ from negexp.commands import train
 from negexp.config import to_yaml
 from negexp.corpus import load_corpus
 from negexp.errors import InputError
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import STAGES
 from negexp.notebook import Run
 from negexp.tracking import RunFolder
 from negexp.tracking.ledger import LEDGER_COLUMNS

@@ -25,8 +25,7 @@ from negexp.config import DataConfig, to_yaml
 from negexp.corpus import Corpus, load_corpus
 from negexp.errors import InputError
 from negexp.evaluation.metrics import metric_columns, summarise
-from negexp.evaluation.pools import TASKS
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import STAGES, TASKS
 from negexp.report import write_report
 from negexp.report.arms import group_into_comparisons
 from negexp.report.examples import ExampleTexts

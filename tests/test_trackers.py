@@ -23,8 +23,7 @@ from negexp.config import CONF_DIR
 from negexp.errors import InputError
 from negexp.evaluation.metrics import METRICS
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.pools import PROTOCOLS
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import PROTOCOLS, STAGES
 from negexp.tracking import RunFolder
 from negexp.tracking.curves import ArmCurves, Curves, draw_learning, draw_negatives, run_figures
 from negexp.tracking.guarded import Guarded

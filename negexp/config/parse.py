@@ -39,6 +39,8 @@ LATER_KEYS: dict[str, Any] = {
     "trainer.lr_schedule": "constant",
     "trainer.average": "none",
     "trainer.average_decay": 0.99,
+    "trainer.processes": 1,
+    "trainer.chunk_pairs": None,
     "sampler.refresh": {"epochs": "${sampler.refresh_every}", "steps": None, "drift": None},
     "sampler.mining": {"name": "nearest"},
     "batch": {"name": "shuffled", "separate_copies": False},

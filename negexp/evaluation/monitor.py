@@ -8,8 +8,7 @@ from typing import NamedTuple
 from negexp.corpus import Split
 from negexp.errors import InputError
 from negexp.evaluation.metrics import METRICS, Metrics
-from negexp.evaluation.pools import PROTOCOLS, TASKS, possible_tasks
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import PROTOCOLS, STAGES, TASKS, possible_tasks
 
 
 class Monitor(NamedTuple):

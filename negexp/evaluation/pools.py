@@ -11,6 +11,7 @@ from negexp.corpus.arguments import Ints, Split
 from negexp.corpus.overlap import first_of_pair
 from negexp.evaluation.candidates import collection_queries
 
+STAGES = ("retrieval", "reranked")
 PROTOCOLS = ("published", "clean")
 
 

@@ -12,8 +12,9 @@ from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
 from negexp.evaluation.block import RankedCell
 from negexp.evaluation.metrics import NDCG
+from negexp.evaluation.names import argument_ids
 from negexp.evaluation.one_pass import OnePass
-from negexp.evaluation.pools import PROTOCOLS, Cell, Task, possible_tasks, protocol_queries
+from negexp.evaluation.pools import PROTOCOLS, STAGES, Cell, Task, possible_tasks, protocol_queries
 from negexp.evaluation.scores import Scorer
 from negexp.evaluation.second_stage import Classifier, Combination, Shortlist, classify_nearest
 from negexp.progress import progress_bar
@@ -21,8 +22,6 @@ from negexp.signals import check_stop
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STAGES = ("retrieval", "reranked")
 
 
 class StageScorers(NamedTuple):
@@ -187,27 +186,3 @@ def _table(split: Split, cells: list[tuple[tuple[str, str, str], RankedBlock]]) 
         }
     )
     return table.astype(dict.fromkeys(("query", "protocol", "stage", "task", "first"), "str"))  # also without rows
-
-
-def named_arguments(split: Split) -> dict[str, tuple[list[str], Ints]]:
-    """Return table -> the id and the text (row of `Corpus.texts`) of each argument, in the order of their numbers.
-
-    Ids are `theme/debate/pro01/point` and `theme/debate/pro01/counter`; documents of a collection have their own.
-    """
-    tables = {
-        part: ([f"{id_}/{part}" for id_ in split.ids], texts)
-        for part, texts in (("point", split.point), ("counter", split.counter))
-    }
-    if split.collection is not None:
-        tables["document"] = (list(split.collection.ids), split.collection.text)
-    return tables
-
-
-def argument_ids(split: Split) -> dict[int, str]:
-    """Return the id of the first argument with each text: documents of a collection, then counters, then points."""
-    ids: dict[int, str] = {}
-    tables = named_arguments(split)
-    for table in ("document", "counter", "point"):
-        for id_, text in zip(*tables.get(table, ((), np.empty(0, dtype=np.int64))), strict=True):
-            ids.setdefault(int(text), id_)
-    return ids

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from negexp.corpus.arguments import Ints
-from negexp.evaluation.block import RankedCell
 from negexp.evaluation.golds import dcg, discount, gains, lower_golds
+
+if TYPE_CHECKING:
+    from negexp.evaluation.block import RankedCell
 
 # Takes texts as rows of `Corpus.texts`: (queries,), (queries, k) -> log-odds (queries, k). A higher score is better.
 Classifier = Callable[[Ints, Ints], NDArray[np.float64]]

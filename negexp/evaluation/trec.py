@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
+from negexp.evaluation.names import named_arguments
 from negexp.evaluation.one_pass import OnePass
-from negexp.evaluation.pools import PROTOCOLS, Cell, possible_tasks
-from negexp.evaluation.ranking import STAGES, CellRanks, StageScorers, named_arguments, ranked_blocks
+from negexp.evaluation.pools import PROTOCOLS, STAGES, Cell, possible_tasks
+from negexp.evaluation.ranking import CellRanks, StageScorers, ranked_blocks
 from negexp.evaluation.second_stage import Shortlist, classify_nearest
 from negexp.progress import progress_bar
 

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from negexp.evaluation.metrics import METRICS, table_metrics
-from negexp.evaluation.pools import PROTOCOLS
+from negexp.evaluation.pools import PROTOCOLS, STAGES
 from negexp.evaluation.power import needed_to_see, would_be_seen
-from negexp.evaluation.ranking import STAGES
 from negexp.evaluation.statistics import Study
 from negexp.report.arms import Arm, Comparison
 from negexp.report.runs import Run

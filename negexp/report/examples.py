@@ -12,7 +12,7 @@ import pandas as pd
 from negexp.corpus import Corpus, load_corpus
 from negexp.corpus.arguments import Ints
 from negexp.errors import InputError
-from negexp.evaluation.ranking import argument_ids
+from negexp.evaluation.names import argument_ids
 from negexp.report.arms import Arm, Comparison
 
 

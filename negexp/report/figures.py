@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from negexp.drawing import STYLE, by_epoch, lay_out, legend_of_arms, line_style
-from negexp.evaluation.pools import PROTOCOLS
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import PROTOCOLS, STAGES
 from negexp.report.arms import Comparison
 from negexp.report.compare import QUERY_SUBSETS, Numbers
 from negexp.tracking.curves import ArmCurves, Curves, draw_learning, draw_negatives, epoch_values

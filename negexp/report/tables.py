@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from negexp.evaluation.pools import PROTOCOLS
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import PROTOCOLS, STAGES
 from negexp.report.arms import Arm, Comparison
 from negexp.report.compare import QUERY_SUBSETS, CellKey, Numbers, arms_best_first, headline_rows, signed
 

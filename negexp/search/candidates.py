@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from negexp.corpus import Corpus, Split
 from negexp.corpus.match import identities
-from negexp.evaluation.ranking import named_arguments
+from negexp.evaluation.names import named_arguments
 from negexp.search.texts import METADATA, Texts
 
 Ints = NDArray[np.int64]

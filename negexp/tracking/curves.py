@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from negexp.drawing import STYLE, by_epoch, draw_band, lay_out, legend_of_arms, line_style, render
 from negexp.evaluation.metrics import Metrics
 from negexp.evaluation.monitor import Monitor
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import STAGES
 
 NEGATIVES = {
     "negative_distance": "distance to the negative",

@@ -133,13 +133,9 @@ class Refresher:
             "missing_share": 1.0 - float(negatives.found.mean()),
             "negatives_replaced": replaced_share(negatives, previous),
             **sampler.statistics(),
-            **self._index_statistics(round_),
+            **round_.space.statistics(),
         }
         return Refreshed(negatives, statistics, ledger)
-
-    def _index_statistics(self, round_: SamplingRound) -> dict[str, float]:
-        with self.clock("index"):
-            return round_.space.statistics()
 
     def round(self, moment: Moment, embeddings: Embeddings) -> SamplingRound:
         """Return the sampling round for these embeddings, with a generator derived from (seed, epoch, step)."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from negexp.evaluation.pools import PROTOCOLS, TASKS
-from negexp.evaluation.ranking import STAGES
+from negexp.evaluation.pools import PROTOCOLS, STAGES, TASKS
 from negexp.world import World
 
 if TYPE_CHECKING:
