@@ -258,7 +258,8 @@ def test_the_reference_has_every_key_of_every_command() -> None:
 
 BESIDE_THE_RESULT = {
     *("name", "resume", "checkpoint.keep", "tracker.ledger", "tracker.progress", "tracker.listeners"),
-    *("data.max_bytes", "data.max_files", "trainer.profile"),
+    *("data.max_bytes", "data.max_files", "trainer.profile", "trainer.processes"),
+    *("cache.keep", "cache.folder", "cache.max_bytes"),
 }
 
 

@@ -212,7 +212,7 @@ def test_only_untrained_embeddings_are_written_and_read(runs: Callable[[str, str
     assert first.embedded - second.embedded == sum(texts.values())
     assert not [line for line in without.log if "saved" in line]
     (line,) = (line for line in second.log if "saved" in line)
-    assert line.startswith(f"embeddings of train, validation, test read from {root}: ")
+    assert line.startswith(f"embeddings of validation, test, train read from {root}: ")
     assert line.endswith(" s of embedding saved")
 
 

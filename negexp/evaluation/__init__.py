@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from negexp.evaluation.metrics import METRICS, summarise
@@ -28,12 +27,15 @@ __all__ = [
     "summarise",
 ]
 
-WITH_TORCH = {"ranking": ("StageScorers", "rank_queries"), "scores": ("DistanceScorer", "MatrixScorer", "Scorer")}
-
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is asked for: reports read ranks without it."""
-    for module, names in WITH_TORCH.items():
-        if name in names:
-            return getattr(import_module(f"negexp.evaluation.{module}"), name)
+    if name in ("StageScorers", "rank_queries"):
+        from negexp.evaluation import ranking
+
+        return getattr(ranking, name)
+    if name in ("DistanceScorer", "MatrixScorer", "Scorer"):
+        from negexp.evaluation import scores
+
+        return getattr(scores, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -175,7 +175,9 @@ class StoredRun:
 
     def _kept(self, epoch: int) -> bool:
         """Return whether drift kept the negatives at the start of a committed epoch."""
-        table = read_csv(self.files.refreshes, self.folder) if self.files.refreshes.exists() else pd.DataFrame()
+        if not self.files.refreshes.exists():
+            return False
+        table = read_csv(self.files.refreshes, self.folder)
         if "refreshed" not in table:
             return False
         return bool(table.query("epoch == @epoch and step == 0")["refreshed"].eq(0).any())
