@@ -111,7 +111,7 @@ class TextEncoder:
         calls = [self._call(role, distinct[positions], again=chunks > 1) for positions in own]
         calls = calls or [tuple(part[:0] for part in self._call(role, distinct[:1]))]  # this process has no text
         embedded = runtime.to_device(torch.from_numpy(np.concatenate([*own, NOTHING])))
-        order = torch.cat(world.gather(embedded)).argsort()[runtime.to_device(torch.from_numpy(place))]
+        order = world.order(embedded)[runtime.to_device(torch.from_numpy(place))]
         return Vectors(*(world.gather_rows(torch.cat(part))[order] for part in zip(*calls, strict=True)))
 
     def _call(self, role: Role, rows: Ints, again: bool = False) -> tuple[Tensor, ...]:

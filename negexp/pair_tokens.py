@@ -109,8 +109,7 @@ class PairReader:
         order = np.argsort([-len(ids) for ids, _ in tokens], kind="stable")
         own = order[list(world.share(len(order)))]
         logits = self._call([tokens[place] for place in own]) if len(own) else self._call(tokens[:1])[:0]
-        places = torch.cat(world.gather(self.runtime.to_device(torch.from_numpy(own))))
-        return world.gather_rows(logits)[places.argsort()]
+        return world.gather_rows(logits)[world.order(self.runtime.to_device(torch.from_numpy(own)))]
 
     @torch.inference_mode()
     def scores(self, points: Ints, candidates: Ints) -> NDArray[np.float64]:

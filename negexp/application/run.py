@@ -71,7 +71,7 @@ def run_command(command: str, arguments: list[str]) -> None:
 
 
 def _meet(command: str, args: Namespace) -> None:
-    """Join the other processes that torchrun has started; all but the main one write elsewhere, and say nothing."""
+    """Join the other processes that torchrun has started; all but the main one write elsewhere."""
     processes = started()[1]
     if processes > 1 and find(command).processes is None:
         raise InputError(f"WORLD_SIZE={processes}: negexp {command} runs in one process; start it without torchrun")
@@ -82,7 +82,6 @@ def _meet(command: str, args: Namespace) -> None:
         )
     world = join()
     if not world.main:
-        logging.disable(logging.WARNING)
         own = quote_path(f"hydra.run.dir={world.own_folder(Path())}", find(command).paths)
         sys.argv.insert(1 + len(args.overrides), own)  # the last override of a key counts
 

@@ -71,8 +71,6 @@ class Job:
 
     def _run(self, config: DictConfig) -> str:
         world = join()  # a launcher may have started several processes for this job
-        if not world.main:
-            logging.disable(logging.WARNING)
         hydra = HydraConfig.get()
         overrides = list(hydra.overrides.task)
         command = find(self.command)

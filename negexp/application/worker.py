@@ -28,9 +28,7 @@ def main(exchange: Path) -> int:
     config = load_run_config(exchange / CONFIG, kinds=None)
     try:
         with stops_at_once():
-            world = join()
-            if not world.main:
-                logging.disable(logging.WARNING)
+            join()
             outcome: dict[str, Any] = {"outcome": command.run(config, Path(job["folder"]), job["overrides"]) or "done"}
             code = 0
     except InputError as error:

@@ -26,10 +26,9 @@ def shared_ranks(
         return rank(queries)
     import pandas as pd  # here, so that a search starts without it
 
-    own = queries[list(world.share(len(queries)))]
-    table = rank(own if len(own) else queries[:1])
+    table = rank(queries[list(world.share(len(queries)))])
     buffer = io.BytesIO()
-    table[: None if len(own) else 0].to_parquet(buffer)
+    table.to_parquet(buffer)
     parts = [pd.read_parquet(io.BytesIO(data)) for data in world.gather_bytes(buffer.getvalue())]
     whole = pd.concat(parts, ignore_index=True).astype(table.dtypes)
     order = {"protocol": PROTOCOLS, "task": [task.name for task in TASKS], "stage": STAGES, "query": ids}

@@ -7,6 +7,7 @@ All processes run the same program. Each embeds, searches and ranks a share, and
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import tempfile
@@ -55,6 +56,13 @@ class World:
         that `average_gradients` gives the gradient that one process would have.
         """
         return part
+
+    def order(self, place: Tensor) -> Tensor:
+        """Return the order that puts the rows of `gather_rows` in their places.
+
+        place: (rows,) of this process's rows. All processes together have each of 0 .. rows - 1 once.
+        """
+        return place.argsort()
 
     def fill(self, rows: Tensor, computed: Tensor) -> None:
         """Copy into `rows` (rows, ...) what other processes have computed; `computed` are the places of this one's."""
@@ -129,6 +137,8 @@ def started() -> tuple[int, int]:
 def join() -> World:
     """Join the other processes of a run, if a launcher has started several; return the world.
 
+    All but the main process stop logging.
+
     Raises
     ------
     InputError
@@ -140,6 +150,8 @@ def join() -> World:
         from negexp.world.processes import connect
 
         _world = connect()
+        if not _world.main:
+            logging.disable(logging.WARNING)
     return _world
 
 

@@ -64,6 +64,10 @@ class Processes(World):
         rows: Tensor = _Gathered.apply(part, self)  # type: ignore[no-untyped-call]
         return rows
 
+    def order(self, place: Tensor) -> Tensor:
+        """Return the order of all processes' rows."""
+        return torch.cat(self.gather(place)).argsort()
+
     def fill(self, rows: Tensor, computed: Tensor) -> None:
         """Copy the other processes' rows into `rows`."""
         parts = zip(self.gather(computed), self.gather(rows[computed]), strict=True)
