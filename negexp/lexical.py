@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
 from negexp.config import BM25Config
 from negexp.errors import InputError
+from negexp.modules import hidden
 from negexp.paired import paired_scores
+
+with hidden("jax"):  # bm25s would start it for its own search, and JAX takes most of a GPU's memory
+    import bm25s
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -1,8 +1,11 @@
-"""Where modules are, found without importing them."""
+"""Where modules are, found without importing them, and imports that are kept from finding one."""
 
 from __future__ import annotations
 
 import pkgutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,3 +50,16 @@ def source_of(module: str) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+@contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Let imports in a block fail to find a package, unless it is imported already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]

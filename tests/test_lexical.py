@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -317,3 +320,14 @@ def test_mistakes_are_one_line(
     assert main(arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_bm25_does_not_start_jax(tmp_path: Path) -> None:
+    package = tmp_path / "jax"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('jax was imported')\n", encoding="utf-8")
+    (package / "lax.py").write_text("def top_k(scores, k): print('jax was started')\n", encoding="utf-8")
+    script = "import negexp.lexical, sys; assert 'jax' not in sys.modules; print('then'); import jax"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    assert found.stdout.split("\n") == ["then", "jax was imported", ""]
