@@ -126,14 +126,27 @@ def explain_out_of_memory(keys: str) -> Iterator[None]:
 def _device(device: str, key: str) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
+            _check_gpus(f"{key}device={device}")
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     chosen = torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"{key}device={device}: {torch.cuda.device_count()} GPUs are visible; use auto or cpu")
+    if chosen.type == "cuda":
+        _check_gpus(f"{key}device={device}")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"{key}device={device}: not available on this machine; use auto or cpu")
     return chosen
+
+
+def _check_gpus(setting: str) -> None:
+    """Raise `InputError` when processes of this machine would share a GPU, which nccl does not allow."""
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if current().size > 1 and processes > gpus:
+        raise InputError(
+            f"{setting}: {processes} processes of this machine need a GPU each, and {gpus} "
+            f"{'is' if gpus == 1 else 'are'} visible; start {gpus} (trainer.processes), or set trainer.device=cpu"
+        )
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

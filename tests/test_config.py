@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from negexp import runtime
 from negexp.application.compose import configure
 from negexp.command import find
 from negexp.components import KINDS, Options
@@ -28,7 +30,9 @@ from negexp.config import (
 )
 from negexp.errors import InputError
 from negexp.losses.triplet_ce import TripletCrossEntropyOptions
+from negexp.runtime import choose_runtime
 from negexp.sampling.samplers.decay import DecayOptions
+from negexp.world import World
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -438,3 +442,22 @@ def test_a_query_head_can_learn_above_a_frozen_encoder() -> None:
         InputError, match=r"loss\.name=info_nce does not train it; use .*, or set model\.query_head=residual"
     ):
         train_config(*frozen)
+
+
+class EightProcesses(World):
+    size = 8
+
+
+def test_processes_that_would_share_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert choose_runtime("auto", "float32", None).device == torch.device("cuda", 1)
+    monkeypatch.setattr(runtime, "current", EightProcesses)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert choose_runtime("auto", "float32", None).device == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for device in ("auto", "cuda", "cuda:0"):
+        with pytest.raises(InputError, match=rf"^trainer\.device={device}: 3 processes .* and 2 are visible; start 2"):
+            choose_runtime(device, "float32", None)
+    assert choose_runtime("cpu", "float32", None).device.type == "cpu"

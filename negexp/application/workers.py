@@ -62,6 +62,7 @@ def _start(exchange: Path, count: int, threads: int) -> list[subprocess.Popen[by
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    shared["LOCAL_WORLD_SIZE"] = str(count)
     shared["OMP_NUM_THREADS"] = str(threads)  # else each process takes all cores
     return [
         subprocess.Popen(
