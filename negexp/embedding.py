@@ -26,17 +26,23 @@ class Embeddings:
     """Embeddings of texts as queries and as candidates, on the runtime's device.
 
     With a shared encoder and no query head, `query` and `candidate` are the same object.
-    row: (texts of the corpus,) row of each text's vectors, -1 for texts that were not embedded.
+    row: (texts of the corpus,) row of each text in `candidate`, -1 for texts that were not embedded.
+    query_row: the same for `query`; None: as `row`. With two encoders, only queries have rows there.
     """
 
     query: Vectors
     candidate: Vectors
     row: Ints
+    query_row: Ints | None = None
+
+    def rows(self, role: Role) -> Ints:
+        """Return the row (texts of the corpus,) of each text in the vectors of a role."""
+        return self.row if role == "candidate" or self.query_row is None else self.query_row
 
     def retrieval(self, role: Role, texts: Ints) -> NDArray[np.float32]:
         """Return retrieval embeddings (texts, r) of the given texts."""
         vectors = self.query if role == "query" else self.candidate
-        rows = torch.from_numpy(self.row[texts]).to(vectors.retrieval.device)
+        rows = torch.from_numpy(self.rows(role)[texts]).to(vectors.retrieval.device)
         retrieval: NDArray[np.float32] = vectors.retrieval[rows].cpu().numpy()
         return retrieval
 
@@ -50,20 +56,26 @@ class TextEncoder:
     runtime: Runtime
     progress: str = "never"
 
-    def embed(self, texts: Ints, what: str) -> Embeddings:
+    def embed(self, texts: Ints, what: str, queries: Ints | None = None) -> Embeddings:
         """Return the embeddings of some texts (rows of `Corpus.texts`), in evaluation mode, without gradients.
 
-        `what` names the texts in the progress bar.
+        `what` names the texts in the progress bar. `queries` holds those of the texts that are queries; None: all.
         """
-        rows = np.unique(self.tokens.row[texts])
+        rows, shared = np.unique(self.tokens.row[texts]), self.model.shared
+        asked = rows if shared or queries is None else np.unique(self.tokens.row[queries])
         self.model.eval()
-        points = self._embed_role("query", rows, what)
-        candidate = points if self.model.shared else self._embed_role("candidate", rows, what)
+        points = self._embed_role("query", asked, what)
+        candidate = points if shared else self._embed_role("candidate", rows, what)
         with torch.inference_mode():
             query = self.model.as_queries(points)
-        vector_of_row = np.full(len(self.tokens), -1, dtype=np.int64)
-        vector_of_row[rows] = np.arange(len(rows))
-        return Embeddings(query, candidate, vector_of_row[self.tokens.row])
+        return Embeddings(query, candidate, self._places(rows), None if shared else self._places(asked))
+
+    def _places(self, rows: Ints) -> Ints:
+        """Return the place (texts of the corpus,) of each text's tokens among rows of the token table, or -1."""
+        place = np.full(len(self.tokens), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        found: Ints = place[self.tokens.row]
+        return found
 
     def embed_as(self, role: Role, texts: Ints, what: str) -> Vectors:
         """Return the embeddings (texts, .) of some texts in one role, in evaluation mode, without gradients."""

@@ -91,6 +91,24 @@ def test_embeddings_equal_a_plain_forward_pass_text_by_text() -> None:
         np.testing.assert_allclose(embeddings.retrieval("query", np.array([text]))[0], expected, atol=1e-5)
 
 
+def test_of_two_encoders_only_queries_are_embedded_by_the_first() -> None:
+    config = compose_train("experiment=smoke", "model.shared_encoder=false").model
+    texts = ["one text of the house", "the train", "a text about the train and the rest", "short"]
+    built = build_model(config, 0, texts * 4)
+    with torch.no_grad():
+        for parameter in built.model.tower("candidate").parameters():
+            parameter.mul_(1.5)
+    tokens = tokenize(texts, built.tokenizer, config.max_length)
+    encoder = TextEncoder(built.model, tokens, choose_runtime("cpu", "float32", tokens_per_batch=8))
+    every, some = encoder.embed(np.arange(4), "texts"), encoder.embed(np.arange(4), "texts", np.array([3, 1]))
+    assert len(some.query.retrieval) == 2
+    assert some.rows("query").tolist().count(-1) == 2
+    for role, asked in (("query", [1, 3]), ("candidate", [0, 1, 2, 3])):
+        both = (embeddings.retrieval(role, np.array(asked)) for embeddings in (every, some))
+        np.testing.assert_allclose(*both, atol=1e-5)
+    assert np.abs(every.retrieval("query", np.arange(4)) - every.retrieval("candidate", np.arange(4))).max() > 0.01
+
+
 def test_texts_that_are_equal_after_truncation_have_one_embedding_to_the_bit() -> None:
     config = compose_train("experiment=smoke").model
     texts = ["house " * 60 + "one", "house " * 60 + "two"]

@@ -67,7 +67,7 @@ def _scorers(config: EvaluateConfig, corpus: Corpus, run: TrainedRun | None, run
     built = model_of(config, corpus, run)
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
     model = built.model.to(runtime.device)
-    embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split)
+    embeddings = TextEncoder(model, tokens, runtime, config.progress).embed(split.texts(), config.split, split.point)
     if run is None:
         return split_scorers(model, embeddings)
     reader = run.reader(built, corpus.texts, runtime, config.progress)

@@ -28,7 +28,7 @@ def compare_embedding(setting: Setting, peak: dict[str, float]) -> PhaseResult:
     def embed() -> NDArray[np.float32]:
         tokens = tokenize(texts, setting.built.tokenizer, config.model.max_length)
         embeddings = replace(setting.encoder, tokens=tokens).embed(np.arange(len(texts)), "texts")
-        pooled: NDArray[np.float32] = embeddings.query.pooled.cpu().numpy()[embeddings.row]
+        pooled: NDArray[np.float32] = embeddings.query.pooled.cpu().numpy()[embeddings.rows("query")]
         return pooled
 
     contenders: dict[str, Any] = {NEGEXP: embed}

@@ -83,7 +83,7 @@ class Setting:
         """Return the embeddings of all training arguments."""
         log.info("embedding all training arguments once, for the phases that follow")
         encoder = replace(self.encoder, progress=self.config.progress)
-        return encoder.embed(self.corpus["train"].texts(), "train")
+        return encoder.embed(self.corpus["train"].texts(), "train", self.corpus["train"].point)
 
     @property
     def encoder(self) -> TextEncoder:

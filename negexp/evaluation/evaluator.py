@@ -46,7 +46,9 @@ def evaluate_split(
 
 def split_scorers(model: BiEncoder, embeddings: Embeddings, second_stage: bool = True) -> StageScorers:
     """Return the scorers of the embedded texts. Without `second_stage`, the pair classifier does not re-rank."""
-    score = DistanceScorer(embeddings.query.retrieval, embeddings.candidate.retrieval, embeddings.row)
+    score = DistanceScorer(
+        embeddings.query.retrieval, embeddings.candidate.retrieval, embeddings.row, embeddings.rows("query")
+    )
     classifier = model.classifier if second_stage else None
     return StageScorers(score, None if classifier is None else pair_classifier(classifier, embeddings))
 
@@ -83,7 +85,8 @@ def pair_classifier(classifier: PairClassifier, embeddings: Embeddings) -> Class
 
     @torch.inference_mode()
     def classify(points: Ints, candidates: Ints) -> NDArray[np.float64]:
-        rows = (torch.from_numpy(embeddings.row[texts]).to(device) for texts in (points, candidates))
+        own, other = embeddings.rows("query")[points], embeddings.row[candidates]
+        rows = (torch.from_numpy(part).to(device) for part in (own, other))
         result: NDArray[np.float64] = scores(*rows).cpu().numpy().astype(np.float64)
         return result
 

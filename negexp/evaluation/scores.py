@@ -92,7 +92,9 @@ class DistanceScorer:
     queries, candidates
         The vectors (rows, dim) in both roles, float32 or float64, on the device that computes the tiles.
     row
-        (texts of the corpus,) the row of each text.
+        (texts of the corpus,) the row of each text among the candidates.
+    query_row
+        The same among the queries; None: as `row`.
 
     Raises
     ------
@@ -100,8 +102,9 @@ class DistanceScorer:
         When a vector is not finite.
     """
 
-    def __init__(self, queries: Tensor, candidates: Tensor, row: Ints) -> None:
-        self.queries, self.candidates, self.row = queries, candidates, row
+    def __init__(self, queries: Tensor, candidates: Tensor, row: Ints, query_row: Ints | None = None) -> None:
+        self.queries, self.candidates = queries, candidates
+        self.row, self.query_row = row, row if query_row is None else query_row
         for vectors in (queries, candidates):
             check_finite(vectors.cpu().numpy())
         norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in candidates.split(2**13)])
@@ -115,7 +118,7 @@ class DistanceScorer:
 
     def tiles(self, query: Ints) -> Tiles:
         """Return float32 scores with the bound on their error."""
-        return _ProductTiles(self, self.queries[self._rows(query)])
+        return _ProductTiles(self, self.queries[self._rows(query, self.query_row)])
 
     def pairs(self, query: Ints, candidate: Ints) -> Floats:
         """Return minus the squared distance of each pair, from differences in float64."""
@@ -123,14 +126,14 @@ class DistanceScorer:
         block = max(1, PAIR_BYTES // (8 * max(1, self.queries.shape[1])))
         for start in range(0, len(query), block):
             some = slice(start, start + block)
-            own = self.queries.index_select(0, self._rows(query[some])).double()
-            other = self.candidates.index_select(0, self._rows(candidate[some])).double()
+            own = self.queries.index_select(0, self._rows(query[some], self.query_row)).double()
+            other = self.candidates.index_select(0, self._rows(candidate[some], self.row)).double()
             difference = own.sub_(other).cpu().numpy()
             found[some] = -np.einsum("ij,ij->i", difference, difference)
         return found
 
-    def _rows(self, text: Ints) -> Tensor:
-        return torch.from_numpy(self.row[text]).to(self.queries.device)
+    def _rows(self, text: Ints, row: Ints) -> Tensor:
+        return torch.from_numpy(row[text]).to(self.queries.device)
 
 
 class _ProductTiles:
@@ -141,7 +144,7 @@ class _ProductTiles:
         self.error = error + SAFETY * scorer.spread
 
     def scores(self, candidate: Ints) -> Tensor:
-        scorer, rows = self.scorer, self.scorer._rows(candidate)
+        scorer, rows = self.scorer, self.scorer._rows(candidate, self.scorer.row)
         shape, device = (len(rows), self.rounded.shape[1]), self.rounded.device
         tile = scratch("evaluation tile", shape, torch.float32, device)
         torch.index_select(scorer.rounded, 0, rows, out=tile)

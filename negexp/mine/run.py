@@ -74,7 +74,7 @@ def mine(config: MineConfig, corpus: Corpus, built: BuiltModel, runtime: Runtime
         refresher.rescored = PairCache(_cross_encoder(config, corpus.texts, runtime))
     tokens = tokenize_corpus(corpus, built.tokenizer, config.model.max_length, [config.split])
     encoder = TextEncoder(built.model.to(runtime.device), tokens, runtime, config.progress)
-    embeddings = encoder.embed(corpus[config.split].texts(), config.split)
+    embeddings = encoder.embed(corpus[config.split].texts(), config.split, corpus[config.split].point)
     round_ = refresher.round(moment, embeddings)
     negatives, statistics, ledger = refresher.sample(round_, moment, None)
     recall = statistics.get("index_recall")

@@ -142,7 +142,7 @@ class Experiment:
         """Embed all arguments of a split with the model that is trained, or with the given one."""
         encoder = self.encoder if model is None else replace(self.encoder, model=model)
         with self.clock("embed"):
-            return encoder.embed(self.corpus[split].texts(), split)
+            return encoder.embed(self.corpus[split].texts(), split, self.corpus[split].point)
 
     def present(self) -> Present:
         """Return a function that returns the embeddings of the training texts by the model as it is at the first call.
