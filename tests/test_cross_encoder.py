@@ -45,6 +45,27 @@ def reader_of(texts: Sequence[str], max_length: int = 24, tokens: int = 100, fus
     return PairReader(model, texts, built.tokenizer, max_length, choose_runtime("cpu", "float32", tokens))
 
 
+def test_a_cross_encoder_starts_as_the_mean_of_two_towers() -> None:
+    config = compose_train(*CROSS, "model.shared_encoder=false").model
+    trained = build_model(config, 0, sentences(12)).model
+    with torch.no_grad():
+        for number, parameter in enumerate(trained.tower("candidate").encoder.parameters()):
+            parameter.add_(number + 1)
+    query, candidate = (dict(trained.tower(role).encoder.named_parameters()) for role in ("query", "candidate"))
+    started = build_cross_encoder(trained, config, seed=0)
+    for name, parameter in started.encoder.named_parameters():
+        torch.testing.assert_close(parameter, (query[name] + candidate[name]) / 2)
+        assert not torch.equal(query[name], candidate[name])
+
+
+def test_a_cross_encoder_starts_with_the_bits_of_a_shared_encoder() -> None:
+    config = compose_train(*CROSS).model
+    trained = build_model(config, 0, sentences(12)).model
+    started = build_cross_encoder(trained, config, seed=0).encoder.state_dict()
+    for name, value in trained.tower("query").encoder.state_dict().items():
+        assert torch.equal(started[name], value)
+
+
 def plain_encoder(model: CrossEncoder) -> torch.nn.Module:
     """Return transformers' own encoder with the cross-encoder's weights: padded, unfused."""
     config = BertConfig(**{**model.encoder.config.to_dict(), "attn_implementation": "eager"})

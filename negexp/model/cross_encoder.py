@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from negexp.config import ModelConfig
-from negexp.model.bi_encoder import BiEncoder, Tower
+from negexp.model.bi_encoder import BiEncoder
 from negexp.model.encoder import pool
 from negexp.model.trainable import Trainable
 from negexp.randomness import derive
@@ -18,13 +18,18 @@ from negexp.randomness import derive
 class CrossEncoder(Trainable):
     """Encoder -> pooled state -> linear -> logit (Nogueira & Cho 2019).
 
-    The encoder starts as a copy of the trained query tower's, and all of its layers learn.
+    The encoder starts as a copy of the trained one. Of two towers it is the mean: what they have learned for their own
+    roles, in opposite directions, cancels (averaged weights: Wortsman et al. 2022). All of its layers learn.
     """
 
-    def __init__(self, tower: Tower, config: ModelConfig) -> None:
+    def __init__(self, trained: BiEncoder, config: ModelConfig) -> None:
         super().__init__()
+        tower = trained.tower("query")
         encoder = copy.deepcopy(tower.encoder)
         assert isinstance(encoder, PreTrainedModel)
+        with torch.no_grad():
+            for mean, other in zip(encoder.parameters(), trained.tower("candidate").encoder.parameters(), strict=True):
+                mean.lerp_(other, 0.5)
         self.encoder = encoder.requires_grad_(True)
         self.pooling = config.pooling
         self.linear = nn.Linear(tower.hidden_size, 1)
@@ -52,7 +57,7 @@ class CrossEncoder(Trainable):
 
 
 def build_cross_encoder(model: BiEncoder, config: ModelConfig, seed: int) -> CrossEncoder:
-    """Return the cross-encoder at its start: the trained encoder of queries, and a linear layer drawn from the seed."""
+    """Return the cross-encoder at its start: the trained encoder, and a linear layer drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, 0, "cross-encoder"))
-        return CrossEncoder(model.tower("query"), config).to(next(model.parameters()).device)
+        return CrossEncoder(model, config).to(next(model.parameters()).device)
