@@ -20,9 +20,9 @@ from negexp.config import ModelConfig
 from negexp.embedding import TextEncoder
 from negexp.errors import InputError
 from negexp.model import build_model, restore_model
-from negexp.model.cpu import fuse
 from negexp.model.encoder import prepare_config, without_gradients
 from negexp.model.encoder_check import check_encoder, relative_difference
+from negexp.model.fused import fuse
 from negexp.runtime import choose_runtime
 from negexp.tokens import tokenize, train_vocabulary
 

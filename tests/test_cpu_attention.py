@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from negexp import scratch
-from negexp.model.cpu import attention
-from negexp.model.cpu.attention import attend
-from negexp.model.cpu.dropout import kept_scale
+from negexp.model.fused import attention
+from negexp.model.fused.attention import attend
+from negexp.model.fused.dropout import kept_scale
 
 SCALING = 0.4
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}

@@ -10,7 +10,7 @@ from conftest import compose_train
 from torch import nn
 
 from negexp.model import build_model
-from negexp.model.cpu.dropout import Dropout, drop_signs, kept_scale, replace_dropout
+from negexp.model.fused.dropout import Dropout, drop_signs, kept_scale, replace_dropout
 
 
 @pytest.mark.parametrize("p", [0.0, 1e-3, 0.1, 0.5, 0.9, 0.99])

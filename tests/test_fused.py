@@ -17,7 +17,7 @@ from negexp.commands import evaluate, train
 from negexp.config import CONF_DIR, EvaluateConfig, parse_config
 from negexp.errors import InputError
 from negexp.model import BuiltModel, build_model, restore_model
-from negexp.model.cpu import attention, dropout, packing, self_attention
+from negexp.model.fused import attention, dropout, groups, self_attention, varlen
 
 SMOKE = "experiment=smoke"
 TEXTS = ["a short text about rent and houses", "another text, about trains"] * 9
@@ -39,12 +39,13 @@ def refuse(*arguments: object, **keys: object) -> None:
 
 @pytest.fixture
 def without_fast_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every function of `negexp.model.cpu` that computes something fail."""
+    """Let every function of `negexp.model.fused` that computes something fail."""
     for module, name in (
         (attention, "drop_signs"),
         (dropout, "drop_signs"),
-        (self_attention, "attend"),
-        (packing, "text_groups"),
+        (groups, "attend"),
+        (groups, "text_groups"),
+        (varlen, "flash_attention"),
     ):
         monkeypatch.setattr(module, name, refuse)
 

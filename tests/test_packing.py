@@ -1,4 +1,8 @@
-"""Texts without padding against padded ones, both with the same weights: embeddings, gradients, devices, copies."""
+"""Texts without padding against padded ones, both with the same weights: embeddings, gradients, devices, copies.
+
+Flash attention runs on GPUs only. Where there is none, a loop over the texts stands in for the operator, and the tests
+compare all that surrounds it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import compose_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +19,10 @@ from torch import nn
 
 from negexp.config import ModelConfig
 from negexp.model import BiEncoder, build_model
-from negexp.model.cpu import groups
+from negexp.model.fused import groups, packing, varlen
+from negexp.model.fused.groups import GroupedTexts
+from negexp.model.fused.self_attention import PackedTexts
+from negexp.model.fused.varlen import VarlenTexts, takes_varlen
 
 TEXTS = ["a short text about rent and houses", "another text, about trains", "houses and trains again and again"]
 
@@ -135,6 +143,91 @@ def test_dropout_drops_in_packed_attention_too(config: ModelConfig) -> None:
     assert torch.equal(first, again)
 
 
+def loop_over_texts(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    *rest: object,
+    scale: float,
+) -> tuple[torch.Tensor]:
+    """Return what flash attention returns, one text after the other, without dropout."""
+    assert query_bounds.dtype == torch.int32
+    assert torch.equal(query_bounds, key_bounds)
+    lengths = query_bounds.diff()
+    assert rest == (int(lengths.max()), int(lengths.max()), 0.0, False, False)
+    parts = zip(*(part.split(lengths.tolist()) for part in (query, key, value)), strict=True)
+    texts = [[part.transpose(0, 1) for part in text] for text in parts]  # (heads, tokens, dim)
+    return (torch.cat([F.scaled_dot_product_attention(*text, scale=scale).transpose(0, 1) for text in texts]),)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8))
+@settings(deadline=None, max_examples=20, derandomize=True)
+def test_texts_by_their_bounds_are_attended_to_as_in_groups(lengths: list[int]) -> None:
+    draws = torch.Generator().manual_seed(len(lengths))
+    joint = torch.randn(sum(lengths), 3, 2, 8, dtype=torch.float64, generator=draws)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(varlen, "flash_attention", loop_over_texts)
+        for kind in (GroupedTexts, VarlenTexts):
+            own = joint.clone().requires_grad_()
+            output = kind.of(torch.tensor(lengths)).attend(own, 0.0, 0.4)
+            (output * torch.arange(output.numel()).view(output.shape)).sum().backward()
+            assert own.grad is not None
+            found.append((output.detach(), own.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+def test_an_encoder_that_attends_by_bounds_has_the_embeddings_and_gradients_of_a_padded_one(
+    config: ModelConfig, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, pooling=pooling)
+    batch = random_batch([9, 9, 4, 1])
+    padded = outputs_and_gradients(build_model(config, 0, TEXTS * 5, fused="off").model.train(), *batch)
+    model = build_model(config, 0, TEXTS * 5).model.train()
+    monkeypatch.setattr(packing, "_kind", lambda encoder, device: VarlenTexts)
+    monkeypatch.setattr(varlen, "flash_attention", loop_over_texts)
+    packed = outputs_and_gradients(model, *batch)
+    for one, other in zip([*packed[:2], *packed[2]], [*padded[:2], *padded[2]], strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+
+
+def test_flash_attention_needs_a_gpu_a_short_type_and_a_head_size_of_its_own() -> None:
+    assert not takes_varlen(torch.device("cpu"), 32)
+    assert not takes_varlen(torch.device("meta"), 32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        patch.setattr(torch, "is_autocast_enabled", lambda device: True)
+        patch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
+        gpu = torch.device("cuda", 0)
+        assert [takes_varlen(gpu, size) for size in (8, 32, 256, 4, 12, 264)] == [True, True, True, False, False, False]
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        assert not takes_varlen(gpu, 32)
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+        patch.setattr(torch, "get_autocast_dtype", lambda device: torch.float32)
+        assert not takes_varlen(gpu, 32)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_flash_attention_on_a_gpu_is_near_padded_attention_and_deterministic(config: ModelConfig) -> None:
+    ids, mask = (part.cuda() for part in random_batch([48, 30, 29, 7, 3]))
+    found = []
+    for fused in ("off", "auto", "auto"):
+        model = build_model(config, 0, TEXTS * 5, fused=fused).model.train().cuda()
+        seen = seen_by(model)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            _, pooled, gradients = outputs_and_gradients(model, ids, mask)
+        found.append((pooled, torch.cat([gradient.flatten() for gradient in gradients])))
+        assert seen == [(5, 48) if fused == "off" else (1, 117)]
+    padded, packed, again = found
+    for one, other, same in zip(padded, packed, again, strict=True):
+        assert float((one - other).norm() / one.norm()) < 0.02
+        assert torch.equal(other, same)
+
+
 def layer_of(model: BiEncoder) -> nn.Module:
     return model.get_submodule("towers.0.encoder.encoder.layer.0.attention.self")
 
@@ -149,7 +242,7 @@ def test_packed_texts_need_one_product_for_query_key_and_value(config: ModelConf
         part.register_forward_hook(lambda module, args, output, name=name: products.append(name))
     states = torch.randn(1, 11, config.hidden_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     one, other = states.clone().requires_grad_(), states.clone().requires_grad_()
-    packed = groups.PackedTexts(torch.ones(0), groups.text_groups([6, 2, 3]))
+    packed = PackedTexts(torch.ones(0), GroupedTexts.of(torch.tensor([6, 2, 3])))
     found = layer_of(fused)(one, packed_texts=packed)[0]
     wanted = torch.cat([layer_of(plain)(part)[0] for part in other.split([6, 2, 3], dim=1)], dim=1)
     torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-9)

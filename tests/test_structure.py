@@ -169,11 +169,11 @@ def test_the_package_imports_nothing_until_asked_and_no_module_asks() -> None:
 
 
 def test_the_cpus_fast_paths_are_independent_and_used_in_one_place() -> None:
-    inside = {name for name in MODULES if name.startswith("negexp.model.cpu.")}
+    inside = {name for name in MODULES if name.startswith("negexp.model.fused.")}
     for name in inside:
         own = {found for found in imports(name) if found.startswith("negexp.")}
-        assert {found for found in own if not found.startswith("negexp.model.cpu.")} <= ALLOWED_IN_CPU
-    users = {name for name in MODULES if any(found.startswith("negexp.model.cpu") for found in imports(name))}
+        assert {found for found in own if not found.startswith("negexp.model.fused.")} <= ALLOWED_IN_CPU
+    users = {name for name in MODULES if any(found.startswith("negexp.model.fused") for found in imports(name))}
     assert users - inside == {"negexp.model.build"}
 
 

@@ -29,6 +29,8 @@ PACKAGES = (
     "datasets",
     "accelerate",
 )
+# Rows, inner and columns of the product that measures a device's rate: a layer's on a CPU; a GPU needs a large one.
+PRODUCT = {"cpu": (4096, 1536, 384), "mps": (4096, 4096, 4096), "cuda": (8192, 8192, 8192)}
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
@@ -70,11 +72,12 @@ def describe_machine(runtime: Runtime) -> Machine:
 
 def peak_rates(runtime: Runtime) -> dict[str, float]:
     """Return measured operations per second (`float32_flops`, `bfloat16_flops`) and bytes per second (`copy_bytes`)."""
-    rates = {}
+    rates, (rows, inner, columns) = {}, PRODUCT[runtime.device.type]
     for dtype in (torch.float32, torch.bfloat16):
-        a = torch.randn(4096, 1536, device=runtime.device).to(dtype)
-        b = torch.randn(1536, 384, device=runtime.device).to(dtype)
-        rates[f"{str(dtype).removeprefix('torch.')}_flops"] = 2 * 4096 * 1536 * 384 / _best(lambda: a @ b, runtime)  # noqa: B023
+        a = torch.randn(rows, inner, device=runtime.device).to(dtype)
+        b = torch.randn(inner, columns, device=runtime.device).to(dtype)
+        seconds = _best(lambda: a @ b, runtime)  # noqa: B023
+        rates[f"{str(dtype).removeprefix('torch.')}_flops"] = 2 * rows * inner * columns / seconds
     source = torch.ones(2**26, device=runtime.device)
     target = torch.empty_like(source)
     rates["copy_bytes"] = 2 * source.numel() * 4 / _best(lambda: target.copy_(source), runtime)

@@ -208,7 +208,8 @@ class TrainerConfig(Options):
     precision: str = option("auto: bfloat16 autocast on GPUs and CPUs with instructions for it", choices=PRECISIONS)
     device: str = option("auto | cpu | cuda | cuda:N | mps; auto: the GPU where there is one")
     fused: str = option(
-        "auto: on a CPU negexp's own dropout, attention and packed texts; off: all as torch and transformers do it",
+        "auto: texts without padding (on a GPU in bfloat16 only), on a CPU with negexp's own attention and dropout; "
+        "off: all as torch and transformers do it",
         choices=("auto", "off"),
     )
     deterministic: bool = option("only algorithms that give the same bits every time")

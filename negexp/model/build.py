@@ -25,9 +25,9 @@ from transformers import (
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 from negexp.model.bi_encoder import BiEncoder, PairClassifier, QueryHead, Tower
-from negexp.model.cpu import fuse
 from negexp.model.encoder import prepare_config
 from negexp.model.encoder_check import check_encoder
+from negexp.model.fused import fuse
 from negexp.randomness import derive
 from negexp.tokens import padding_id, train_vocabulary
 
@@ -59,7 +59,7 @@ def build_model(
 ) -> BuiltModel:
     """Build the model at the start of a run; without `heads`, it has no pair classifier (zero-shot).
 
-    `fused=auto` gives the encoder the CPU's fast paths (`negexp.model.cpu`); with `off`, it stays unchanged.
+    `fused=auto` gives the encoder the fast paths (`negexp.model.fused`); with `off`, it stays unchanged.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from negexp.model.cpu.dropout import INTEGERS, drop_signs, kept_scale
+from negexp.model.fused.dropout import INTEGERS, drop_signs, kept_scale
 from negexp.processor import has_instructions
 from negexp.scratch import scratch
 

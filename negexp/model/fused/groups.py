@@ -1,4 +1,4 @@
-"""Groups of texts of similar length: each is one call of attention over a packed batch."""
+"""Attention on a CPU over packed texts, in groups of similar length: each group is one call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from negexp.model.fused.attention import attend
 
 # Largest difference in tokens between texts of a group. For attention, texts are padded to the longest in their group:
 # for short texts this costs less than a call for each text.
@@ -28,11 +30,20 @@ class TextGroup(NamedTuple):
     back: Tensor | None
 
 
-class PackedTexts(NamedTuple):
-    """How to unpack a packed batch: `real` (texts, length) is true where the padded batch has a token."""
+class GroupedTexts(NamedTuple):
+    """Packed texts in groups, in the order of the texts."""
 
-    real: Tensor
     groups: list[TextGroup]
+
+    @classmethod
+    def of(cls, lengths: Tensor) -> GroupedTexts:
+        """Form the groups from the lengths (texts,)."""
+        return cls(text_groups(lengths.tolist()))
+
+    def attend(self, joint: Tensor, dropout: float, scaling: float) -> Tensor:
+        """Return attention (tokens, hidden) within each text, of query, key and value (tokens, 3, heads, dim)."""
+        parts = zip(self.groups, joint.split([group.tokens for group in self.groups]), strict=True)
+        return torch.cat([_attend(group, part, dropout, scaling) for group, part in parts])
 
 
 def text_groups(lengths: list[int]) -> list[TextGroup]:
@@ -58,3 +69,16 @@ def _group(lengths: Tensor, shortest: int, longest: int) -> TextGroup:
     first = lengths.cumsum(0) - lengths
     place = torch.where(real, first[:, None] + columns, 0)
     return TextGroup(texts, longest, tokens, place.flatten(), real, real.flatten().nonzero()[:, 0])
+
+
+def _attend(group: TextGroup, joint: Tensor, dropout: float, scaling: float) -> Tensor:
+    """Return attention (tokens, hidden) of a group's query, key and value (tokens, 3, heads, dim)."""
+    heads, dim = joint.shape[2:]
+    texts, length = group.texts, group.longest
+    padded = joint if group.place is None else joint.index_select(0, group.place)
+    by_head = padded.view(texts, length, 3, heads, dim).permute(2, 0, 3, 1, 4).reshape(3, texts * heads, length, dim)
+    real = None if group.real is None else group.real.repeat_interleave(heads, dim=0)[:, None]
+    query, key, value = by_head.unbind()
+    output = attend(query, key, value, real, dropout, scaling)  # (texts * heads, length, dim)
+    output = output.view(texts, heads, length, dim).transpose(1, 2).reshape(-1, heads * dim)
+    return output if group.back is None else output.index_select(0, group.back)

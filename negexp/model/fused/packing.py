@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from negexp.model.cpu.groups import PackedTexts, text_groups
-from negexp.model.cpu.self_attention import pack_self_attention
+from negexp.model.fused.groups import GroupedTexts
+from negexp.model.fused.self_attention import PackedTexts, pack_self_attention
+from negexp.model.fused.varlen import VarlenTexts, takes_varlen
 
 # Encoders that accept positions as an input, and in which only attention connects tokens.
 PACKED_MODELS = ("bert",)
@@ -31,10 +33,10 @@ def can_pack(encoder_config: PreTrainedConfig) -> bool:
 
 
 def pack_texts(encoder: PreTrainedModel) -> None:
-    """Make an encoder pack its `input_ids`, `attention_mask` and `token_type_ids` on a CPU, and unpack its output.
+    """Make an encoder pack its `input_ids`, `attention_mask` and `token_type_ids`, and unpack its output.
 
-    Hidden states (texts, length, hidden) of padding are zero. On a GPU nothing is packed: many small calls would cost
-    more than padding.
+    Hidden states (texts, length, hidden) of padding are zero. Texts stay padded where there is no attention for packed
+    ones: on a GPU in float32, on one older than Ampere, and on other devices.
     """
     pack_self_attention(encoder)
     encoder.register_forward_pre_hook(_pack, with_kwargs=True)
@@ -44,16 +46,27 @@ def pack_texts(encoder: PreTrainedModel) -> None:
 def _pack(
     encoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    if args or kwargs.keys() - {"token_type_ids"} != NEEDED or kwargs["input_ids"].device.type != "cpu":
+    if args or kwargs.keys() - {"token_type_ids"} != NEEDED:
         return None  # leave other inputs unchanged
     ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
+    kind = _kind(encoder, ids.device)
+    if kind is None:
+        return None
     real = mask.bool()
     types = {"token_type_ids": kwargs["token_type_ids"][real][None]} if "token_type_ids" in kwargs else {}
     return (), types | {
         "input_ids": ids[real][None],
         "position_ids": (mask.cumsum(1) - 1)[real][None],
-        "packed_texts": PackedTexts(real, text_groups(mask.sum(1).tolist())),
+        "packed_texts": PackedTexts(real, kind.of(mask.sum(1))),
     }
+
+
+def _kind(encoder: PreTrainedModel, device: torch.device) -> type[GroupedTexts] | type[VarlenTexts] | None:
+    """Return how packed texts are attended to on a device; None: not at all."""
+    if device.type == "cpu":
+        return GroupedTexts
+    head = encoder.config.hidden_size // encoder.config.num_attention_heads
+    return VarlenTexts if takes_varlen(device, head) else None
 
 
 def _unpack(

@@ -5,7 +5,7 @@ Three products would cast the hidden states to bfloat16 three times, and add up 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,15 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
-from negexp.model.cpu.attention import attend
-from negexp.model.cpu.groups import PackedTexts, TextGroup
+from negexp.model.fused.groups import GroupedTexts
+from negexp.model.fused.varlen import VarlenTexts
+
+
+class PackedTexts(NamedTuple):
+    """A packed batch: `real` (texts, length) is true where the padded batch has a token; `texts` attends to them."""
+
+    real: Tensor
+    texts: GroupedTexts | VarlenTexts
 
 
 class PackedSelfAttention(BertSelfAttention):
@@ -33,12 +40,7 @@ class PackedSelfAttention(BertSelfAttention):
         joint = joint.view(-1, 3, self.num_attention_heads, self.attention_head_size)
         dropout = self.dropout.p if self.training else 0.0
         with torch.autocast(joint.device.type, enabled=False):
-            sizes = [group.tokens for group in packed_texts.groups]
-            attended = [
-                _attend(group, part, dropout, self.scaling)
-                for group, part in zip(packed_texts.groups, joint.split(sizes), strict=True)
-            ]
-            return torch.cat(attended)[None], None
+            return packed_texts.texts.attend(joint, dropout, self.scaling)[None], None
 
 
 def pack_self_attention(encoder: PreTrainedModel) -> None:
@@ -47,16 +49,3 @@ def pack_self_attention(encoder: PreTrainedModel) -> None:
     assert len(layers) == encoder.config.num_hidden_layers, "in other layers, packed texts would see each other"
     for layer in layers:
         layer.__class__ = PackedSelfAttention
-
-
-def _attend(group: TextGroup, joint: Tensor, dropout: float, scaling: float) -> Tensor:
-    """Return attention (tokens, hidden) of a group's query, key and value (tokens, 3, heads, dim)."""
-    heads, dim = joint.shape[2:]
-    texts, length = group.texts, group.longest
-    padded = joint if group.place is None else joint.index_select(0, group.place)
-    by_head = padded.view(texts, length, 3, heads, dim).permute(2, 0, 3, 1, 4).reshape(3, texts * heads, length, dim)
-    real = None if group.real is None else group.real.repeat_interleave(heads, dim=0)[:, None]
-    query, key, value = by_head.unbind()
-    output = attend(query, key, value, real, dropout, scaling)  # (texts * heads, length, dim)
-    output = output.view(texts, heads, length, dim).transpose(1, 2).reshape(-1, heads * dim)
-    return output if group.back is None else output.index_select(0, group.back)
