@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from negexp.config import TrainConfig
 from negexp.embedding import TextEncoder
 from negexp.errors import InputError
-from negexp.model import build_model
+from negexp.model import BiEncoder, build_model
 from negexp.model.bi_encoder import QueryHead
 from negexp.runtime import choose_runtime
 from negexp.tokens import tokenize
@@ -113,6 +113,37 @@ def test_a_query_head_may_learn_alone() -> None:
     assert compose_train(SMOKE, *frozen, "model.query_head=residual").model.freeze_encoder
     with pytest.raises(InputError, match=r"^model\.freeze_encoder=true: only the pair classifier.*query_head=residual"):
         compose_train(SMOKE, *frozen)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_frozen_encoder_embeds_the_training_texts_once_for_all_batches(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = ["loss=info_nce", "model.freeze_encoder=true", "model.retrieval_dim=8", "model.query_head=residual"]
+    trainee, builder = trainee_of(compose_train(SMOKE, *frozen, f"model.shared_encoder={shared}"))
+    model = trainee.model.train()
+    count = len(builder.train)
+    negatives = drawn(np.roll(np.arange(2 * count), 3)[:count, None])
+
+    def vectors_and_gradients(pair: np.ndarray) -> list[Tensor]:
+        model.zero_grad()
+        batch = builder.build(pair, negatives)
+        parts = [batch.query.retrieval, batch.candidate.retrieval, batch.query.pooled, batch.candidate.pooled]
+        sum((part.square() * torch.arange(part.shape[1])).sum() for part in parts[:2]).backward()
+        return [part.detach() for part in parts] + [p.grad for p in model.parameters() if p.grad is not None]
+
+    batches = [np.arange(4), np.array([7, 2, 0])]
+    found = [vectors_and_gradients(batches[0])]
+    assert model.training
+    with monkeypatch.context() as patch:
+        patch.setattr(BiEncoder, "forward", None)  # the first batch has embedded all texts
+        found.append(vectors_and_gradients(batches[1]))
+    for tower in model.towers:
+        monkeypatch.setattr(tower, "frozen", False)  # the encoder stays in evaluation mode
+    for batch, one in zip(batches, found, strict=True):
+        for part, expected in zip(one, vectors_and_gradients(batch), strict=True):
+            torch.testing.assert_close(part, expected, atol=1e-5, rtol=1e-4)
+    assert len(found[0]) > 4
 
 
 def test_frozen_layers_are_the_lowest_and_the_embeddings() -> None:

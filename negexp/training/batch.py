@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from negexp.corpus import Split
 from negexp.embedding import TextEncoder
-from negexp.model import TextBatch, Vectors
+from negexp.model import Role, TextBatch, Vectors
 from negexp.sampling import Arguments, Forbidden, Negatives
 
 Ints = NDArray[np.int64]
@@ -65,10 +66,29 @@ class BatchBuilder:
         texts, pairs, model = self.arguments.text[column], len(points), self.encoder.model
         chunks = 1 if self.chunk_pairs is None else -(-pairs // self.chunk_pairs)
         if model.shared:
-            vectors = self.encoder.encode("query", np.concatenate([points, texts]), chunks)
+            vectors = self._vectors("query", np.concatenate([points, texts]), chunks)
             return model.as_queries(vectors.rows(slice(pairs))), vectors.rows(slice(pairs, None))
-        query = model.as_queries(self.encoder.encode("query", points, chunks))
-        return query, self.encoder.encode("candidate", texts, chunks)
+        query = model.as_queries(self._vectors("query", points, chunks))
+        return query, self._vectors("candidate", texts, chunks)
+
+    def _vectors(self, role: Role, texts: Ints, chunks: int) -> Vectors:
+        """Return the embeddings of texts, with gradients for what learns. A frozen encoder computes each text once."""
+        tower = self.encoder.model.tower(role)
+        if not tower.frozen:
+            return self.encoder.encode(role, texts, chunks)
+        table, row = self._frozen[role]
+        pooled = table[self.encoder.runtime.to_device(torch.from_numpy(row[texts]))]
+        return Vectors(tower.retrieval(pooled), pooled)
+
+    @cached_property
+    def _frozen(self) -> dict[Role, tuple[Tensor, Ints]]:
+        """Return a frozen encoder's pooled embeddings of the training texts by role, and the row of each text."""
+        model = self.encoder.model
+        learning = model.training
+        embeddings = self.encoder.embed(self.train.texts(), "train", self.train.point)
+        model.train(learning)
+        parts: dict[Role, Vectors] = {"query": embeddings.query, "candidate": embeddings.candidate}
+        return {role: (part.pooled.clone(), embeddings.rows(role)) for role, part in parts.items()}
 
     def _codes(self, codes: Ints | None, pair: Ints) -> Tensor | None:
         return None if codes is None else self.encoder.runtime.to_device(torch.from_numpy(codes[pair]))
