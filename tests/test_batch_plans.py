@@ -302,6 +302,7 @@ def test_a_run_trains_on_the_planned_batches(
     assert metrics["batch_debate_share"] == pytest.approx(with_mates / len(split))
 
 
+@pytest.mark.runs
 def test_a_run_that_continues_has_the_same_neighbours(run_training: Train, trained: list[list[int]]) -> None:
     whole = run_training(*SMALL, "batch=neighbours", folder="whole")
     batches, trained[:] = [*trained], []

@@ -19,7 +19,7 @@ from negexp.corpus.limits import Limits
 from negexp.corpus.readers.arguana import read_arguana
 from negexp.evaluation import MatrixScorer, StageScorers, rank_queries
 
-pytestmark = pytest.mark.arguana
+pytestmark = [pytest.mark.arguana, pytest.mark.runs]
 
 LEADERBOARD = {"ndcg@10": 0.5017, "accuracy@1": 0.2561}  # mteb, ArguAna, all-MiniLM-L6-v2: 1406 queries, 8674 documents
 OURS = {  # .docs/results-arguana.md, "In BEIR's layout"

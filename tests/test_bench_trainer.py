@@ -40,6 +40,7 @@ def own_loss(contest: Contest) -> float:
     return loss
 
 
+@pytest.mark.runs
 def test_both_train_the_same_model_by_the_same_loss(contest: Contest) -> None:
     pytest.importorskip("accelerate")
     pytest.importorskip("sentence_transformers")
@@ -58,6 +59,7 @@ def test_both_train_the_same_model_by_the_same_loss(contest: Contest) -> None:
             assert torch.equal(value, before[name])
 
 
+@pytest.mark.runs
 def test_both_mine_the_same_negatives(setting: Setting, contest: Contest) -> None:
     pytest.importorskip("accelerate")
     pytest.importorskip("sentence_transformers")

@@ -34,6 +34,8 @@ from negexp.errors import InputError
 from negexp.nearest import nearest_key
 from negexp.signals import Stopped, stops_at_once
 
+pytestmark = pytest.mark.runs
+
 Run = Callable[[TrainConfig, Path, list[str]], None]
 Calls = list[tuple[Any, Path, list[str]]]  # a command's configuration, folder and overrides
 

@@ -23,6 +23,8 @@ from negexp.components.declared import Declared, component_options, options_of
 from negexp.components.options import Options, is_section, rules
 from negexp.config import CONF_DIR, decides_result, flatten
 
+pytestmark = pytest.mark.runs
+
 # what a package brings that adds a command: one module, one YAML file, and the entry point in its pyproject.toml
 MODULE = '''\
 """Repeat a word."""

@@ -223,6 +223,7 @@ def test_the_loss_is_the_softmax_over_each_list() -> None:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.runs
 def test_a_run_trains_it_afterwards_and_an_evaluation_uses_it(
     run_training: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_run_trains_it_afterwards_and_an_evaluation_uses_it(
     assert "seconds, re-ranker" in (tmp_path / "report/report.md").read_text()
 
 
+@pytest.mark.runs
 def test_a_run_that_is_stopped_in_the_second_stage_continues_to_the_same_bits(
     run_training: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +278,7 @@ def test_a_run_that_is_stopped_in_the_second_stage_continues_to_the_same_bits(
     assert differences(stopped, whole) == []
 
 
+@pytest.mark.runs
 def test_a_longer_run_trains_it_again_after_another_best_epoch(run_training: Train, tmp_path: Path) -> None:
     overrides = [CROSS[0], *(one for one in CROSS[1:] if one != "trainer.epochs=1"), "trainer.lr=1e-3"]
     folder = run_training(*overrides, "trainer.epochs=1")

@@ -144,6 +144,7 @@ def names_missing_launcher(line: str) -> bool:
     return named is not None and importlib.util.find_spec(f"hydra_plugins.hydra_{named[1]}_launcher") is None
 
 
+@pytest.mark.runs
 def test_the_command_lines_of_all_documents_are_accepted() -> None:
     # the guide's own parts are not installed here: tests/test_guide.py checks its lines
     guide = (ROOT / "negexp" / "README.md").read_text(encoding="utf-8")

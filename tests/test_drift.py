@@ -58,9 +58,9 @@ class Watch:
         self.moments: list[np.ndarray] = []  # (points and counters of the sample, dim)
         embed, check = TextEncoder.embed, Drift.check
 
-        def watched_embed(encoder: TextEncoder, texts: np.ndarray, what: str) -> Embeddings:
+        def watched_embed(encoder: TextEncoder, texts: np.ndarray, what: str, queries: np.ndarray) -> Embeddings:
             self.embedded[what] += 1
-            return embed(encoder, texts, what)
+            return embed(encoder, texts, what, queries)
 
         def watched_check(drift: Drift, due: bool) -> dict[str, Any]:
             encoder = drift._encoder

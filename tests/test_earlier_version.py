@@ -20,6 +20,8 @@ from negexp.errors import InputError
 from negexp.tracking import RunFolder
 from negexp.tracking.resume import RunState, find_run_state
 
+pytestmark = pytest.mark.runs
+
 EARLIER = Path(__file__).parent / "data" / "run-0.1"
 
 

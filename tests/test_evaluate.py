@@ -20,6 +20,8 @@ from negexp.config import CONF_DIR, DataConfig, EvaluateConfig, EvaluationConfig
 from negexp.corpus import SPLITS, check_path
 from negexp.errors import InputError
 
+pytestmark = pytest.mark.runs
+
 Evaluate = Callable[..., pd.DataFrame]
 WORDS = ["taxes", "schools", "parks", "trains", "courts", "farms", "ports", "banks", "roads", "mines", "zoos", "labs"]
 

@@ -31,6 +31,8 @@ from negexp.export.run import export_run
 from negexp.report.runs import read_runs
 from negexp.tracking import RunFolder, files
 
+pytestmark = pytest.mark.runs
+
 SMOKE = ["experiment=smoke", "trainer.epochs=1", "model.query_head=residual", "data.path=null"]
 
 

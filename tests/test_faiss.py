@@ -229,6 +229,7 @@ def test_a_build_without_a_gpu_refuses_it_in_one_line() -> None:
 
 
 @needs_faiss
+@pytest.mark.runs
 def test_a_run_with_flat_equals_one_with_exact(run_training: Train) -> None:
     keys = [SMOKE, "sampler=hard", "trainer.epochs=1", "sampler.num_negatives=2"]
     flat, exact = (run_training(*keys, f"index={name}", folder=name) for name in ("faiss", "exact"))
@@ -238,6 +239,7 @@ def test_a_run_with_flat_equals_one_with_exact(run_training: Train) -> None:
 
 
 @needs_faiss
+@pytest.mark.runs
 def test_a_run_and_mine_say_the_recall_of_each_refresh(
     run_training: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

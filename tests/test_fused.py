@@ -75,6 +75,7 @@ def test_off_leaves_an_encoder_as_transformers_builds_it(tmp_path: Path) -> None
     assert any(isinstance(part, self_attention.PackedSelfAttention) for part in restored.model.modules())
 
 
+@pytest.mark.runs
 def test_without_dropout_fast_paths_give_the_same_results(run_training: Train) -> None:
     options = [SMOKE, "sampler=decay", "sampler.start_rate=0.5", "model.dropout=0", "trainer.epochs=3"]
     fused = run_training(*options, folder="fused")
@@ -89,6 +90,7 @@ def test_without_dropout_fast_paths_give_the_same_results(run_training: Train) -
 
 
 @pytest.mark.usefixtures("without_fast_paths")
+@pytest.mark.runs
 def test_with_off_training_and_evaluation_use_no_fast_path(run_training: Train, tmp_path: Path) -> None:
     folder = run_training(SMOKE, "trainer.fused=off", "model.dropout=0.1")
     again = evaluated(tmp_path / "again", f"run={folder}")  # with the run's own value
@@ -99,6 +101,7 @@ def test_with_off_training_and_evaluation_use_no_fast_path(run_training: Train, 
             evaluated(tmp_path / "fused", *overrides)
 
 
+@pytest.mark.runs
 def test_a_run_cannot_continue_with_another_value_of_fused(finished_run: Train) -> None:
     folder = finished_run(SMOKE, "trainer.epochs=1")
     text = (folder / "config.yaml").read_text().replace("  fused: auto\n", "")

@@ -21,6 +21,8 @@ from negexp.components import KINDS
 from negexp.config import CONF_DIR, parse_train
 from negexp.corpus.readers.demo import DEMO
 
+pytestmark = pytest.mark.runs
+
 GUIDE = Path(__file__).resolve().parent.parent / "negexp" / "README.md"
 PACKAGE = "my_negatives"
 QUICK = ["experiment=smoke", "trainer.precision=float32", "trainer.device=cpu", "tracker.progress=never"]

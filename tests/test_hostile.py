@@ -35,6 +35,8 @@ from negexp.corpus.tables import read_pairs
 from negexp.errors import InputError
 from negexp.tracking.files import sha256
 
+pytestmark = pytest.mark.runs
+
 SMOKE = "experiment=smoke"
 LIMITS = Limits(max_bytes=2**24, max_files=200)
 ARGUMENT = "c/02-extracted-arguments/{split}/law/masks/pro/pro01{kind}.txt"

@@ -145,6 +145,7 @@ def test_weights_without_a_term_are_refused() -> None:
         loss_of(name="weighted_sum", terms={"one": TRIPLET}, weights={"one": None})
 
 
+@pytest.mark.runs
 def test_every_loss_has_a_file_of_keys_and_trains(run_training: Any) -> None:
     import pandas as pd
 

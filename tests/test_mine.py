@@ -31,6 +31,8 @@ from negexp.mine.report import QUANTILES, quantiles, skipped_copies
 from negexp.model import BuiltModel, build_model
 from negexp.tracking import files
 
+pytestmark = pytest.mark.runs
+
 TINY = ["model=tiny", "model.hidden_size=16", "model.attention_heads=2", "model.max_length=32", "data.max_pairs=12"]
 QUICK = ["device=cpu", "progress=never"]
 SMOKE = ["experiment=smoke", "trainer.epochs=1", "trainer.threads=1"]

@@ -30,6 +30,8 @@ from negexp.model import build_model, load_sequence_classifier
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, SamplingRound
 from negexp.sampling.samplers.hard import Hard
 
+pytestmark = pytest.mark.runs
+
 sentence_transformers = pytest.importorskip("sentence_transformers")
 datasets = pytest.importorskip("datasets")
 

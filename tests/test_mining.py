@@ -192,6 +192,7 @@ def test_the_cosine_with_a_zero_vector_is_zero() -> None:
 
 @some_examples
 @given(one=cases, edges=st.tuples(st.floats(-1, 1), st.floats(-1, 1)), margin=st.floats(-0.5, 0.5), data=st.data())
+@pytest.mark.runs
 def test_bounds_of_the_score_drop_what_is_outside(
     one: Case, edges: tuple[float, float], margin: float, data: st.DataObject
 ) -> None:
@@ -388,6 +389,7 @@ scopes = st.fixed_dictionaries(
 
 @some_examples
 @given(one=cases, scope=scopes, low=st.integers(0, 3))
+@pytest.mark.runs
 def test_another_policy_chooses_among_the_arguments_in_the_scope(one: Case, scope: dict[str, Any], low: int) -> None:
     k, pairs = one.problem.k, np.arange(one.problem.pairs)
     inside = [
@@ -618,6 +620,7 @@ def mining(*overrides: str) -> Any:
     return train_config(*overrides).sampler.mining
 
 
+@pytest.mark.runs
 def test_numbers_of_policies_are_numbers_or_schedules_on_the_command_line() -> None:
     assert mining("mining=margin").share.constant == 0.95
     assert mining("mining=margin", "sampler.mining.share=0.5").share.constant == 0.5
@@ -683,6 +686,7 @@ def forget_dropped(commit: Path) -> None:
     manifest.write_text(json.dumps(values))
 
 
+@pytest.mark.runs
 def test_a_policy_with_an_adaptive_schedule_continues_to_the_same_bits(run_training: Train) -> None:
     window = ["mining=window", "sampler.mining.low=1", "schedule@sampler.mining.high=adaptive"]
     window += ["sampler.mining.high.start=3", "sampler.mining.high.step=9", "sampler.mining.high.end=15"]

@@ -52,6 +52,7 @@ def counter_task(queries: dict[str, str], documents: dict[str, str], gold: dict[
 
 
 @pytest.mark.parametrize("task", ["epc", "epa"])
+@pytest.mark.runs
 def test_mteb_gives_the_same_numbers(task: str, run_training: Train, tmp_path: Path) -> None:
     exported = exported_run(run_training, tmp_path / "out")
     points = {f"point-{row}": text for row, text in enumerate(exported.points)}

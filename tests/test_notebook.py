@@ -31,6 +31,8 @@ from negexp.notebook import Run
 from negexp.tracking import RunFolder
 from negexp.tracking.ledger import LEDGER_COLUMNS
 
+pytestmark = pytest.mark.runs
+
 ROOT = Path(__file__).resolve().parent.parent
 EARLIER = ROOT / "tests" / "data" / "run-0.1"
 HEADS = {  # with the overrides of a run; the first one is the run of the README

@@ -14,6 +14,8 @@ from packages import installed
 from negexp.cli import main
 from negexp.components import names
 
+pytestmark = pytest.mark.runs
+
 PACKAGE = "throwaway_negexp_parts"
 
 FILES = {

@@ -32,6 +32,8 @@ from negexp.training import CheckpointStore
 from negexp.training.loop import Experiment
 from negexp.training.refresh import Present
 
+pytestmark = pytest.mark.runs
+
 SMOKE = "experiment=smoke"
 PRUNED = (SMOKE, "evaluation.rerank_weight=0")  # the first of its epochs is the best, so that it is kept to the end
 # Three epochs: the second keeps the negatives of the first, the schedule has not ended at any commit, and the second is

@@ -58,6 +58,7 @@ def constant_on_test(corpus: Corpus) -> Metrics:
     return summarise(ranks)
 
 
+@pytest.mark.runs
 def test_counts_are_those_of_the_paper(corpus: Corpus) -> None:
     columns = ("points", "counters", "pairs", "debates")
     counts = {split: tuple(count[column] for column in columns) for split, count in corpus.counts.items()}
@@ -77,6 +78,7 @@ def test_training_uses_2016_pairs_and_the_others_keep_their_rows(corpus: Corpus)
     }
 
 
+@pytest.mark.runs
 def test_what_is_shared_stays_what_exact_matching_finds(corpus: Corpus) -> None:
     exact = load_corpus(compose_train("data=arguana", f"data.path={CORPUS}", "data.match=exact").data)
     assert (corpus.match, exact.match) == ("normalized", "exact")
@@ -94,6 +96,7 @@ def test_what_is_shared_stays_what_exact_matching_finds(corpus: Corpus) -> None:
     assert corpus.contents == exact.contents
 
 
+@pytest.mark.runs
 def test_pools_of_the_test_split_have_the_papers_sizes(constant_on_test: Metrics) -> None:
     published = constant_on_test["published"]["retrieval"]
     assert list(published) == [task.name for task in TASKS]
@@ -109,6 +112,7 @@ def test_a_constant_scorer_gets_nothing(constant_on_test: Metrics, protocol: str
 
 
 @pytest.mark.parametrize("protocol", ["published", "clean"])
+@pytest.mark.runs
 def test_tfidf_has_the_reference_values(tfidf: Metrics, protocol: str) -> None:
     file = REFERENCE / f"validation_tfidf_{protocol}.csv"
     if not file.exists():

@@ -31,6 +31,8 @@ from negexp.report.arms import group_into_comparisons
 from negexp.report.examples import ExampleTexts
 from negexp.report.runs import find_runs, read_runs
 
+pytestmark = pytest.mark.runs
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -169,6 +169,7 @@ def rate_of(*overrides: str) -> Any:
     return train_config("sampler=scheduled", *overrides).sampler.random_rate  # type: ignore[attr-defined]
 
 
+@pytest.mark.runs
 def test_the_command_line_takes_a_number_or_a_schedule() -> None:
     assert rate_of().name == "linear"
     assert rate_of("sampler.random_rate=0.3").constant == 0.3

@@ -55,6 +55,8 @@ from negexp.tokens import tokenize
 from negexp.tracking.files import sha256
 from negexp.training import TrainedRun
 
+pytestmark = pytest.mark.runs
+
 WORDS = ["tax", "school", "park", "train", "court", "farm", "port", "bank", "road", "mine", "zoo", "lab"]
 SMOKE = ["experiment=smoke", "trainer.epochs=1", "data=pairs", "model.max_length=24", "evaluation.rerank_k=5"]
 RUNS = {

@@ -118,6 +118,7 @@ def test_of_weights_with_equal_values_the_largest_is_chosen() -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=15)
 @given(case=st.one_of(cases(), cases(respelled=True)), combination=COMBINATIONS, k=st.integers(1, 6))
+@pytest.mark.runs
 def test_trec_files_have_the_combined_order(case: Case, combination: Combination, k: int) -> None:
     assume(len(protocol_queries(case.split, "clean")))
     scorers = scorers_of(case)._replace(combination=combination)
@@ -136,6 +137,7 @@ def test_a_shortlist_has_the_queries_of_its_task() -> None:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.runs
 def test_a_run_commits_its_weight_and_an_evaluation_uses_it(
     finished_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,7 @@ def test_architectures_that_need_a_processor_are_refused() -> None:
             refuse_processor(tiny_config(kind), Path("run"))
 
 
+@pytest.mark.runs
 def test_the_evaluators_of_sentence_transformers_give_the_same_numbers(run_training: Train, tmp_path: Path) -> None:
     loaded, points, counters, own = exported_run(run_training, tmp_path / "out")
     assert len({*points, *counters}) == 2 * len(points)  # no copies: with copies, negexp's protocols say what counts

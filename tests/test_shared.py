@@ -31,6 +31,8 @@ from negexp.sampling import lexical_source
 from negexp.shared import Latest
 from negexp.tokens import TokenTable, tokenize_corpus, train_vocabulary
 
+pytestmark = pytest.mark.runs
+
 WORDS = ["tax", "school", "park", "train", "court", "farm", "port", "bank", "road", "mine", "zoo", "lab"]
 
 

@@ -42,6 +42,7 @@ def check_rare(setting: Setting, simulations: int) -> None:
 @pytest.mark.parametrize(
     "name", ["8 debates", "2 seeds", "10 arms, 2 seeds, one varies 3 times", "4 arms, 2 seeds, one varies 10 times"]
 )
+@pytest.mark.runs
 def test_intervals_cover_the_truth_and_tests_have_few_false_positives(name: str) -> None:
     check(SETTINGS[name], SHORT)
 
@@ -53,6 +54,7 @@ def test_intervals_cover_the_truth_and_tests_have_few_false_positives_in_many_si
 
 
 @pytest.mark.parametrize("name", ["5% hits, 8 debates, 1 seeds", "5% hits, 50 debates, 1 seeds"])
+@pytest.mark.runs
 def test_intervals_of_rare_hits_cover_and_miss_on_both_sides(name: str) -> None:
     check_rare(RARE[name], 2 * SHORT)
 
@@ -63,6 +65,7 @@ def test_intervals_of_rare_hits_cover_and_miss_on_both_sides_in_many_simulations
     check_rare(RARE[name], LONG)
 
 
+@pytest.mark.runs
 def test_the_best_of_24_equal_arms_is_rarely_reported_as_better() -> None:
     assert at_least(1 - shown(EQUAL["24 arms, 1 seeds"], SHORT // 4, draws=400)[0], 0.94, SHORT // 4)
 

@@ -90,6 +90,7 @@ def test_dropped_titles_are_counted_and_texts_that_become_copies_are_copies(tree
     ]
 
 
+@pytest.mark.runs
 def test_a_run_trained_with_titles_is_evaluated_without_them_and_knows_what_it_saw(
     tree: Path, run_training: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

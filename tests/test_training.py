@@ -123,6 +123,7 @@ def test_the_loss_of_an_epoch_is_the_sum_of_its_parts_and_the_ledger_agrees(run_
         assert (ledger["neighbour_rank"].notna() == ledger["mined"]).all()
 
 
+@pytest.mark.runs
 def test_static_negatives_stay_and_refresh_every_two_keeps_them_for_two_epochs(run_training: Train) -> None:
     def negatives(folder: Path, epoch: int) -> list[tuple[str, int]]:
         ledger = pd.read_parquet(folder / "negatives" / f"epoch-{epoch:03d}.parquet")
@@ -300,6 +301,7 @@ def changes(folder: Path) -> dict[tuple[str, str], float]:
     }
 
 
+@pytest.mark.runs
 def test_a_smaller_demo_run_learns(run_training: Train) -> None:
     small = ["model.hidden_size=128", "trainer.lr=5e-4", "trainer.epochs=2", "evaluation.train_queries=0"]
     folder = run_training("index=exact", *small)
@@ -315,6 +317,7 @@ def test_the_demo_run_learns(run_training: Train, caplog: pytest.LogCaptureFixtu
     assert caplog.text.count("Training improved re-ranking on ") == 3
 
 
+@pytest.mark.runs
 def test_a_run_that_learns_nothing_ends_with_the_untrained_models_numbers(run_training: Train) -> None:
     """The untrained model is evaluated on test too: with rates of 0 the best epoch's model is that same model."""
     classifier_alone = "evaluation.rerank_weight=0"  # the untrained one has no say otherwise
@@ -540,6 +543,7 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size: int, accumula
 
 
 @pytest.mark.parametrize("options", [[], ["model.query_head=residual", "trainer.average=last"]])
+@pytest.mark.runs
 def test_evaluate_of_a_run_gives_the_runs_own_numbers(options: list[str], run_training: Train, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
@@ -575,6 +579,7 @@ def test_a_damaged_checkpoint_is_refused(finished_run: Train) -> None:
         store.weights("best")
 
 
+@pytest.mark.runs
 def test_only_the_newest_and_the_best_checkpoints_stay(run_training: Train) -> None:
     folder = run_training(SMOKE, "trainer.epochs=4", "checkpoint.keep=1")
     index = json.loads((folder / "checkpoints" / "index.json").read_text())
@@ -591,6 +596,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step_and_keeps_the_last_commi
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
+@pytest.mark.runs
 def test_early_stopping_counts_epochs_since_the_best(run_training: Train) -> None:
     folder = run_training(SMOKE, "trainer.epochs=9", "trainer.patience=2", "trainer.lr=0", "trainer.head_lr=0")
     assert len(pd.read_csv(folder / "metrics.csv")) == 3  # nothing changes: epoch 0 is best, two more, stop
@@ -606,6 +612,7 @@ def test_a_monitor_that_cannot_be_computed_is_refused(run_training: Train) -> No
         run_training(SMOKE, "trainer.monitor=clean/retrieval/epx/accuracy@1")
 
 
+@pytest.mark.runs
 def test_pairs_without_metadata_train_and_say_which_tasks_are_left_out(
     run_training: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -624,6 +631,7 @@ def test_pairs_without_metadata_train_and_say_which_tasks_are_left_out(
     assert set(json.loads((folder / "result.json").read_text())["test"]["clean"]["retrieval"]) == {"epc", "epa"}
 
 
+@pytest.mark.runs
 def test_unshared_encoders_and_every_head_variant_train(run_training: Train) -> None:
     run_training(
         SMOKE,

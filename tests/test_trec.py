@@ -26,6 +26,8 @@ from negexp.evaluation import summarise
 from negexp.evaluation.pools import protocol_queries
 from negexp.evaluation.trec import TrecExport, query_ids
 
+pytestmark = pytest.mark.runs
+
 MEASURES = {
     "accuracy@1": Success @ 1,
     "accuracy@5": Success @ 5,

@@ -35,6 +35,8 @@ from negexp.report.watch import Watch
 from negexp.report.write import Finished, Picture, write_finished
 from negexp.tracking import RunFolder
 
+pytestmark = pytest.mark.runs
+
 COLUMN = "validation/clean/reranked/epa/accuracy@1"
 
 

@@ -181,8 +181,12 @@ def write_evaluation(folder: Path, split: str, ranks: pd.DataFrame) -> Metrics:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    packages = {name: version(name) for name in PACKAGES}
-    return {"negexp": f"{__version__} ({_code()})", "python": platform.python_version(), **packages}
+    return {"negexp": f"{__version__} ({_code()})", "python": platform.python_version(), **_packages()}
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
 
 
 @cache
