@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from negexp.corpus import Corpus, load_corpus
-from negexp.corpus.readers.datasets import ColumnOptions, DatasetsOptions
+from negexp.corpus import Corpus, load_corpus, stamp
+from negexp.corpus.readers.datasets import ColumnOptions, Datasets, DatasetsOptions
 from negexp.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -47,6 +47,22 @@ def saved(folder: Path, **splits: Rows) -> Path:
 def pairs(corpus: Corpus, split: str) -> list[tuple[str, str]]:
     one = corpus[split]
     return [(corpus.texts[p], corpus.texts[c]) for p, c in zip(one.point, one.counter, strict=True)]
+
+
+def test_jobs_share_a_folder_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamp, "SETTLED_NS", 0)
+    folder = saved(tmp_path / "saved", train=rows("train"), validation=rows("dev"), test=rows("test"))
+    first = load_corpus(options(folder))
+    assert load_corpus(options(folder)) is first
+    assert load_corpus(options(folder, {"copies": "keep"})) is not first
+    other = saved(tmp_path / "other", train=rows("new"), validation=rows("dev"), test=rows("test"))
+    folder.rename(tmp_path / "away")
+    other.rename(folder)
+    assert pairs(load_corpus(options(folder)), "train") == [(row["anchor"], row["positive"]) for row in rows("new")]
+
+
+def test_a_name_on_the_hub_is_asked_for_each_time() -> None:
+    assert Datasets(options("lab/counters")).stamp() is None
 
 
 def test_the_splits_of_a_saved_dictionary_are_read(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class Datasets(CorpusReader):
 
     Options = DatasetsOptions
     options: DatasetsOptions
+    reads_only_path = True  # of a folder; what is on the hub has no stamp, and is read for each job
     wants = "a name on the Hugging Face hub, a folder of save_to_disk, or a folder of Parquet, JSON or CSV files"
 
     def check(self) -> None:
