@@ -157,9 +157,11 @@ def loop_over_texts(
     assert torch.equal(query_bounds, key_bounds)
     lengths = query_bounds.diff()
     assert rest == (int(lengths.max()), int(lengths.max()), 0.0, False, False)
-    parts = zip(*(part.split(lengths.tolist()) for part in (query, key, value)), strict=True)
-    texts = [[part.transpose(0, 1) for part in text] for text in parts]  # (heads, tokens, dim)
-    return (torch.cat([F.scaled_dot_product_attention(*text, scale=scale).transpose(0, 1) for text in texts]),)
+    found = []
+    for parts in zip(*(part.split(lengths.tolist()) for part in (query, key, value)), strict=True):
+        q, k, v = (part.transpose(0, 1) for part in parts)  # (heads, tokens, dim)
+        found.append(F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(0, 1))
+    return (torch.cat(found),)
 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8))

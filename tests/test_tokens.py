@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from negexp.corpus import load_corpus
 from negexp.embedding import TextEncoder
-from negexp.model import build_model
+from negexp.model import Role, build_model
 from negexp.runtime import choose_runtime
 from negexp.tokens import TokenTable, tokenize, tokenize_corpus, train_vocabulary
 
@@ -103,9 +103,10 @@ def test_of_two_encoders_only_queries_are_embedded_by_the_first() -> None:
     every, some = encoder.embed(np.arange(4), "texts"), encoder.embed(np.arange(4), "texts", np.array([3, 1]))
     assert len(some.query.retrieval) == 2
     assert some.rows("query").tolist().count(-1) == 2
-    for role, asked in (("query", [1, 3]), ("candidate", [0, 1, 2, 3])):
-        both = (embeddings.retrieval(role, np.array(asked)) for embeddings in (every, some))
-        np.testing.assert_allclose(*both, atol=1e-5)
+    wanted: dict[Role, list[int]] = {"query": [1, 3], "candidate": [0, 1, 2, 3]}
+    for role, asked in wanted.items():
+        one, other = (embeddings.retrieval(role, np.array(asked)) for embeddings in (every, some))
+        np.testing.assert_allclose(one, other, atol=1e-5)
     assert np.abs(every.retrieval("query", np.arange(4)) - every.retrieval("candidate", np.arange(4))).max() > 0.01
 
 

@@ -129,7 +129,7 @@ def test_a_frozen_encoder_embeds_the_training_texts_once_for_all_batches(
         model.zero_grad()
         batch = builder.build(pair, negatives)
         parts = [batch.query.retrieval, batch.candidate.retrieval, batch.query.pooled, batch.candidate.pooled]
-        sum((part.square() * torch.arange(part.shape[1])).sum() for part in parts[:2]).backward()
+        torch.stack([(part.square() * torch.arange(part.shape[1])).sum() for part in parts[:2]]).sum().backward()
         return [part.detach() for part in parts] + [p.grad for p in model.parameters() if p.grad is not None]
 
     batches = [np.arange(4), np.array([7, 2, 0])]
