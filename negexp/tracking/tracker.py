@@ -7,6 +7,7 @@ the same numbers, times and values.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -87,7 +88,7 @@ class Points:
         return sorted(rows.items())
 
 
-class Tracker(Listener):
+class Tracker(Listener, ABC):
     """Tells another tool of a run. A subclass implements `open`, `log` and `close`."""
 
     Options: type[TrackerOptions] = TrackerOptions
@@ -95,13 +96,13 @@ class Tracker(Listener):
     def __init__(self, options: Any) -> None:
         self.options = options
 
+    @abstractmethod
     def open(self, run: TrackedRun) -> int:
         """Start the run in the tool, or continue it; return how many of its first epochs the tool has completely."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self, points: Points) -> None:
         """Tell the tool. What it has already must not be doubled."""
-        raise NotImplementedError
 
     def close(self, finished: bool) -> None:
         """Let go of the tool; `finished` says whether the run has its result, or is to be continued."""

@@ -87,7 +87,9 @@ class BatchBuilder:
         learning = model.training
         embeddings = self.encoder.embed(self.train.texts(), "train", self.train.point)
         model.train(learning)
-        parts: dict[Role, Vectors] = {"query": embeddings.query, "candidate": embeddings.candidate}
+        parts: dict[Role, Vectors] = {"query": embeddings.query}
+        if not model.shared:
+            parts["candidate"] = embeddings.candidate
         return {role: (part.pooled.clone(), embeddings.rows(role)) for role, part in parts.items()}
 
     def _codes(self, codes: Ints | None, pair: Ints) -> Tensor | None:
