@@ -379,11 +379,38 @@ def test_dropout_is_set_under_the_names_of_the_architecture(kind: str, config: M
         assert torch.equal(first, second) == (rate == 0)
 
 
-def test_dropout_that_an_encoder_does_not_have_is_refused(config: ModelConfig) -> None:
+@pytest.mark.parametrize("kind", ["albert", "bert", "distilbert", "eurobert", "modernbert", "mpnet", "xlm"])
+@pytest.mark.parametrize("dropout", [None, 0.25])
+def test_attention_has_its_own_dropout(kind: str, dropout: float | None, config: ModelConfig) -> None:
+    alone, both, before = tiny_config(kind), tiny_config(kind), tiny_config(kind)
+    prepare_config(before, replace(config, dropout=dropout))
+    prepare_config(alone, replace(config, dropout=dropout, attention_dropout=0.5))
+    prepare_config(both, replace(config, dropout=0.5))
+    changed = {key for key, value in alone.to_dict().items() if value != before.to_dict()[key]}
+    assert changed in ({"attention_dropout"}, {"attention_probs_dropout_prob"})
+    assert all(alone.to_dict()[key] == both.to_dict()[key] == 0.5 for key in changed)
+
+
+def test_without_dropout_of_attention_only_its_probabilities_are_kept(config: ModelConfig) -> None:
+    """The random BERT: hidden states are dropped, attention is not."""
+    random = replace(config, pretrained=None, dropout=0.5, attention_dropout=0.0)
+    built = build_model(random, 0, ["one two", "two three"])
+    encoder = built.model.tower("query").encoder
+    rates = {name: module.p for name, module in encoder.named_modules() if isinstance(module, nn.Dropout)}
+    assert {name for name, rate in rates.items() if rate == 0} == {
+        name for name in rates if name.endswith("attention.self.dropout")
+    }
+    assert set(rates.values()) == {0.0, 0.5}
+
+
+@pytest.mark.parametrize("key", ["dropout", "attention_dropout"])
+def test_dropout_that_an_encoder_does_not_have_is_refused(key: str, config: ModelConfig) -> None:
     encoder_config = PreTrainedConfig(is_encoder_decoder=False)
-    with pytest.raises(InputError, match=r"model\.dropout=0\.2: .*has no dropout to set; use model\.dropout=null"):
-        prepare_config(encoder_config, replace(config, dropout=0.2))
-    prepare_config(encoder_config, replace(config, dropout=0.0))  # there is none, as asked
+    none = replace(config, dropout=None)
+    message = rf"model\.{key}=0\.2: .*has no such dropout to set; use model\.{key}=null"
+    with pytest.raises(InputError, match=message):
+        prepare_config(encoder_config, replace(none, **{key: 0.2}))
+    prepare_config(encoder_config, replace(none, **{key: 0.0}))  # there is none, as asked
 
 
 def test_dropout_that_cannot_be_set_is_refused(config: ModelConfig) -> None:

@@ -64,6 +64,11 @@ class ModelConfig(Options):
     dropout: float | None = option(
         "of the encoder's hidden states and attention; null: as a pretrained one comes", low=0, high=0.99
     )
+    attention_dropout: float | None = option(
+        "of the encoder's attention probabilities; null: as model.dropout. 0 makes a step on a CPU much cheaper",
+        low=0,
+        high=0.99,
+    )
 
     def check(self) -> None:
         """Raise `InputError` when keys contradict each other, or the heads of the random BERT do not share its size."""

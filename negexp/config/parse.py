@@ -34,6 +34,7 @@ LATER_KEYS: dict[str, Any] = {
     "data.match": "exact",
     "model.query_head": "none",
     "model.freeze_layers": 0,
+    "model.attention_dropout": None,
     "trainer.fused": "auto",
     "trainer.warmup_share": 0.0,
     "trainer.lr_schedule": "constant",

@@ -145,14 +145,15 @@ def _assemble(encoder: PreTrainedModel, config: ModelConfig, heads: bool) -> BiE
 
 
 def _tiny_config(config: ModelConfig, vocabulary: int) -> BertConfig:
+    dropout = config.dropout or 0.0
     return BertConfig(
         vocab_size=vocabulary,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.layers,
         num_attention_heads=config.attention_heads,
         intermediate_size=4 * config.hidden_size,
-        hidden_dropout_prob=config.dropout or 0.0,
-        attention_probs_dropout_prob=config.dropout or 0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout if config.attention_dropout is None else config.attention_dropout,
         max_position_embeddings=config.max_length,
     )
 

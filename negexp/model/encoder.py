@@ -13,36 +13,35 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from negexp.config import ModelConfig
 from negexp.errors import InputError
 
-# Configuration keys of transformers for dropout on hidden states and on attention.
-DROPOUT_KEYS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "hidden_dropout",
-    "attention_dropout",
-    "dropout",
-    "embedding_dropout",
-    "mlp_dropout",
-)
+# Configuration keys of transformers for dropout on attention probabilities, and on everything else.
+ATTENTION_DROPOUT_KEYS = ("attention_probs_dropout_prob", "attention_dropout")
+DROPOUT_KEYS = ("hidden_dropout_prob", "hidden_dropout", "dropout", "embedding_dropout", "mlp_dropout")
 
 
 def prepare_config(encoder_config: PreTrainedConfig, config: ModelConfig) -> None:
-    """Set the architecture's own dropout keys to `model.dropout`.
+    """Set the architecture's own dropout keys to `model.dropout` and `model.attention_dropout`.
 
     Raises
     ------
     InputError
-        When the architecture is an encoder-decoder, or has no dropout that `model.dropout` could set.
+        When the architecture is an encoder-decoder, or has no dropout that these keys could set.
     """
     kind = encoder_config.model_type
     if encoder_config.is_encoder_decoder:
         raise InputError(f"model.pretrained={config.pretrained}: {kind} is an encoder-decoder; give an encoder")
-    if config.dropout is None:
-        return
-    keys = [key for key in DROPOUT_KEYS if hasattr(encoder_config, key)]
-    if not keys and config.dropout > 0:
-        raise InputError(f"model.dropout={config.dropout}: {kind} has no dropout to set; use model.dropout=null")
-    for key in keys:
-        setattr(encoder_config, key, config.dropout)
+    everywhere = (*DROPOUT_KEYS, *ATTENTION_DROPOUT_KEYS)
+    settings = {
+        "dropout": (config.dropout, everywhere),
+        "attention_dropout": (config.attention_dropout, ATTENTION_DROPOUT_KEYS),
+    }
+    for name, (rate, keys) in settings.items():  # attention last: its own rate replaces the general one
+        if rate is None:
+            continue
+        own = [key for key in keys if hasattr(encoder_config, key)]
+        if not own and rate > 0:
+            raise InputError(f"model.{name}={rate}: {kind} has no such dropout to set; use model.{name}=null")
+        for key in own:
+            setattr(encoder_config, key, rate)
 
 
 def freeze_layers(encoder: PreTrainedModel, count: int) -> None:

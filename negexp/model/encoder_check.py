@@ -128,8 +128,11 @@ def check_positions(encoder: PreTrainedModel, max_length: int, key: str) -> None
 
 
 def _check_dropout(encoder: PreTrainedModel, config: ModelConfig) -> None:
+    if config.dropout is None:
+        return
+    asked = (config.dropout, config.attention_dropout)
     for name, module in encoder.named_modules():
-        if config.dropout is not None and isinstance(module, nn.Dropout) and module.p != config.dropout:
+        if isinstance(module, nn.Dropout) and module.p not in asked:
             raise InputError(
                 f"model.dropout={config.dropout}: {name} of {encoder.config.model_type} keeps {module.p}; "
                 "use model.dropout=null"
