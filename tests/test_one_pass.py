@@ -15,7 +15,17 @@ from test_evaluation import LARGE, Case, as_table, cases, lookup, reference_rank
 
 from negexp.corpus.arguments import Split
 from negexp.errors import InputError
-from negexp.evaluation import Combination, DistanceScorer, MatrixScorer, StageScorers, block, one_pass, tiles
+from negexp.evaluation import (
+    Combination,
+    DistanceScorer,
+    MatrixScorer,
+    StageScorers,
+    block,
+    counting,
+    one_pass,
+    tile_pass,
+    tiles,
+)
 from negexp.evaluation.ranking import rank_queries
 from negexp.evaluation.scores import outside
 
@@ -23,11 +33,14 @@ TYPES = {"float32": np.float32, "float64": np.float64}
 
 
 @contextmanager
-def sizes(tile: int, queries: int, small: int, hits: int = 1000, opened: int = 1000) -> Iterator[None]:
+def sizes(
+    tile: int, queries: int, small: int, hits: int = 1000, opened: int = 1000, reached: float = 0.25
+) -> Iterator[None]:
     """Make tiles and blocks small, so that small corpora have many of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "TILE", tile)
-        patch.setattr(tiles, "MOST_OPEN", opened)
+        patch.setattr(tile_pass, "MOST_OPEN", opened)
+        patch.setattr(counting, "MOST_REACHED", reached)
         patch.setattr(one_pass, "MOST_QUERIES", queries)
         patch.setattr(one_pass, "SMALL", small)
         patch.setattr(block, "MOST_HITS", hits)
@@ -69,7 +82,9 @@ def test_ranks_of_vectors_equal_plain_loops(data: st.DataObject, case: Case, k: 
     exact = distances(vectors)
     expected = reference_ranks(case.split, lookup(exact), lookup(case.classifier_scores), k)
     small, tile, queries = (data.draw(st.sampled_from(one)) for one in ([0, 3, 64], [1, 3, 2048], [1, 3, 1024]))
-    with sizes(tile, queries, small, *data.draw(st.sampled_from([(0, 0), (1000, 1000)]))):
+    hits, opened = data.draw(st.sampled_from([(0, 0), (1000, 1000)]))
+    reached = data.draw(st.sampled_from([0.0, 0.25, 1.0]))  # whole tiles are compared always, sometimes, never
+    with sizes(tile, queries, small, hits, opened, reached):
         ranks = rank_queries(case.split, scorers(vectors, case.classifier_scores), k, LARGE)
     assert as_table(ranks) == expected
 

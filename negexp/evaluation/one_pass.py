@@ -14,7 +14,8 @@ from negexp.evaluation.candidates import Candidates
 from negexp.evaluation.grouping import Grouping
 from negexp.evaluation.pools import Cell
 from negexp.evaluation.scores import Floats, Scorer
-from negexp.evaluation.tiles import TILE, GroupTiles, LargeGroups, TileOrder, TilePass
+from negexp.evaluation.tile_pass import TilePass
+from negexp.evaluation.tiles import TILE, GroupTiles, LargeGroups, TileOrder
 
 SMALL = 64  # a group with at most so many columns is scored pair by pair
 MOST_QUERIES = 2**9  # in a block: larger blocks are not faster
