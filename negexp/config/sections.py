@@ -120,7 +120,9 @@ class SamplerConfig(Options):
     )
     refresh_every: int = option("another name of refresh.epochs", low=1)
     refresh: RefreshConfig = option("when negatives are made anew")
-    mining: MiningConfig = component("mining", "which neighbours count as hard")
+    mining: MiningConfig = component(
+        "mining", "which neighbours count as hard; strategies that mine nothing (random, static) ignore it"
+    )
     source: str = option(
         "where neighbours come from: retrieval embeddings, or BM25 scores of the training texts, which stay the same; "
         "strategies that mine nothing (random, static) ignore it",
