@@ -19,8 +19,8 @@ def clustered_vectors(rows: int, dim: int, seed: int) -> NDArray[np.float32]:
 def synthetic_pairs(pairs: int, dim: int, seed: int) -> tuple[Split, NDArray[np.float32]]:
     """Return pairs and a unit vector for each text.
 
-    Each debate has eight pairs, there are 15 themes, and some counters are copies of others. The vectors of a debate are
-    around a centre of its own, so a gold is among its query's nearest, but seldom the nearest.
+    Each debate has eight pairs, there are 15 themes, and some counters are copies of others. The vectors of a debate
+    are around a centre of its own, so a gold is among its query's nearest, but seldom the nearest.
     """
     rows = np.arange(pairs)
     counter = pairs + rows

@@ -29,8 +29,7 @@ class RandomOptions(SamplerConfig):
 class Random(NegativeSampler):
     """Random negatives for every pair."""
 
-    Options = RandomOptions
-
+    Options: type[SamplerConfig] = RandomOptions
     mines = False
 
     def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:

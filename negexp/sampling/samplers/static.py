@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from negexp.config import SamplerConfig
 from negexp.errors import InputError
-from negexp.sampling.negatives import Negatives
-from negexp.sampling.round import SamplingRound
-from negexp.sampling.sampler import NegativeSampler
+from negexp.sampling.samplers.random import Random
 
 
 @dataclass
@@ -30,21 +25,11 @@ class StaticOptions(SamplerConfig):
             )
 
 
-class Static(NegativeSampler):
+class Static(Random):
     """Random negatives that never change."""
 
-    Options = StaticOptions
-
-    mines = False
-
-    def random_rate(self, progress: float, validation: Sequence[float] = ()) -> float:
-        """Return 1."""
-        return 1.0
+    Options: type[SamplerConfig] = StaticOptions
 
     def refreshes(self, epoch: int) -> bool:
         """Return whether this is the first epoch."""
         return epoch == 0
-
-    def choose(self, round_: SamplingRound) -> Negatives:
-        """Draw for every pair."""
-        return round_.draw(np.arange(round_.pairs))
