@@ -403,14 +403,16 @@ def test_without_dropout_of_attention_only_its_probabilities_are_kept(config: Mo
     assert set(rates.values()) == {0.0, 0.5}
 
 
-@pytest.mark.parametrize("key", ["dropout", "attention_dropout"])
-def test_dropout_that_an_encoder_does_not_have_is_refused(key: str, config: ModelConfig) -> None:
+@pytest.mark.parametrize(("dropout", "attention_dropout"), [(0.2, None), (None, 0.2), (0.0, 0.2)])
+def test_dropout_that_an_encoder_does_not_have_is_refused(
+    dropout: float | None, attention_dropout: float | None, config: ModelConfig
+) -> None:
     encoder_config = PreTrainedConfig(is_encoder_decoder=False)
-    none = replace(config, dropout=None)
+    key = "dropout" if dropout else "attention_dropout"
     message = rf"model\.{key}=0\.2: .*has no such dropout to set; use model\.{key}=null"
     with pytest.raises(InputError, match=message):
-        prepare_config(encoder_config, replace(none, **{key: 0.2}))
-    prepare_config(encoder_config, replace(none, **{key: 0.0}))  # there is none, as asked
+        prepare_config(encoder_config, replace(config, dropout=dropout, attention_dropout=attention_dropout))
+    prepare_config(encoder_config, replace(config, dropout=0.0, attention_dropout=0.0))  # there is none, as asked
 
 
 def test_dropout_that_cannot_be_set_is_refused(config: ModelConfig) -> None:
