@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,12 +141,16 @@ def _device(device: str, key: str) -> torch.device:
 
 
 def _check_gpus(setting: str) -> None:
-    """Raise `InputError` when processes of this machine would share a GPU, which nccl does not allow."""
-    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if current().size > 1 and processes > gpus:
+    """Raise `InputError` when processes would share a GPU, which nccl does not allow."""
+    if current().size == 1:
+        return
+    own = f"{socket.gethostname()} {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    everywhere = current().gather_bytes(own.encode())
+    processes, gpus = len(everywhere), len(set(everywhere))
+    if processes > gpus:
         raise InputError(
-            f"{setting}: {processes} processes of this machine need a GPU each, and {gpus} "
-            f"{'is' if gpus == 1 else 'are'} visible; start {gpus} (trainer.processes), or set trainer.device=cpu"
+            f"{setting}: {processes} processes need a GPU each, and have {gpus}; start {gpus} (trainer.processes), or "
+            "set trainer.device=cpu"
         )
 
 

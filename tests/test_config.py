@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -445,7 +446,13 @@ def test_a_query_head_can_learn_above_a_frozen_encoder() -> None:
 
 
 class EightProcesses(World):
-    size = 8
+    """Each process has one of some GPUs, on two hosts."""
+
+    size, gpus = 8, 8
+
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        host, gpu = data.decode().split()
+        return [f"{host} {gpu}".encode(), *(f"other {(rank % self.gpus)}".encode() for rank in range(1, self.size))]
 
 
 def test_processes_that_would_share_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,11 +460,12 @@ def test_processes_that_would_share_a_gpu_are_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     assert choose_runtime("auto", "float32", None).device == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"GPU-{device}"))
     monkeypatch.setattr(runtime, "current", EightProcesses)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert choose_runtime("auto", "float32", None).device == torch.device("cuda", 1)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert choose_runtime("auto", "float32", None).device == torch.device("cuda", 1)  # whatever each process sees
+    monkeypatch.setattr(EightProcesses, "gpus", 3)
     for device in ("auto", "cuda", "cuda:0"):
-        with pytest.raises(InputError, match=rf"^trainer\.device={device}: 3 processes .* and 2 are visible; start 2"):
+        message = rf"^trainer\.device={device}: 8 processes need a GPU each, and have 4; start 4"
+        with pytest.raises(InputError, match=message):
             choose_runtime(device, "float32", None)
     assert choose_runtime("cpu", "float32", None).device.type == "cpu"

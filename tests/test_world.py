@@ -13,19 +13,25 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 from attempts import contents
+from conftest import compose_train
 
+from negexp.application import workers
 from negexp.cli import main
+from negexp.errors import InputError
 
 pytestmark = pytest.mark.processes
 
 COMMON = ["experiment=smoke", "model.dropout=0", "trainer.precision=float32", "trainer.threads=1"]
 LONGEST = 120  # seconds until a test gives up
+NEEDS_FAISS = pytest.mark.skipif(find_spec("faiss") is None, reason="needs the extra faiss")
 
 
 class Processes:
@@ -91,6 +97,10 @@ def assert_equal_runs(one: Path, several: Path) -> None:
             "loss=info_nce model.reranker=cross trainer.monitor=clean/retrieval/epa/accuracy@1 sampler=static "
             "trainer.chunk_pairs=3 trainer.batch_size=8",
         ),
+        (2, "loss=info_nce sampler=random model.freeze_encoder=true model.query_head=residual"),
+        (2, "loss=info_nce sampler=bm25 mining=window sampler.mining.low=0 sampler.mining.high=4"),
+        (4, "loss=info_nce sampler=scheduled schedule@sampler.random_rate=cosine sampler.refresh.drift=0.0001"),
+        pytest.param(2, "loss=info_nce sampler=hard index=faiss", marks=NEEDS_FAISS),
     ],
 )
 def test_several_processes_give_what_one_gives(tmp_path: Path, count: int, overrides: str) -> None:
@@ -210,6 +220,35 @@ def test_negexp_starts_the_processes_itself(tmp_path: Path) -> None:
     refused = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "resume=never" in refused.stderr
+
+
+def test_what_a_worker_refuses_is_said_whichever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second worker refuses its input, and the first one waits for it."""
+
+    def start(exchange: Path, count: int, threads: int) -> list[subprocess.Popen[bytes]]:
+        program = (
+            "import sys, time; from unittest.mock import Mock; from pathlib import Path; "
+            "from negexp.application import worker; from negexp.errors import InputError; "
+            "worker.join = worker._end_with_parent = Mock(); "
+            "worker.load_run_config = Mock(); worker.find = Mock(); worker.find().run = run = Mock(); "
+            "wrong = InputError('lower the batch size'); "
+            "run.side_effect = wrong if sys.argv[2] == '1' else lambda *_: time.sleep(60); "
+            "sys.exit(worker.main(Path(sys.argv[1])))"
+        )
+        return [
+            subprocess.Popen(
+                [sys.executable, "-c", program, str(exchange), str(rank)],
+                env={**os.environ, "RANK": str(rank)},
+                stdin=subprocess.PIPE,
+            )
+            for rank in range(count)
+        ]
+
+    monkeypatch.setattr(workers, "_start", start)
+    monkeypatch.setattr(workers, "HydraConfig", Mock(get=lambda: Mock(job_logging={"version": 1})))
+    monkeypatch.setattr(workers, "OmegaConf", Mock(to_container=lambda config, resolve: config))
+    with pytest.raises(InputError, match="lower the batch size"):
+        workers.run_in_processes("train", compose_train("experiment=smoke"), tmp_path, [], 2)
 
 
 @pytest.mark.parametrize("gone", ["starter", "worker"])

@@ -88,7 +88,7 @@ class Job:
                 outcome = self._run(config)
         except Stopped as stop:
             stopped, reason = stop, f"stopped by {stop.name}; the same command goes on"
-        except InputError as error:
+        except (InputError, LostProcessError) as error:
             outcome, reason = "failed", str(error)
             log.error(reason)  # into the job's log
         except Exception as error:

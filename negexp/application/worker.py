@@ -15,7 +15,7 @@ from negexp.command import find
 from negexp.config import load_run_config
 from negexp.errors import InputError
 from negexp.signals import Stopped, stops_at_once
-from negexp.world import LostProcessError, join
+from negexp.world import LostProcessError, ToldError, join
 
 
 def main(exchange: Path) -> int:
@@ -31,12 +31,11 @@ def main(exchange: Path) -> int:
             join()
             outcome: dict[str, Any] = {"outcome": command.run(config, Path(job["folder"]), job["overrides"]) or "done"}
             code = 0
+    except (ToldError, Stopped, LostProcessError):  # another process says so
+        return 1
     except InputError as error:
         outcome, code = {"refused": str(error)}, 2
-    except (Stopped, LostProcessError):  # the process that started this one says so
-        return 1
-    if int(os.environ["RANK"]) == 0:
-        (exchange / OUTCOME).write_text(json.dumps(outcome), encoding="utf-8")
+    (exchange / OUTCOME.format(os.environ["RANK"])).write_text(json.dumps(outcome), encoding="utf-8")
     return code
 
 

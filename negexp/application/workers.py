@@ -22,7 +22,10 @@ from negexp.errors import InputError
 from negexp.world import LostProcessError
 
 LONGEST_STOP = 60.0  # seconds that a process may take to finish its step before it is killed
-CONFIG, JOB, OUTCOME = "config.yaml", "job.json", "outcome.json"  # what goes to the workers, and comes back
+LAST_WORDS = 2.0  # seconds in which the others say what was wrong, after one has ended with an error
+LONGEST_WAIT = 10.0  # the same after another one has ended: it may wait for that one on a GPU
+CONFIG, JOB = "config.yaml", "job.json"  # what goes to the workers
+OUTCOME = "outcome-{}.json"  # what comes back from each of them, by rank
 
 
 def run_in_processes(command: str, config: TrainConfig, folder: Path, overrides: Sequence[str], count: int) -> str:
@@ -31,7 +34,7 @@ def run_in_processes(command: str, config: TrainConfig, folder: Path, overrides:
     Raises
     ------
     InputError
-        What the main worker refuses.
+        What a worker refuses.
     LostProcessError
         When a worker ended early; the others are stopped.
     """
@@ -43,18 +46,21 @@ def run_in_processes(command: str, config: TrainConfig, folder: Path, overrides:
         (exchange / JOB).write_text(json.dumps(job), encoding="utf-8")
         threads = config.trainer.threads or max(1, (os.cpu_count() or 1) // count)
         workers = _start(exchange, count, threads)
+        patience = LONGEST_STOP
         try:
             _wait(workers)
+            patience = LONGEST_WAIT
         finally:
-            _stop(workers)
-        outcome = exchange / OUTCOME
-        found = json.loads(outcome.read_bytes()) if outcome.exists() else {}
-    if "refused" in found:
-        raise InputError(found["refused"])
+            _stop(workers, patience)
+        files = [exchange / OUTCOME.format(rank) for rank in range(count)]
+        found = [json.loads(file.read_bytes()) for file in files if file.exists()]
+    refused = next((one["refused"] for one in found if "refused" in one), None)
+    if refused is not None:
+        raise InputError(refused)
     ended = [f"process {rank} with code {one.returncode}" for rank, one in enumerate(workers) if one.returncode]
     if ended:
         raise LostProcessError(f"{', '.join(ended)} ended early; the same command goes on")
-    return str(found["outcome"])
+    return str(found[0]["outcome"])
 
 
 def _start(exchange: Path, count: int, threads: int) -> list[subprocess.Popen[bytes]]:
@@ -76,19 +82,20 @@ def _start(exchange: Path, count: int, threads: int) -> list[subprocess.Popen[by
 
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait until all workers have ended, or one of them with an error."""
-    while any(worker.poll() is None for worker in workers):
+    """Wait until all workers have ended, or one of them with an error; the others may then end by themselves."""
+    latest = float("inf")
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < latest:
         if any(worker.returncode for worker in workers):
-            return
+            latest = min(latest, time.monotonic() + LAST_WORDS)
         time.sleep(0.05)
 
 
-def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Let the workers finish their step, and wait for them."""
+def _stop(workers: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
+    """Let the workers finish their step, and wait for them as many seconds."""
     for worker in workers:
         if worker.poll() is None:
             worker.send_signal(signal.SIGTERM)
-    latest = time.monotonic() + LONGEST_STOP
+    latest = time.monotonic() + patience
     for worker in workers:
         try:
             worker.wait(max(0.0, latest - time.monotonic()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from negexp.config import EvaluationConfig
 from negexp.corpus.arguments import Ints, Split
@@ -46,11 +47,15 @@ def evaluate_split(
 
 def split_scorers(model: BiEncoder, embeddings: Embeddings, second_stage: bool = True) -> StageScorers:
     """Return the scorers of the embedded texts. Without `second_stage`, the pair classifier does not re-rank."""
-    score = DistanceScorer(
-        embeddings.query.retrieval, embeddings.candidate.retrieval, embeddings.row, embeddings.rows("query")
-    )
+    query, candidate = (_with_float64(side.retrieval) for side in (embeddings.query, embeddings.candidate))
+    score = DistanceScorer(query, candidate, embeddings.row, embeddings.rows("query"))
     classifier = model.classifier if second_stage else None
     return StageScorers(score, None if classifier is None else pair_classifier(classifier, embeddings))
+
+
+def _with_float64(vectors: Tensor) -> Tensor:
+    """Return vectors on a device that has float64: Apple's has not."""
+    return vectors.cpu() if vectors.device.type == "mps" else vectors
 
 
 def cross_scorers(scorers: StageScorers, reader: PairReader, split: Split, config: EvaluationConfig) -> StageScorers:

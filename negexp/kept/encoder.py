@@ -142,7 +142,10 @@ def keeping(encoder: TextEncoder, config: TrainConfig, untrained: Callable[[], b
     """
     if not config.cache.keep:
         return encoder
-    kept = Kept(untrained, config.trainer.fused, Disk.of(config.cache))
+    disk = Disk.of(config.cache)
+    if encoder.runtime.world.largest(int(disk is None)):  # a host without a folder: all processes do the same
+        disk = None
+    kept = Kept(untrained, config.trainer.fused, disk)
     return KeepingEncoder(encoder.model, encoder.tokens, encoder.runtime, encoder.progress, kept=kept)
 
 

@@ -46,16 +46,16 @@ class Processes(World):
 
     def gather(self, part: Tensor) -> list[Tensor]:
         """Return the tensors of all processes. They go through one buffer, as long as the longest of them."""
-        part = part.contiguous()
+        rows = torch.tensor([len(part)])
+        all_rows = [torch.empty_like(rows) for _ in range(self.size)]
         with _reaching_all():
-            rows = torch.tensor([len(part)])
-            all_rows = [torch.empty_like(rows) for _ in range(self.size)]
             dist.all_gather(all_rows, rows)
-            counts = [int(count) for count in all_rows]
-            padded = part.new_zeros(max(counts), *part.shape[1:])
-            padded[: len(part)] = part
-            parts = [torch.empty_like(padded) for _ in counts]
-            if padded.numel():
+        counts = [int(count) for count in all_rows]
+        padded = part.new_zeros(max(counts), *part.shape[1:])
+        padded[: len(part)] = part
+        parts = [torch.empty_like(padded) for _ in counts]
+        if padded.numel():
+            with _reaching_all():
                 dist.all_gather(parts, padded)
         return [one[:count] for one, count in zip(parts, counts, strict=True)]
 
@@ -85,18 +85,19 @@ class Processes(World):
         has = torch.tensor([parameter.grad is not None for parameter in all_parameters], dtype=torch.uint8)
         with _reaching_all():
             dist.all_reduce(has, dist.ReduceOp.MAX)
-            gradients = []
-            for parameter, somewhere in zip(all_parameters, has.tolist(), strict=True):
-                if somewhere:
-                    if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-                    gradients.append(parameter.grad)
-            for bucket in _buckets(gradients):
-                flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        gradients = []
+        for parameter, somewhere in zip(all_parameters, has.tolist(), strict=True):
+            if somewhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+            with _reaching_all():
                 dist.all_reduce(flat)
-                flat /= self.size
-                for gradient, mean in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
-                    gradient.copy_(mean.view_as(gradient))
+            flat /= self.size
+            for gradient, mean in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
+                gradient.copy_(mean.view_as(gradient))
 
     def tell(self, value: Any) -> Any:
         """Return the main process's value."""
@@ -143,11 +144,12 @@ class Processes(World):
         return folder if self.main else Elsewhere.path()
 
     def _from_main(self, data: bytes) -> bytes:
+        size = torch.tensor([len(data)])
         with _reaching_all():
-            size = torch.tensor([len(data)])
             dist.broadcast(size, 0)
-            found = _as_tensor(data) if self.main else torch.empty(int(size), dtype=torch.uint8)
-            if len(found):
+        found = _as_tensor(data) if self.main else torch.empty(int(size), dtype=torch.uint8)
+        if len(found):
+            with _reaching_all():
                 dist.broadcast(found, 0)
         return found.numpy().tobytes()
 
@@ -169,8 +171,11 @@ class _Gathered(torch.autograd.Function):
 
 @contextmanager
 def _reaching_all() -> Iterator[None]:
+    """Surround a single exchange: other errors than its own would be taken for a lost process."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise LostProcessError(
             "another process of this run has ended, so this one ends too; the same command goes on "
