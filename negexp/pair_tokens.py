@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -86,6 +87,14 @@ class Joiner:
         return found
 
 
+@dataclass
+class Reading:
+    """How many pairs of texts were scored, and the seconds that it took."""
+
+    pairs: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class PairReader:
     """A cross-encoder with the texts that it reads, its tokenizer and its device.
@@ -99,6 +108,7 @@ class PairReader:
     max_length: int
     runtime: Runtime
     progress: str = "never"
+    reading: Reading = field(default_factory=Reading)
 
     def logits(self, points: Ints, candidates: Ints) -> Tensor:
         """Return the logits (inputs,) of pairs of texts, in the model's current mode, with gradients.
@@ -115,12 +125,14 @@ class PairReader:
     def scores(self, points: Ints, candidates: Ints) -> NDArray[np.float64]:
         """Return the logits (inputs,) of pairs of texts, in evaluation mode, in batches of similar length."""
         self.model.eval()
-        found = np.empty(len(points))
+        started, found = time.perf_counter(), np.empty(len(points))
         with progress_bar(len(points), "re-ranking", "pair", self.progress) as bar:
             for start in range(0, len(points), TOKENIZED_AT_ONCE):
                 part = slice(start, start + TOKENIZED_AT_ONCE)
                 self._score_part(self._tokens(points[part], candidates[part]), found[part])
                 bar.update(len(found[part]))
+        self.reading.pairs += len(found)
+        self.reading.seconds += time.perf_counter() - started
         return found
 
     def _score_part(self, tokens: list[TokensOfPair], found: NDArray[np.float64]) -> None:

@@ -22,7 +22,7 @@ from negexp.evaluation import Combination, MatrixScorer, StageScorers, rank_quer
 from negexp.model import CrossEncoder, build_cross_encoder, build_model
 from negexp.pair_tokens import Joiner, PairCache, PairReader
 from negexp.runtime import choose_runtime
-from negexp.sampling import Arguments, Neighbours
+from negexp.sampling import Arguments, Negatives
 from negexp.signals import Stopped
 from negexp.training import reranking
 from negexp.training.lists import TrainingLists
@@ -177,7 +177,7 @@ def test_a_prepared_cache_asks_for_nothing_more() -> None:
 
 def lists_of(split: Split, argument: np.ndarray, allowed: np.ndarray, negatives: int) -> TrainingLists:
     rank = np.broadcast_to(np.arange(1, argument.shape[1] + 1), argument.shape)
-    near = Neighbours(np.arange(len(split)), argument, rank * 0.5, rank, allowed)
+    near = Negatives(argument, rank, allowed.astype(np.float32), rank * 0.5)
     return TrainingLists(reader_of(sentences(12)), Arguments(split), near, negatives, seed=3)
 
 
@@ -233,6 +233,7 @@ def test_a_run_trains_it_afterwards_and_an_evaluation_uses_it(
     result = json.loads((folder / "result.json").read_text())
     assert result["reranker"]["best_epoch"] == table["validation/clean/reranked/epa/mrr"].idxmax()
     assert result["reranker"]["seconds"] == pytest.approx(table.filter(like="seconds_").to_numpy().sum())
+    assert result["reranker"]["read_pairs"] > 0 < result["reranker"]["read_seconds"]
     best = table.iloc[result["reranker"]["best_epoch"]]
     assert (best["rerank_weight"], best["rerank_scale"]) == (result["rerank_weight"], result["rerank_scale"])
     for stage in ("retrieval", "reranked"):

@@ -12,7 +12,7 @@ from negexp.corpus import Split
 from negexp.index import NeighbourIndex
 from negexp.sampling import Arguments, EmbeddingSpace, Forbidden, Negatives, SamplingRound
 from negexp.tracking import build_ledger
-from negexp.tracking.ledger import ledger_statistics, replaced_share
+from negexp.tracking.ledger import dropped_statistics, ledger_statistics, replaced_share
 
 COLUMNS = ["pair", "negative", "source", "row", "mined", "distance", "positive_distance", "neighbour_rank"]
 COLUMNS += ["gold_copy", "origin", "sampled_epoch", "dropped"]
@@ -89,9 +89,15 @@ def test_statistics_are_means_over_the_negatives(ledger: pd.DataFrame) -> None:
         "gold_copy_share": 1 / 4,
         "debate_share": 0,
         "theme_share": 1,
-        "dropped": 1,
-        "dropped_share": 1 / 2,
     }
+
+
+def test_what_was_dropped_counts_where_a_negative_was_mined_or_none_was_found() -> None:
+    rank, weight = np.array([[1, 4], [2, 0], [0, 0]]), np.array([[1, 1], [1, 0], [1, 1]], dtype=np.float32)
+    negatives = Negatives(rank * 0, rank, weight, dropped=np.array([[0, 2], [1, 7], [0, 0]]))  # the last pair is random
+    assert dropped_statistics(negatives) == {"dropped": 10 / 4, "dropped_share": 3 / 4}
+    random = Negatives(rank * 0, rank * 0)
+    assert dropped_statistics(random) == {"dropped": None, "dropped_share": 0}
 
 
 def test_copies_of_the_gold_and_the_origin_of_negatives(ledger: pd.DataFrame) -> None:

@@ -28,9 +28,13 @@ def schedule(**values: object) -> Schedule:
 
 
 @given(start=VALUES, step=st.floats(0, 1), end=VALUES, progress=EPOCHS)
-def test_linear_falls_to_its_end(start: float, step: float, end: float, progress: float) -> None:
+def test_linear_moves_to_its_end(start: float, step: float, end: float, progress: float) -> None:
     line = schedule(name="linear", start=start, step=step, end=end)
-    assert line.value(progress, []) == max(end, start - step * progress)
+    found = line.value(progress, [])
+    if start >= end:
+        assert found == max(end, start - step * progress)
+    assert abs(found - start) == pytest.approx(min(abs(end - start), step * progress))
+    assert min(start, end) <= found <= max(start, end)
 
 
 def test_constant_stays() -> None:

@@ -64,6 +64,11 @@ class TrainConfig(Options):
                 f"model.reranker=cross: does not use the pair classifier, which loss.name={self.loss.name} trains; use "
                 "loss=info_nce or loss=triplet, or model.reranker=pair"
             )
+        if self.model.reranker == "cross" and self.evaluation.rerank_weight == 1:
+            raise InputError(
+                "evaluation.rerank_weight=1: keeps the order of retrieval, so the cross-encoder of model.reranker="
+                "cross would be trained for nothing; use another weight, or model.reranker=pair"
+            )
 
 
 @dataclass

@@ -33,7 +33,8 @@ class InfoNCEOptions(LossConfig):
     )
     directions: list[str] = option(
         "which wrong matches share the pair's softmax: candidates of the point (query_to_counter), the other points of "
-        "the counter, the other points of the point, the other counters of the counter",
+        "the counter, the other points of the point, the other counters of the counter. The pair's negatives and the "
+        "in_batch keys are for query_to_counter alone",
         choices=DIRECTIONS,
     )
     in_batch_counters: bool = option("true: the other pairs' counters are candidates of the point")

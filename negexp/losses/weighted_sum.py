@@ -43,14 +43,15 @@ class WeightedSum(Loss):
 
     def __init__(self, options: WeightedSumOptions) -> None:
         super().__init__(options)
-        self.terms = nn.ModuleDict({name: build("loss", term) for name, term in options.terms.items()})
-        self.points_are_candidates = any(term.points_are_candidates for term in self.terms.values())
+        terms: list[Loss] = [build("loss", term) for term in options.terms.values()]
+        self.points_are_candidates = any(term.points_are_candidates for term in terms)
+        self.terms = nn.ModuleList(terms)  # in a ModuleDict, a term could not be called `train` or `type`
 
     def forward(self, batch: TextBatch, classifier: PairClassifier) -> dict[str, Tensor]:
         """Return `total` and the parts of all terms."""
         parts: dict[str, Tensor] = {}
         total = batch.query.retrieval.new_zeros(())
-        for name, term in self.terms.items():
+        for name, term in zip(self.options.terms, self.terms, strict=True):
             term_parts = term(batch, classifier)
             total = total + self.options.weights[name] * term_parts.pop("total")
             parts |= {f"{name}_{part}": value for part, value in term_parts.items()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from negexp.mine.negatives import Scores
 from negexp.sampling import Arguments, Negatives, NegativeSampler, SamplingRound
-from negexp.tracking.ledger import ledger_statistics
+from negexp.tracking.ledger import dropped_statistics, ledger_statistics
 
 Ints = NDArray[np.int64]
 
@@ -53,6 +53,7 @@ def numbers_of(mining: Mining, rows: int) -> dict[str, Any]:
         "negatives": int(found.sum()),
         "rows": rows,
         **ledger_statistics(ledger),
+        **dropped_statistics(mining.negatives),
         **({} if mining.index_recall is None else {"index_recall": mining.index_recall}),
         "copies": _copies(mining),
         "fewer": _fewer(mining),

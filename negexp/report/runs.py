@@ -31,6 +31,7 @@ class RunResult:
 
     untrained, test: metrics of the validation split before training, and of the test split. runtime: device, threads
     and precision. reranker_seconds: training of the cross-encoder and its choice on validation; None without one.
+    pair_seconds: what it takes to score a pair of texts with it; None where that is not known.
     """
 
     data_fingerprint: str
@@ -41,10 +42,13 @@ class RunResult:
     test: Metrics
     runtime: str
     reranker_seconds: float | None
+    pair_seconds: float | None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> RunResult:
         """Take the values from the contents of result.json, which `_find_wrong_type` has checked."""
+        reranker = values.get("reranker", {})
+        read = reranker.get("read_pairs", 0)
         return cls(
             values["data_fingerprint"],
             values["corpus_summary"],
@@ -53,7 +57,8 @@ class RunResult:
             values["untrained"]["validation"],
             values["test"],
             str(values.get("runtime", "")),
-            values["reranker"]["seconds"] if "reranker" in values else None,
+            reranker.get("seconds"),
+            reranker["read_seconds"] / read if read else None,
         )
 
 
@@ -182,7 +187,8 @@ def _find_wrong_type(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.Dat
     if not isinstance(known, dict) or not all(isinstance(one, str) for one in known.values()):
         return "result.json's versions"
     reranker = result.get("reranker", {"seconds": 0.0})
-    if not isinstance(reranker, dict) or not isinstance(reranker.get("seconds"), int | float):
+    needed = ("seconds", *(key for key in ("read_pairs", "read_seconds") if "read_pairs" in reranker))
+    if not isinstance(reranker, dict) or not all(isinstance(reranker.get(key), int | float) for key in needed):
         return "result.json's reranker"
     scores = [str(column) for column in epochs if str(column).startswith("validation/")]
     try:

@@ -30,7 +30,8 @@ class Table:
 def main_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table:
     """Return the headline's metric of each arm, in both protocols and stages, and the seconds of an epoch.
 
-    If a run has a cross-encoder, a column has the seconds of its training.
+    If a run has a cross-encoder, two columns have the seconds of its training, and the milliseconds that it takes to
+    score a pair of texts.
     """
     protocol, stage, task, metric = comparison.monitor
     columns = [
@@ -44,9 +45,9 @@ def main_table(comparison: Comparison, numbers: Numbers, queries: str) -> Table:
         arm = by_name[name]
         keys = [CellKey(name, one, queries, other, task, metric) for one, other in columns]
         cells = [_cell_text(numbers, key) for key in keys]
-        seconds = [f"{_seconds(arm):.1f}", _reranker_seconds(arm)]
+        seconds = [f"{_seconds(arm):.1f}", *_reranker_seconds(arm)]
         rows.append([name, str(len(arm.runs)), *cells, *(seconds if crossed else seconds[:1])])
-    last = ["seconds an epoch", "seconds, re-ranker"] if crossed else ["seconds an epoch"]
+    last = ["seconds an epoch", "seconds, re-ranker", "ms a pair"][: 3 if crossed else 1]
     header = ["arm", "seeds", *(f"{one}, {other}" for one, other in columns), *last]
     title = f"Test {task} {metric} in %, mean ± sd over seeds [95 % interval], {QUERY_SUBSETS[queries]}"
     return Table(title, header, rows)
@@ -158,6 +159,7 @@ def _seconds(arm: Arm) -> float:
     return float(np.mean([run.epochs[columns].sum(axis=1).mean() for run in arm.runs]))
 
 
-def _reranker_seconds(arm: Arm) -> str:
-    seconds = [run.result.reranker_seconds for run in arm.runs if run.result.reranker_seconds is not None]
-    return f"{np.mean(seconds):.1f}" if seconds else "-"
+def _reranker_seconds(arm: Arm) -> list[str]:
+    training = [run.result.reranker_seconds for run in arm.runs if run.result.reranker_seconds is not None]
+    reading = [1000 * run.result.pair_seconds for run in arm.runs if run.result.pair_seconds is not None]
+    return [f"{np.mean(seconds):.1f}" if seconds else "-" for seconds in (training, reading)]

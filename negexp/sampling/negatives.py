@@ -24,7 +24,8 @@ class Negatives:
     distance (pairs, k): Euclidean distance from the point as a query, in the embeddings at the time of sampling; NaN if
     it was not computed.
     dropped (pairs, k): nearer arguments that are not forbidden, but that the mining policy did not take, without those
-    that `sampler.exclude=[repeats]` leaves out; 0 for a random draw, and in commits that do not know it.
+    that `sampler.exclude=[repeats]` leaves out; where none was found, all such arguments, near or far; 0 for a random
+    draw, and in commits that do not know it.
     """
 
     argument: Ints

@@ -100,13 +100,18 @@ class MiningPolicy(ABC):
 
 
 def _dropped(counted: Mask, negatives: Negatives) -> Ints:
-    """Return how many counted neighbours (pairs, width) are nearer than each negative, and no negatives (pairs, k)."""
+    """Return how many counted neighbours (pairs, width) are nearer than each negative, and no negatives (pairs, k).
+
+    Where none was found, all count that are no negatives: the pair's search has come to its end.
+    """
     rank, mined = negatives.neighbour_rank, negatives.found & negatives.mined
     # the neighbour of rank r stands in column r - 1: all nearer ones are there
     column = np.clip(rank - 1, 0, max(0, counted.shape[1] - 1))
     nearer = np.take_along_axis(counted.cumsum(axis=1) - counted, column, axis=1)
     nearer_taken = (mined[:, None, :] & (rank[:, None, :] < rank[:, :, None])).sum(axis=2)
-    return np.where(mined, nearer - nearer_taken, 0)
+    untaken = counted.sum(axis=1, keepdims=True) - mined.sum(axis=1, keepdims=True)
+    dropped: Ints = np.where(mined, nearer - nearer_taken, untaken)
+    return dropped
 
 
 def take_first(neighbours: Neighbours, eligible: Mask, k: int) -> Negatives:

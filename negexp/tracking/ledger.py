@@ -84,8 +84,7 @@ def ledger_statistics(ledger: pd.DataFrame) -> dict[str, float | None]:
     """Return the statistics of an epoch's negatives for metrics.csv.
 
     `nearer_share`: negatives that are nearer to their point than its own counter. `debate_share`: negatives from the
-    pair's debate. `theme_share`: negatives from another debate of the pair's theme. `dropped`: mean over the mined
-    negatives. `dropped_share`: mined negatives with at least one.
+    pair's debate. `theme_share`: negatives from another debate of the pair's theme.
     """
     return {
         "mined_share": _mean(ledger["mined"]),
@@ -97,9 +96,18 @@ def ledger_statistics(ledger: pd.DataFrame) -> dict[str, float | None]:
         "gold_copy_share": _mean(ledger["gold_copy"]),
         "debate_share": _mean(ledger["origin"].eq("debate").where(ledger["origin"].notna())),
         "theme_share": _mean(ledger["origin"].eq("theme").where(ledger["origin"].notna())),
-        "dropped": _mean(ledger["dropped"]),
-        "dropped_share": _mean(ledger["dropped"] > 0),
     }
+
+
+def dropped_statistics(negatives: Negatives) -> dict[str, float | None]:
+    """Return what the mining policy dropped, over all negatives that were mined or should have been.
+
+    `dropped`: mean of `Negatives.dropped`, also where no negative was found. `dropped_share`: those above 0.
+    """
+    dropped = negatives.dropped[negatives.mined | ~negatives.found]
+    if not len(dropped):
+        return {"dropped": None, "dropped_share": 0.0}
+    return {"dropped": float(dropped.mean()), "dropped_share": float((dropped > 0).mean())}
 
 
 def replaced_share(negatives: Negatives, previous: Negatives | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -12,32 +12,29 @@ from torch.nn import functional as F
 
 from negexp.pair_tokens import PairReader
 from negexp.randomness import generator
-from negexp.sampling import Arguments, Negatives, Neighbours
+from negexp.sampling import Arguments, Negatives
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class TrainingLists:
-    """The nearest arguments of each training pair, from which every epoch draws its negatives."""
+    """The nearest arguments of each training pair (pairs, depth), from which every epoch draws its negatives."""
 
     reader: PairReader
     arguments: Arguments
-    neighbours: Neighbours
+    nearest: Negatives
     negatives: int
     seed: int
 
     def draw(self, epoch: int) -> Negatives:
-        """Return distinct negatives of all pairs, drawn uniformly among their allowed neighbours; weight 0: none left.
+        """Return distinct negatives of all pairs, drawn uniformly among their nearest arguments; weight 0: none left.
 
-        Where there are fewer neighbours than `negatives`, all are drawn. The draws depend on (seed, epoch) only.
+        Where there are fewer than `negatives`, all are drawn. The draws depend on (seed, epoch) only.
         """
-        near, rng = self.neighbours, generator(self.seed, epoch, "re-ranker negatives")
-        place = np.argsort(np.where(near.allowed, rng.random(near.allowed.shape), 2.0), axis=1)[:, : self.negatives]
-        rows = np.arange(len(place))[:, None]
-        found = near.allowed[rows, place]
-        distance = np.where(found, near.distance[rows, place], np.nan)
-        return Negatives(near.argument[rows, place], near.rank[rows, place], found.astype(np.float32), distance)
+        near, rng = self.nearest, generator(self.seed, epoch, "re-ranker negatives")
+        place = np.argsort(np.where(near.found, rng.random(near.found.shape), 2.0), axis=1)[:, : self.negatives]
+        return Negatives(*(np.take_along_axis(getattr(near, one.name), place, axis=1) for one in fields(near)))
 
     def loss(self, pair: Ints, negatives: Negatives) -> Tensor:
         """Return the mean of -log softmax(logits)[counter] over the lists of some pairs (ListNet's top one)."""

@@ -35,7 +35,7 @@ from negexp.sampling import (
 from negexp.sampling.lexical_source import mining_source
 from negexp.sampling.rescored_source import RescoredSource, Scoring
 from negexp.sampling.source import Index, means_by_name
-from negexp.tracking.ledger import build_ledger, ledger_statistics, replaced_share
+from negexp.tracking.ledger import build_ledger, dropped_statistics, ledger_statistics, replaced_share
 from negexp.training.clock import PhaseClock
 from negexp.world import World
 
@@ -130,6 +130,7 @@ class Refresher:
             "random_rate": sampler.random_rate(round_.progress, round_.validation),
             "sampled_epoch": sampled,
             **ledger_statistics(ledger),
+            **dropped_statistics(negatives),
             "missing_share": 1.0 - float(negatives.found.mean()),
             "negatives_replaced": replaced_share(negatives, previous),
             **sampler.statistics(),

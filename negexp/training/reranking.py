@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from negexp.config import TrainConfig
+from negexp.config import MiningConfig, TrainConfig
 from negexp.embedding import Embeddings
 from negexp.errors import InputError
 from negexp.evaluation import METRICS, Combination
@@ -25,6 +25,7 @@ from negexp.pair_tokens import PairCache, PairReader
 from negexp.progress import progress_bar
 from negexp.randomness import derive, generator
 from negexp.sampling import SamplingRound
+from negexp.sampling.mining.nearest import Nearest
 from negexp.signals import check_stop
 from negexp.tracking import RunFolder
 from negexp.tracking.files import remove_folder, sha256
@@ -48,10 +49,11 @@ class TrainedReranker(NamedTuple):
     best_epoch: int
 
     def result(self) -> dict[str, Any]:
-        """Return the entry of result.json."""
+        """Return the entry of result.json; `read_pairs` were scored, in `read_seconds`, by this process so far."""
         seconds = {name: sum(row[name] for row in self.rows) for name in self.rows[0] if name.startswith("seconds_")}
         whole = sum(seconds.values())
-        return {"best_epoch": self.best_epoch, "epochs": len(self.rows), "seconds": whole, **seconds}
+        read = {f"read_{name}": value for name, value in vars(self.reader.reading).items()}
+        return {"best_epoch": self.best_epoch, "epochs": len(self.rows), "seconds": whole, **seconds, **read}
 
 
 @dataclass
@@ -118,17 +120,21 @@ class Reranking:
             self.experiment.progress.earlier_seconds = commit.value("seconds")
 
     def lists(self, embeddings: Embeddings) -> TrainingLists:
-        """Return the nearest allowed arguments of all training pairs in the trained bi-encoder's own space."""
+        """Return the nearest allowed arguments of all training pairs in the trained bi-encoder's own space.
+
+        They come from all that the evaluation ranks, whatever the strategy chose from.
+        """
         refresher, settings, seed = self.experiment.refresher, self.settings, self.config.seed
         round_ = SamplingRound(
             refresher.arguments,
             refresher.forbidden,
             refresher.space(embeddings),
             generator(seed, 0, "re-ranker lists"),
-            candidates=self.config.sampler.candidates,
+            num_negatives=settings.depth,
+            candidates="auto",
         )
-        near = round_.neighbours(np.arange(refresher.arguments.pairs), settings.depth)
-        return TrainingLists(self.reader, refresher.arguments, near, settings.negatives, seed)
+        nearest = round_.mine(np.arange(refresher.arguments.pairs), Nearest(MiningConfig("nearest")))
+        return TrainingLists(self.reader, refresher.arguments, nearest, settings.negatives, seed)
 
     def train(self, epoch: int, lists: TrainingLists) -> float:
         """Train on the list of every pair once, in an order drawn from (seed, epoch); return the mean loss."""
