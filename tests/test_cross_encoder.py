@@ -18,6 +18,7 @@ from transformers import AutoModel, BertConfig, PreTrainedTokenizerBase
 
 from negexp.cli import main
 from negexp.corpus import Split
+from negexp.embedding import Embeddings
 from negexp.evaluation import Combination, MatrixScorer, StageScorers, rank_queries
 from negexp.model import CrossEncoder, build_cross_encoder, build_model
 from negexp.pair_tokens import Joiner, PairCache, PairReader
@@ -26,6 +27,7 @@ from negexp.sampling import Arguments, Negatives
 from negexp.signals import Stopped
 from negexp.training import reranking
 from negexp.training.lists import TrainingLists
+from negexp.training.reranking import Reranking
 
 CROSS = ["experiment=smoke", "loss=triplet", "model.reranker=cross", "trainer.monitor=clean/retrieval/epa/mrr"]
 CROSS += ["trainer.epochs=1", "reranker.epochs=1", "reranker.batch_size=4", "reranker.max_length=24"]
@@ -220,6 +222,33 @@ def test_the_loss_is_the_softmax_over_each_list() -> None:
     assert found == pytest.approx(np.mean(losses), abs=1e-5)
 
 
+@pytest.mark.runs
+def test_lists_are_the_nearest_of_all_arguments_whatever_the_strategy_chose_from(
+    run_training: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Static draws counters only; the lists have a text once, and a pair's own and its copies never."""
+    made = []
+    draw = Reranking.lists
+
+    def seen(self: Reranking, embeddings: Embeddings) -> TrainingLists:
+        made.append((draw(self, embeddings), embeddings))
+        return made[-1][0]
+
+    monkeypatch.setattr(Reranking, "lists", seen)
+    run_training(*CROSS, "sampler=static", "reranker.depth=6")
+    lists, embeddings = made[0]
+    nearest, numbers = lists.nearest, lists.arguments
+    assert nearest.found.all()
+    assert set(numbers.source(nearest.argument)[0].ravel()) == {"point", "counter"}
+    queries, candidates = embeddings.query.retrieval.double(), embeddings.candidate.retrieval.double()
+    for pair in range(numbers.pairs):
+        own = [int(numbers.text[numbers.number(table, np.array([pair]))[0]]) for table in ("point", "counter")]
+        rows = {int(text): int(embeddings.row[text]) for text in numbers.text}
+        query = queries[embeddings.rows("query")[own[0]]]
+        near = sorted((float((query - candidates[row]).norm()), text) for text, row in rows.items() if text not in own)
+        assert numbers.text[nearest.argument[pair]].tolist() == [text for _, text in near[:6]]
+
+
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +348,10 @@ def test_a_run_that_is_killed_in_the_second_stage_continues_to_the_same_bits(tmp
             "trainer.monitor=clean/reranked/epa/mrr",
             "trainer.monitor=clean/reranked/epa/mrr: model.reranker=cross re-ranks only after the last epoch, so this "
             "cannot pick one; use trainer.monitor=clean/retrieval/epa/mrr",
+        ),
+        (
+            "evaluation.rerank_weight=1",
+            "evaluation.rerank_weight=1: keeps the order of retrieval, so the cross-encoder of model.reranker=cross",
         ),
         ("reranker.max_length=49", "reranker.max_length=49: bert takes 48 tokens; use at most 48"),
         ("model.reranker=crss", "model.reranker=crss: must be one of pair, cross"),

@@ -54,49 +54,96 @@ def random_classifier() -> PairClassifier:
 
 SOME = torch.tensor([[1.0, 0.0, 0.5]] * PAIRS, dtype=torch.float64)
 WEIGHTS = [None, SOME, torch.zeros_like(SOME)]
+PLACES = [(pair, place) for pair in range(PAIRS) for place in range(K)]  # of the negatives
 
 
-def mean(values: list[float], weights: list[float]) -> float:
-    total = sum(weights)
-    return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else 0.0
+class Leaves:
+    """A batch and a classifier, and the gradients of a number with respect to all of their tensors."""
+
+    def __init__(self, weight: Tensor | None) -> None:
+        batch, self.classifier = random_batch(weight), random_classifier()
+        self.leaves = [
+            part.clone().requires_grad_()
+            for side in (batch.query, batch.candidate)
+            for part in (side.retrieval, side.pooled)
+        ]
+        query, candidate = Vectors(*self.leaves[:2]), Vectors(*self.leaves[2:])
+        self.batch = replace(batch, query=query, candidate=candidate)
+
+    def gradients(self, value: Tensor) -> list[Tensor]:
+        leaves = [*self.leaves, *self.classifier.parameters()]
+        if not value.requires_grad:
+            return [torch.zeros_like(leaf) for leaf in leaves]
+        found = torch.autograd.grad(value, leaves, allow_unused=True, retain_graph=True)
+        return [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(leaves, found, strict=True)]
+
+    def compare(self, found: Tensor, expected: Tensor) -> None:
+        assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+        for one, other in zip(self.gradients(found), self.gradients(expected), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)  # torch adds 1e-6 within its triplet distance
+
+    def triplet(self) -> Tensor:
+        """Return the triplet loss by a plain loop."""
+        query, candidate, values = self.batch.query.retrieval, self.batch.candidate.retrieval, []
+        for pair, place in PLACES:
+            near, far = candidate[pair], candidate[PAIRS + pair * K + place]
+            values.append(torch.clamp((query[pair] - near).norm() - (query[pair] - far).norm() + 0.7, min=0))
+        return self.mean(values)
+
+    def cross_entropies(self) -> tuple[Tensor, Tensor]:
+        """Return the pair classifier's two cross-entropies by a plain loop."""
+        query, candidate = self.batch.query, self.batch.candidate
+
+        def surprise(pair: int, column: int, label: int) -> Tensor:
+            logits: Tensor = self.classifier(
+                query.retrieval[pair], query.pooled[pair], candidate.retrieval[column], candidate.pooled[column]
+            )
+            return logits.exp().sum().log() - logits[label]
+
+        positive = torch.stack([surprise(pair, pair, 1) for pair in range(PAIRS)]).mean()
+        return positive, self.mean([surprise(pair, PAIRS + pair * K + place, 0) for pair, place in PLACES])
+
+    def mean(self, values: list[Tensor]) -> Tensor:
+        weights = [self.batch.weight[place] for place in PLACES]
+        weighted = torch.stack([weight * value for weight, value in zip(weights, values, strict=True)]).sum()
+        return weighted / max(float(sum(weights)), 1e-9)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS, ids=["all", "some", "none"])
 def test_the_triplet_loss_is_a_weighted_mean_over_negatives(weight: Tensor | None) -> None:
-    batch = random_batch(weight)
-    values, weights = [], []
-    for pair in range(PAIRS):
-        point, counter = batch.query.retrieval[pair], batch.candidate.retrieval[pair]
-        for place in range(K):
-            negative = batch.candidate.retrieval[PAIRS + pair * K + place]
-            values.append(max(0.0, float((point - counter).norm() - (point - negative).norm()) + 0.7))
-            weights.append(float(batch.weight[pair, place]))
-    found = loss_of(**TRIPLET)(batch, random_classifier())
+    own = Leaves(weight)
+    found = loss_of(**TRIPLET)(own.batch, own.classifier)
     assert found.keys() == {"total", "triplet"}
-    assert float(found["total"]) == float(found["triplet"]) == pytest.approx(mean(values, weights), abs=1e-5)
+    assert float(found["total"].detach()) == float(found["triplet"].detach())
+    own.compare(found["total"], own.triplet())
 
 
 @pytest.mark.parametrize("weight", WEIGHTS, ids=["all", "some", "none"])
 def test_the_pair_classifiers_loss_is_the_sum_of_two_cross_entropies(weight: Tensor | None) -> None:
-    batch, classifier = random_batch(weight), random_classifier()
-    query, candidate = batch.query, batch.candidate
+    own = Leaves(weight)
+    positive, negative = own.cross_entropies()
+    found = loss_of(**CLASSIFIER)(own.batch, own.classifier)
+    own.compare(found["positive"], positive)
+    own.compare(found["negative"], negative)
+    own.compare(found["total"], 2 * positive + 0.5 * negative)
 
-    def log_probability(pair: int, column: int, label: int) -> float:
-        logits = classifier(
-            query.retrieval[pair], query.pooled[pair], candidate.retrieval[column], candidate.pooled[column]
-        )
-        return float((logits[label] - logits.exp().sum().log()).detach())
 
-    positive = -sum(log_probability(pair, pair, 1) for pair in range(PAIRS)) / PAIRS
-    places = [(pair, place) for pair in range(PAIRS) for place in range(K)]
-    negative = mean(
-        [-log_probability(pair, PAIRS + pair * K + place, 0) for pair, place in places],
-        [float(batch.weight[place]) for place in places],
-    )
-    found = loss_of(**CLASSIFIER)(batch, classifier)
-    assert float(found["positive"].detach()) == pytest.approx(positive)
-    assert float(found["negative"].detach()) == pytest.approx(negative)
-    assert float(found["total"].detach()) == pytest.approx(2 * positive + 0.5 * negative)
+@pytest.mark.parametrize("weight", WEIGHTS, ids=["all", "some", "none"])
+def test_the_originals_loss_has_the_gradients_of_its_loop(weight: Tensor | None) -> None:
+    own = Leaves(weight)
+    positive, negative = own.cross_entropies()
+    keys = {"margin": 0.7, "positive_weight": 2.0, "negative_weight": 0.5, "detach_classifier": False}
+    found = loss_of(name="triplet_ce", triplet_weight=3.0, **keys)(own.batch, own.classifier)
+    own.compare(found["total"], 3 * own.triplet() + 2 * positive + 0.5 * negative)
+
+
+def test_a_term_can_have_any_name() -> None:
+    names_of_methods = ["train", "type", "values"]
+    terms, weights = dict.fromkeys(names_of_methods, TRIPLET), dict.fromkeys(names_of_methods, 1.0)
+    own = Leaves(None)
+    found = loss_of(name="weighted_sum", terms=terms, weights=weights)(own.batch, own.classifier)
+    assert found.keys() == {"total", "train_triplet", "type_triplet", "values_triplet"}
+    own.compare(found["total"], 3 * own.triplet())
 
 
 def gradients(loss: Loss, classifier: PairClassifier) -> dict[str, Tensor]:

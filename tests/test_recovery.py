@@ -44,6 +44,13 @@ LONGER = [
     "evaluation.rerank_weight=0",
 ]
 CLI = ["train", *QUICK, *LONGER, "hydra.run.dir=run"]
+ADAPTIVE = [  # both numbers move after the second epoch: nothing is learned, so none is better than the first
+    *("sampler=scheduled", "schedule@sampler.random_rate=adaptive", "sampler.random_rate.start=0.8"),
+    *("sampler.random_rate.end=0", "sampler.random_rate.step=0.5", "sampler.random_rate.patience=1"),
+    *("loss=info_nce", "schedule@loss.hardness=adaptive", "loss.hardness.start=0", "loss.hardness.end=5"),
+    *("loss.hardness.step=5", "loss.hardness.patience=1", "trainer.average=ema", "trainer.lr=1e-7"),
+    "trainer.monitor=clean/retrieval/epa/mrr",
+]
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +98,12 @@ def command_line(attempt: Attempts) -> Callable[..., Ended]:
 
 
 @pytest.mark.processes
-def test_killed_at_a_few_random_moments_a_run_comes_to_the_same(attempt: Attempts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("overrides", [[], [*ADAPTIVE, "trainer.epochs=4"]], ids=["plain", "adaptive"])
+def test_killed_at_a_few_random_moments_a_run_comes_to_the_same(
+    attempt: Attempts, tmp_path: Path, overrides: list[str]
+) -> None:
     def run(folder: Path, **fault: Any) -> Ended:
-        return attempt(folder, SMOKE, direct=True, **fault)
+        return attempt(folder, SMOKE, *overrides, direct=True, **fault)
 
     reference = run(tmp_path / "undisturbed")
     assert kill_until(2, 0, run, tmp_path, (tmp_path / "undisturbed" / "run", reference)) >= 1
@@ -230,6 +240,7 @@ KINDS = {
         *("model.shared_encoder=false", "sampler.num_negatives=3", "model.layer_norm=true", "sampler.source=bm25"),
         *("sampler.start_rate=0.7", "sampler.step=0.2"),
     ],
+    "adaptive random rate and hardness, moving average": ADAPTIVE,
     "frozen, bfloat16, no ledger": ["model.freeze_encoder=true", "trainer.precision=bfloat16", "tracker.ledger=false"],
 }
 
