@@ -474,7 +474,8 @@ def test_a_run_of_version_0_1_continues_and_is_shown(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "golden", "losses"), [(GOLDEN_RUN, GOLDEN, 1e-3), (ORIGINAL_RUN, ORIGINAL, 1e-4)]
+    ("overrides", "golden", "losses"),
+    [(GOLDEN_RUN, GOLDEN, 1e-3), pytest.param(ORIGINAL_RUN, ORIGINAL, 1e-4, marks=pytest.mark.runs)],
 )
 def test_golden_run(overrides: list[str], golden: pd.DataFrame, losses: float, run_training: Train) -> None:
     folder = run_training(*overrides)
