@@ -89,10 +89,14 @@ class Joiner:
 
 @dataclass
 class Reading:
-    """How many pairs of texts were scored, and the seconds that it took."""
+    """How many pairs of texts were scored since the last `restart`, and the seconds that it took."""
 
     pairs: int = 0
     seconds: float = 0.0
+
+    def restart(self) -> None:
+        """Count from zero."""
+        self.pairs, self.seconds = 0, 0.0
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,10 @@ class TrainedReranker(NamedTuple):
     best_epoch: int
 
     def result(self) -> dict[str, Any]:
-        """Return the entry of result.json; `read_pairs` were scored, in `read_seconds`, by this process so far."""
+        """Return the entry of result.json.
+
+        The evaluation after training scored `read_pairs` in `read_seconds`; with all weight on retrieval none.
+        """
         seconds = {name: sum(row[name] for row in self.rows) for name in self.rows[0] if name.startswith("seconds_")}
         whole = sum(seconds.values())
         read = {f"read_{name}": value for name, value in vars(self.reader.reading).items()}
@@ -102,6 +105,7 @@ class Reranking:
                 self.commit(epoch, lists, {"loss": loss, **combination.columns()}, scores)
                 check_stop(everywhere=True)
         load_weights(self.store.weights("best"), self.trainee.model)
+        self.reader.reading.restart()
         best = self.progress.best_epoch
         chosen = Combination.of_row(self.progress.history[best])
         assert chosen is not None, "every row has it"
