@@ -142,10 +142,11 @@ def _device(device: str, key: str) -> torch.device:
 
 def _check_gpus(setting: str) -> None:
     """Raise `InputError` when processes would share a GPU, which nccl does not allow."""
-    if current().size == 1:
+    world = current()
+    if world.size == 1:
         return
     own = f"{socket.gethostname()} {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
-    everywhere = current().gather_bytes(own.encode())
+    everywhere = world.gather_bytes(own.encode())
     processes, gpus = len(everywhere), len(set(everywhere))
     if processes > gpus:
         raise InputError(

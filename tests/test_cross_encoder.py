@@ -263,7 +263,7 @@ def test_a_run_trains_it_afterwards_and_an_evaluation_uses_it(
     assert result["reranker"]["best_epoch"] == table["validation/clean/reranked/epa/mrr"].idxmax()
     assert result["reranker"]["seconds"] == pytest.approx(table.filter(like="seconds_").to_numpy().sum())
     asked = result["rerank_weight"] < 1  # with all weight on retrieval, it has no say and reads nothing
-    assert (result["reranker"]["read_pairs"] > 0) == (result["reranker"]["read_seconds"] > 0) == asked
+    assert (result["reranker"]["pairs_read"] > 0) == (result["reranker"]["seconds_read"] > 0) == asked
     best = table.iloc[result["reranker"]["best_epoch"]]
     assert (best["rerank_weight"], best["rerank_scale"]) == (result["rerank_weight"], result["rerank_scale"])
     for stage in ("retrieval", "reranked"):

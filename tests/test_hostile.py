@@ -501,6 +501,8 @@ REPORTED: dict[str, Callable[[Path], object]] = {
     "overrides": lambda run: edit_json(run / "result.json", overrides={"a": 1}),
     "untrained": lambda run: edit_json(run / "result.json", untrained={}),
     "test": lambda run: edit_json(run / "result.json", test=[]),
+    "re-ranker": lambda run: edit_json(run / "result.json", reranker=5),
+    "pairs read": lambda run: edit_json(run / "result.json", reranker={"seconds": 1.0, "pairs_read": 3}),
     "a nested result": lambda run: (run / "result.json").write_text("[" * 100_000),
     "a linked result": lambda run: link_out(run, run / "result.json"),
     "a linked table": lambda run: link_out(run, run / "metrics.csv"),

@@ -146,21 +146,6 @@ def test_a_term_can_have_any_name() -> None:
     own.compare(found["total"], 3 * own.triplet())
 
 
-def gradients(loss: Loss, classifier: PairClassifier) -> dict[str, Tensor]:
-    batch = random_batch(WEIGHTS[1])
-    leaves = {"query": batch.query.retrieval.clone().requires_grad_()}
-    leaves["candidate"] = batch.candidate.retrieval.clone().requires_grad_()
-    batch = replace(
-        batch,
-        query=Vectors(leaves["query"], batch.query.pooled),
-        candidate=Vectors(leaves["candidate"], batch.candidate.pooled),
-    )
-    classifier.zero_grad()
-    loss(batch, classifier)["total"].backward()
-    found = {name: leaf.grad for name, leaf in leaves.items()} | {n: p.grad for n, p in classifier.named_parameters()}
-    return {name: grad.clone() for name, grad in found.items() if grad is not None}
-
-
 def test_triplet_ce_is_the_weighted_sum_of_its_parts_with_the_same_gradients() -> None:
     own = {"margin": 0.7, "positive_weight": 2.0, "negative_weight": 0.5, "detach_classifier": False}
     whole = loss_of(name="triplet_ce", triplet_weight=3.0, **own)
@@ -177,10 +162,10 @@ def test_triplet_ce_is_the_weighted_sum_of_its_parts_with_the_same_gradients() -
         ("negative", "classifier_negative"),
     ):
         torch.testing.assert_close(one[name], other[same])
-    first, second = gradients(whole, classifier), gradients(summed, classifier)
-    assert first.keys() == second.keys()
-    for name, gradient in first.items():
-        torch.testing.assert_close(gradient, second[name])
+    weighted = Leaves(WEIGHTS[1])
+    totals = [loss(weighted.batch, weighted.classifier)["total"] for loss in (whole, summed)]
+    for gradient, same in zip(*map(weighted.gradients, totals), strict=True):
+        torch.testing.assert_close(gradient, same)
 
 
 def test_weights_without_a_term_are_refused() -> None:

@@ -65,7 +65,7 @@ class ModelConfig(Options):
         "of the encoder's hidden states and attention; null: as a pretrained one comes", low=0, high=0.99
     )
     attention_dropout: float | None = option(
-        "of the encoder's attention probabilities; null: as model.dropout. 0 makes a step on a CPU much cheaper",
+        "of the encoder's attention probabilities; null: as model.dropout. 0 makes a training step on a CPU cheaper",
         low=0,
         high=0.99,
     )

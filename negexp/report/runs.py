@@ -48,7 +48,7 @@ class RunResult:
     def of(cls, values: dict[str, Any]) -> RunResult:
         """Take the values from the contents of result.json, which `_find_wrong_type` has checked."""
         reranker = values.get("reranker", {})
-        read = reranker.get("read_pairs", 0)
+        read = reranker.get("pairs_read", 0)
         return cls(
             values["data_fingerprint"],
             values["corpus_summary"],
@@ -58,7 +58,7 @@ class RunResult:
             values["test"],
             str(values.get("runtime", "")),
             reranker.get("seconds"),
-            reranker["read_seconds"] / read if read else None,
+            reranker["seconds_read"] / read if read else None,
         )
 
 
@@ -187,8 +187,10 @@ def _find_wrong_type(result: dict[str, Any], epochs: pd.DataFrame, ranks: pd.Dat
     if not isinstance(known, dict) or not all(isinstance(one, str) for one in known.values()):
         return "result.json's versions"
     reranker = result.get("reranker", {"seconds": 0.0})
-    needed = ("seconds", *(key for key in ("read_pairs", "read_seconds") if "read_pairs" in reranker))
-    if not isinstance(reranker, dict) or not all(isinstance(reranker.get(key), int | float) for key in needed):
+    if not isinstance(reranker, dict):
+        return "result.json's reranker"
+    needed = ("seconds", "pairs_read", "seconds_read") if "pairs_read" in reranker else ("seconds",)
+    if not all(isinstance(reranker.get(key), int | float) for key in needed):
         return "result.json's reranker"
     scores = [str(column) for column in epochs if str(column).startswith("validation/")]
     try:

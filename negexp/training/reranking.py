@@ -51,11 +51,11 @@ class TrainedReranker(NamedTuple):
     def result(self) -> dict[str, Any]:
         """Return the entry of result.json.
 
-        The evaluation after training scored `read_pairs` in `read_seconds`; with all weight on retrieval none.
+        The evaluation after training scored `pairs_read` in `seconds_read`; with all weight on retrieval none.
         """
         seconds = {name: sum(row[name] for row in self.rows) for name in self.rows[0] if name.startswith("seconds_")}
         whole = sum(seconds.values())
-        read = {f"read_{name}": value for name, value in vars(self.reader.reading).items()}
+        read = {f"{name}_read": value for name, value in vars(self.reader.reading).items()}
         return {"best_epoch": self.best_epoch, "epochs": len(self.rows), "seconds": whole, **seconds, **read}
 
 
